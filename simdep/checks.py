@@ -1,0 +1,49 @@
+"""Checks at the border: what a user gave, told in one sentence with the value, the rule and the place."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def known(word: str, choices: Collection[str], what: str) -> str:
+    """`word` if it is one of `choices`; else ValueError with the nearest one, or all."""
+    if word in choices:
+        return word
+    near = difflib.get_close_matches(str(word), choices, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(choices))}"
+    raise ValueError(f"unknown {what} {word!r}; {hint}")
+
+
+def table(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
+    """`value` if it is a table without unknown keys; else ValueError."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}={value!r} is not a table of {', '.join(keys)}")
+    for key in value:
+        known(key, keys, f"key of {where}")
+    return value
+
+
+def whole(value: Any, where: str, low: int = 1) -> int:
+    """`value` if it is a whole number of at least `low`; else ValueError."""
+    if type(value) is not int or value < low:
+        raise ValueError(f"{where}={value!r}; it is a whole number of at least {low}")
+    return value
+
+
+def number(value: Any, where: str, *, above: float | None = None) -> float:
+    """`value` if it is a finite number of at least 0 (or above `above`); else ValueError."""
+    good = type(value) in (int, float) and math.isfinite(value)
+    if not good or value < 0 or (above is not None and value <= above):
+        rule = "at least 0" if above is None else f"more than {above}"
+        raise ValueError(f"{where}={value!r}; it is a finite number of {rule}")
+    return value  # type: ignore[no-any-return]
+
+
+def text(value: Any, where: str) -> str:
+    """`value` if it is a text that is not empty; else ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{where}={value!r}; it is a text")
+    return value

@@ -1,0 +1,230 @@
+"""What is served: the shapes of a mixture-of-experts model. Widths in elements, work in multiply-accumulates (MACs)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from simdep import checks
+
+
+@dataclass(frozen=True)
+class MLA:
+    """Multi-head latent attention (DeepSeek-V2): low-rank queries (unless q_rank is None), keys and values."""
+
+    heads: int
+    q_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_dim: int
+
+    @property
+    def k_dim(self) -> int:
+        return self.nope_dim + self.rope_dim
+
+    def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of every projection of one token."""
+        q_in = hidden if self.q_rank is None else self.q_rank
+        down = () if self.q_rank is None else ((hidden, self.q_rank),)
+        return (
+            *down,
+            (q_in, self.heads * self.k_dim),
+            (hidden, self.kv_rank + self.rope_dim),
+            (self.kv_rank, self.heads * (self.nope_dim + self.v_dim)),
+            (self.heads * self.v_dim, hidden),
+        )
+
+    def scaled(self, factor: float) -> MLA:
+        rank = None if self.q_rank is None else _width(self.q_rank, factor)
+        return replace(self, heads=_count(self.heads, factor), q_rank=rank, kv_rank=_width(self.kv_rank, factor))
+
+
+@dataclass(frozen=True)
+class GQA:
+    """Grouped-query attention: `heads` queries share `kv_heads` keys and values."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+
+    @property
+    def k_dim(self) -> int:
+        return self.head_dim
+
+    @property
+    def v_dim(self) -> int:
+        return self.head_dim
+
+    def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of every projection of one token."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return ((hidden, q), (hidden, kv), (hidden, kv), (q, hidden))
+
+    def scaled(self, factor: float) -> GQA:
+        heads = _count(self.heads, factor)
+        kv_heads = max(n for n in range(1, _count(self.kv_heads, factor) + 1) if heads % n == 0)
+        return replace(self, heads=heads, kv_heads=kv_heads)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A mixture-of-experts transformer: `layers` in all, of which the first `dense_layers` have no experts.
+
+    `shared_hidden` is the total width of the shared experts; `norm_topk` says whether the router's top-k weights
+    are made to sum to 1. `name` ends in `@factor` for a model scaled by `scaled`.
+    """
+
+    name: str
+    layers: int
+    dense_layers: int
+    hidden: int
+    dense_hidden: int
+    experts: int
+    top_k: int
+    expert_hidden: int
+    shared_experts: int
+    shared_hidden: int
+    norm_topk: bool
+    attention: MLA | GQA
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k={self.top_k} of model {self.name} exceeds its {self.experts} experts")
+        if self.dense_layers >= self.layers:
+            raise ValueError(f"model {self.name} has no layer with experts")
+
+    @property
+    def has_shared(self) -> bool:
+        return self.shared_hidden > 0
+
+    @property
+    def moe_layers(self) -> int:
+        return self.layers - self.dense_layers
+
+    @property
+    def expert_params(self) -> int:
+        """Weights of one routed expert (gate, up and down), which are also its MACs a token."""
+        return 3 * self.hidden * self.expert_hidden
+
+    @property
+    def ag_params(self) -> int:
+        """Weights of one layer that an AG GPU holds: attention projections, router, shared experts."""
+        projections = sum(k * n for k, n in self.attention.projections(self.hidden))
+        return projections + self.hidden * self.experts + 3 * self.hidden * self.shared_hidden
+
+    def scaled(self, factor: float) -> ModelSpec:
+        """The same layer with every width times `factor`: hidden, expert, shared and dense widths, low ranks, heads.
+
+        Counts that shape the traffic (experts, top-k, layers, head dimensions) stay. Raises ValueError outside (0, 1].
+        """
+        if not 0 < factor <= 1:
+            raise ValueError(f"scale={factor!r}; a factor on widths, more than 0 and at most 1, such as 0.125")
+        if factor == 1:
+            return self
+        return replace(
+            self,
+            name=f"{self.name}@{factor:g}",
+            hidden=_width(self.hidden, factor),
+            dense_hidden=_width(self.dense_hidden, factor),
+            expert_hidden=_width(self.expert_hidden, factor),
+            shared_hidden=_width(self.shared_hidden, factor),
+            attention=self.attention.scaled(factor),
+        )
+
+
+def _width(width: int, factor: float) -> int:
+    """A width times the factor, to the next multiple of 8 (0 stays 0)."""
+    return max(8, 8 * round(width * factor / 8)) if width else 0
+
+
+def _count(count: int, factor: float) -> int:
+    return max(1, round(count * factor))
+
+
+def builtin_models() -> dict[str, ModelSpec]:
+    """The models that ship with simdep, by name."""
+    data = json.loads((resources.files("simdep") / "data" / "models.json").read_text())
+    return {name: _from_table(name, row) for name, row in data.items()}
+
+
+def load_model(name: str) -> ModelSpec:
+    """A model by its name, or from a HuggingFace config.json (the file, or the folder that holds it).
+
+    Raises ValueError for an unknown name or a config that lacks a field.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / "config.json"
+    if path.suffix == ".json":
+        try:
+            config = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"model {name}: {error}") from None
+        return from_hf_config(config, path.parent.resolve().name, str(path))
+    models = builtin_models()
+    return models[checks.known(name.lower(), models, "model")]
+
+
+def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
+    """A ModelSpec from the content of a HuggingFace config.json; raises ValueError naming a missing or wrong field."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"model {where}: a config.json holds one JSON object")
+
+    def field(*keys: str, default: int | None = None, low: int = 1) -> int:
+        for key in keys:
+            if config.get(key) is not None:
+                return checks.whole(config[key], f"model {where}: {key}", low)
+        if default is None:
+            raise ValueError(f"model {where}: {' or '.join(keys)} is missing")
+        return default
+
+    hidden, heads, layers = field("hidden_size"), field("num_attention_heads"), field("num_hidden_layers")
+    attention: MLA | GQA
+    if config.get("kv_lora_rank") is not None:
+        attention = MLA(
+            heads=heads,
+            q_rank=field("q_lora_rank", default=0, low=0) or None,
+            kv_rank=field("kv_lora_rank"),
+            nope_dim=field("qk_nope_head_dim"),
+            rope_dim=field("qk_rope_head_dim"),
+            v_dim=field("v_head_dim"),
+        )
+    else:
+        kv_heads = field("num_key_value_heads", default=heads)
+        attention = GQA(heads, kv_heads, field("head_dim", default=max(1, hidden // heads)))
+    if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):
+        raise ValueError(f"model {where}: dense and expert layers alternate; only leading dense layers are known")
+    dense_hidden = field("intermediate_size")
+    expert_hidden = field("moe_intermediate_size", default=dense_hidden)
+    shared = field("n_shared_experts", default=0, low=0)
+    return ModelSpec(
+        name=name,
+        layers=layers,
+        dense_layers=field("first_k_dense_replace", default=0, low=0),
+        hidden=hidden,
+        dense_hidden=dense_hidden,
+        experts=field("n_routed_experts", "num_experts", "num_local_experts"),
+        top_k=field("num_experts_per_tok"),
+        expert_hidden=expert_hidden,
+        shared_experts=shared,
+        shared_hidden=shared * expert_hidden,
+        norm_topk=bool(config.get("norm_topk_prob", False)),
+        attention=attention,
+        source=where,
+    )
+
+
+def _from_table(name: str, row: dict[str, Any]) -> ModelSpec:
+    attention = dict(row["attention"])
+    form = {"mla": MLA, "gqa": GQA}[attention.pop("form")]
+    return ModelSpec(**{**row, "name": name, "attention": form(**attention)})

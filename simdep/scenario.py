@@ -1,0 +1,208 @@
+"""A scenario: what is served (model, workload), on what (deployment), cut and ordered how (policy, order, r1, r2).
+
+It comes from a TOML file, from flags, or from both (flags win):
+
+    model = "deepseek-v2"          # a name, or the path of a HuggingFace config.json
+    layers = 8                     # default: every layer of the model that has experts
+
+    [deployment]
+    hardware = "a6000"             # a name, or the path of a profile that `realrun calibrate` wrote
+    ag = 3                         # GPUs of the attention group
+    eg = 5                         # GPUs of the expert group
+    link = { alpha_us = 20, gbytes_per_s = 25 }   # optional: replaces the link of the profile
+
+    [workload]
+    phase = "prefill"              # or "decode": one new token a sample, seq_len tokens of context
+    seq_len = 2048
+    samples = 4                    # per AG GPU; m_a = samples / r1
+    dtype = "bf16"                 # or fp32, fp8
+
+    [schedule]
+    policy = "findep"              # or naive, pppipe
+    order = "asas"                 # or aass, or a list such as "A0 A1 S0 A2 S1 S2"
+    r1 = 2
+    r2 = 4
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simdep import checks
+from simdep.hardware import Cost, HardwareProfile, load_hardware
+from simdep.models import ModelSpec, load_model
+
+ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
+PHASES = ("prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`ag` + `eg` GPUs of one kind; `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU)."""
+
+    ag: int
+    eg: int
+    hardware: HardwareProfile
+    link: Cost | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`samples` sequences per AG GPU. Prefill computes seq_len tokens of each, decode one after seq_len of context."""
+
+    phase: str
+    seq_len: int
+    samples: int
+    dtype: str = "bf16"
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.seq_len if self.phase == "prefill" else 1
+
+    @property
+    def element_bytes(self) -> int:
+        return ELEMENT_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One question to the simulator. Raises ValueError if r1 does not divide the samples or eg exceeds the experts."""
+
+    model: ModelSpec
+    deployment: Deployment
+    workload: Workload
+    layers: int
+    policy: str = "findep"
+    order: str = "ASAS"
+    r1: int = 1
+    r2: int = 1
+
+    def __post_init__(self) -> None:
+        samples = self.workload.samples
+        if samples % self.r1:
+            divisors = [str(n) for n in range(1, samples + 1) if samples % n == 0]
+            raise ValueError(f"r1={self.r1} does not divide the {samples} samples of an AG GPU; use {_or(divisors)}")
+        if self.deployment.eg > self.model.experts:
+            raise ValueError(f"eg={self.deployment.eg}: model {self.model.name} has only {self.model.experts} experts")
+
+    @property
+    def m_a(self) -> int:
+        """Samples of a micro-batch per AG GPU."""
+        return self.workload.samples // self.r1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch per AG GPU."""
+        return self.m_a * self.workload.tokens_per_sample
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that the whole AG computes in the scenario."""
+        return self.workload.samples * self.workload.tokens_per_sample * self.deployment.ag
+
+    @property
+    def shape(self) -> str:
+        """What a measured stage depends on besides its tokens; the key of stage costs in a profile."""
+        return f"{self.model.name} {self.workload.phase} seq_len={self.workload.seq_len} {self.workload.dtype}"
+
+
+_KEYS = {
+    "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule"),
+    "deployment": ("hardware", "ag", "eg", "link"),
+    "workload": ("phase", "seq_len", "samples", "m_a", "dtype"),
+    "schedule": ("policy", "order", "r1", "r2"),
+}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a scenario file; raises ValueError that begins with the file's name."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Scenario:
+    """A checked scenario from nested tables (form at the top); raises ValueError naming the key at fault.
+
+    `hardware` stands in for deployment.hardware where the caller has just measured it. The samples may be given as
+    `workload.samples` (all of an AG GPU) or as `workload.m_a` (those of one micro-batch), default m_a = 1.
+    """
+    checks.table(data, _KEYS["scenario"], "scenario")
+    deployment = checks.table(data.get("deployment", {}), _KEYS["deployment"], "deployment")
+    workload = checks.table(data.get("workload", {}), _KEYS["workload"], "workload")
+    schedule = checks.table(data.get("schedule", {}), _KEYS["schedule"], "schedule")
+    for key, place in (("model", data), ("ag", deployment), ("eg", deployment)):
+        if key not in place:
+            raise ValueError(f"{key} is missing; a scenario has a model, hardware, ag and eg")
+    model = load_model(checks.text(data["model"], "model"))
+    model = model.scaled(checks.number(data.get("scale", 1), "scale"))
+    if hardware is None:
+        if "hardware" not in deployment:
+            raise ValueError("hardware is missing; name a profile or give the path of one")
+        hardware = load_hardware(checks.text(deployment["hardware"], "hardware"))
+    r1 = checks.whole(schedule.get("r1", 1), "r1")
+    return Scenario(
+        model=model,
+        deployment=Deployment(
+            ag=checks.whole(deployment["ag"], "ag"),
+            eg=checks.whole(deployment["eg"], "eg"),
+            hardware=hardware,
+            link=_link(deployment["link"]) if "link" in deployment else None,
+        ),
+        workload=Workload(
+            phase=checks.known(workload.get("phase", "prefill"), PHASES, "phase"),
+            seq_len=checks.whole(workload.get("seq_len", 2048), "seq_len"),
+            samples=_samples(workload, r1),
+            dtype=checks.known(workload.get("dtype", "bf16"), ELEMENT_BYTES, "dtype"),
+        ),
+        layers=checks.whole(data.get("layers", model.moe_layers), "layers"),
+        policy=checks.text(schedule.get("policy", "findep"), "policy"),
+        order=checks.text(schedule.get("order", "asas"), "order"),
+        r1=r1,
+        r2=checks.whole(schedule.get("r2", 1), "r2"),
+    )
+
+
+def override(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the flags that are not None, each put into its table; m_a replaces samples."""
+    merged: dict[str, Any] = {
+        key: dict(value) if key in _KEYS and isinstance(value, Mapping) else value for key, value in data.items()
+    }
+    for key, value in flags.items():
+        if value is None:
+            continue
+        home = next(name for name, keys in _KEYS.items() if key in keys)
+        place = merged if home == "scenario" else merged.setdefault(home, {})
+        place[key] = value
+        if key == "m_a":
+            place.pop("samples", None)
+    return merged
+
+
+def with_hardware(scenario: Scenario, hardware: HardwareProfile) -> Scenario:
+    """The same scenario on another profile."""
+    return replace(scenario, deployment=replace(scenario.deployment, hardware=hardware))
+
+
+def _samples(workload: Mapping[str, Any], r1: int) -> int:
+    if "samples" in workload and "m_a" in workload:
+        raise ValueError("workload has both samples and m_a; give one of them: samples = r1 * m_a")
+    if "samples" in workload:
+        return checks.whole(workload["samples"], "samples")
+    return r1 * checks.whole(workload.get("m_a", 1), "m_a")
+
+
+def _link(row: Any) -> Cost:
+    checks.table(row, ("alpha_us", "gbytes_per_s"), "link")
+    rate = checks.number(row.get("gbytes_per_s"), "link.gbytes_per_s", above=0)
+    alpha = checks.number(row.get("alpha_us", 0), "link.alpha_us")
+    return Cost("link", alpha, 1e-3 / rate, "assumed", "given in the scenario")
+
+
+def _or(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

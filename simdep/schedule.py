@@ -1,0 +1,245 @@
+"""A schedule: which task runs on which stream, in which order, after which others. Never a time.
+
+The one rule is CUDA's stream-and-event model: a stream is a FIFO, and a task starts when the task before it in its
+stream has ended and every task named in its `after` has ended. Work is counted in tokens of one AG rank.
+
+    >>> print(Schedule({"AG": (Task(Kind.ATTENTION, 0, 0),),
+    ...                 "A2E": (Task(Kind.A2E, 0, 0, 0, after=("A[0.0]",)),)}))
+    AG: A[0.0]
+    A2E: A2E[0.0.0]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1  # version of the JSON form
+
+
+class Kind(Enum):
+    """What a task does; the value is the symbol in its name."""
+
+    ATTENTION = "A"
+    SHARED = "S"
+    A2E = "A2E"
+    EXPERT = "E"
+    E2A = "E2A"
+
+    @property
+    def label(self) -> str:
+        """The word used in flags, tables and cost models: attention, shared, a2e, expert, e2a."""
+        return self.name.lower()
+
+    @property
+    def stream(self) -> str:
+        """The stream that serves this kind in a disaggregated deployment: AG, A2E, EG or E2A."""
+        return {"A": "AG", "S": "AG", "E": "EG"}.get(self.value, self.value)
+
+    @property
+    def is_transfer(self) -> bool:
+        return self in (Kind.A2E, Kind.E2A)
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether tasks of this kind handle one chunk of a micro-batch rather than all of it."""
+        return self not in (Kind.ATTENTION, Kind.SHARED)
+
+
+STREAMS = ("AG", "A2E", "EG", "E2A")
+_NAME = re.compile(r"(A|S|A2E|E|E2A)\[(\d+)\.(\d+)(?:\.(\d+))?\]")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One operation of one layer on one micro-batch, or on one chunk of it.
+
+    `tokens` is the work, counted in tokens of one AG rank; `after` names the tasks that must have ended.
+    """
+
+    kind: Kind
+    layer: int
+    mb: int
+    chunk: int | None = None
+    tokens: int = 1
+    after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind.is_chunked != (self.chunk is not None):
+            rule = "needs" if self.kind.is_chunked else "has no"
+            raise ValueError(f"{self.name}: a task of kind {self.kind.label} {rule} chunk number")
+        if min(self.layer, self.mb, self.chunk or 0) < 0:
+            raise ValueError(f"{self.name}: layer, micro-batch and chunk count from 0")
+        if self.tokens < 1:
+            raise ValueError(f"{self.name}: tokens={self.tokens}; a task handles at least 1 token")
+
+    @cached_property
+    def name(self) -> str:
+        """`A[layer.mb]`, `S[layer.mb]`, or `A2E|E|E2A[layer.mb.chunk]`."""
+        chunk = "" if self.chunk is None else f".{self.chunk}"
+        return f"{self.kind.value}[{self.layer}.{self.mb}{chunk}]"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def parse(cls, name: str, tokens: int = 1, after: tuple[str, ...] = ()) -> Task:
+        """The task that `name` stands for; raises ValueError for a text that is no task name."""
+        match = _NAME.fullmatch(name)
+        if not match:
+            raise ValueError(f"{name!r} is not a task name; write A[layer.mb], S[layer.mb] or E[layer.mb.chunk]")
+        symbol, layer, mb, chunk = match.groups()
+        return cls(Kind(symbol), int(layer), int(mb), None if chunk is None else int(chunk), tokens, after)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Streams of tasks. Raises ValueError for a task that appears twice or waits for one that does not exist.
+
+    A schedule that can never finish is found by `in_order` (and so by `from_dict`): it names the circle.
+    """
+
+    streams: Mapping[str, tuple[Task, ...]]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for task in self:
+            if task.name in seen:
+                raise ValueError(f"{task.name} appears twice in the schedule; every task has one place")
+            seen.add(task.name)
+        for task in self:
+            for needed in task.after:
+                if needed not in seen:
+                    raise ValueError(f"{task.name} waits for {needed}, which is not in the schedule")
+
+    def __iter__(self) -> Iterator[Task]:
+        """All tasks, stream by stream, each in FIFO order."""
+        for tasks in self.streams.values():
+            yield from tasks
+
+    def __len__(self) -> int:
+        return sum(map(len, self.streams.values()))
+
+    def __getitem__(self, name: str) -> Task:
+        return self._by_name[name]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{stream}: {' '.join(t.name for t in tasks)}" for stream, tasks in self.streams.items())
+
+    @cached_property
+    def _by_name(self) -> dict[str, Task]:
+        return {task.name: task for task in self}
+
+    @cached_property
+    def stream_of(self) -> dict[str, str]:
+        """Task name -> name of its stream."""
+        return {task.name: stream for stream, tasks in self.streams.items() for task in tasks}
+
+    @cached_property
+    def predecessors(self) -> dict[str, tuple[str, ...]]:
+        """Task name -> the tasks that must have ended: those in `after`, then the one before it in its stream."""
+        found = {}
+        for tasks in self.streams.values():
+            before: tuple[str, ...] = ()
+            for task in tasks:
+                found[task.name] = tuple(dict.fromkeys(task.after + before))
+                before = (task.name,)
+        return found
+
+    @property
+    def layers(self) -> int:
+        return 1 + max((task.layer for task in self), default=-1)
+
+    @property
+    def r1(self) -> int:
+        """Micro-batches on the AG."""
+        return 1 + max((task.mb for task in self), default=-1)
+
+    @property
+    def r2(self) -> int:
+        """Chunks of the most finely cut micro-batch."""
+        return 1 + max((task.chunk or 0 for task in self), default=-1)
+
+    @cached_property
+    def in_order(self) -> tuple[Task, ...]:
+        """All tasks, every task after its predecessors; the same order in every process.
+
+        Raises ValueError, naming the circle, when the streams and dependencies wait for each other.
+        """
+        waiting = {name: len(before) for name, before in self.predecessors.items()}
+        successors: dict[str, list[str]] = {name: [] for name in waiting}
+        for name, before in self.predecessors.items():
+            for needed in before:
+                successors[needed].append(name)
+        ready = deque(name for name, count in waiting.items() if count == 0)
+        ordered = []
+        while ready:
+            name = ready.popleft()
+            ordered.append(self[name])
+            for successor in successors[name]:
+                waiting[successor] -= 1
+                if waiting[successor] == 0:
+                    ready.append(successor)
+        if len(ordered) < len(waiting):
+            raise ValueError(f"the schedule can never finish: {' waits for '.join(self._circle(waiting))}")
+        return tuple(ordered)
+
+    def _circle(self, waiting: dict[str, int]) -> list[str]:
+        name = next(name for name, count in waiting.items() if count)
+        path: list[str] = []
+        while name not in path:
+            path.append(name)
+            name = next(needed for needed in self.predecessors[name] if waiting[needed])
+        return [*path[path.index(name) :], name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; `from_dict` reads it back to an equal schedule."""
+        streams = {
+            stream: [{"task": t.name, "tokens": t.tokens, "after": list(t.after)} for t in tasks]
+            for stream, tasks in self.streams.items()
+        }
+        return {"format": FORMAT, "label": self.label, "streams": streams}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Schedule:
+        """A checked schedule from its JSON form; raises ValueError naming the task or field at fault."""
+        if not isinstance(data, dict) or not isinstance(data.get("streams"), dict):
+            raise ValueError('a schedule is a JSON object with the key "streams"')
+        if data.get("format") != FORMAT:
+            raise ValueError(f"schedule format {data.get('format')!r} is not known; this version reads format {FORMAT}")
+        streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
+        schedule = cls(streams, str(data.get("label", "")))
+        _ = schedule.in_order  # raises on a circle
+        return schedule
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_dict()) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Schedule:
+        """Read a schedule from a JSON file; raises ValueError that begins with the file's name."""
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _task(row: Any) -> Task:
+    if not isinstance(row, dict) or not isinstance(row.get("task"), str):
+        raise ValueError(f'{row!r} is not a task; write {{"task": "A[0.0]", "tokens": 1, "after": []}}')
+    if unknown := set(row) - {"task", "tokens", "after"}:
+        raise ValueError(f"{row['task']}: unknown key {min(unknown)!r}; a task has task, tokens and after")
+    tokens, after = row.get("tokens", 1), row.get("after", [])
+    if type(tokens) is not int:
+        raise ValueError(f"{row['task']}: tokens={tokens!r} is not a whole number")
+    if not isinstance(after, list) or not all(isinstance(name, str) for name in after):
+        raise ValueError(f"{row['task']}: after={after!r} is not a list of task names")
+    return Task.parse(row["task"], tokens, tuple(after))

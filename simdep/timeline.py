@@ -1,0 +1,91 @@
+"""A timeline: one row for every task and rank, simulated or measured, in one table schema. Times are microseconds.
+
+A group-level simulation has one row a task and the rank 0 of its group; a real run has a row for every rank that took
+part. `by_task` joins the rows of a task: computation lasts from the earliest start to the latest end over its ranks, a
+transfer from the latest start to the latest end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from simdep.schedule import Schedule
+
+COLUMNS = ("task", "kind", "layer", "mb", "chunk", "stream", "rank", "tokens", "start_us", "end_us")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Rows with the columns `COLUMNS`, in order of start; chunk is -1 for a task that is not chunked.
+
+    `rank` counts within the group of the stream: for a transfer it is the rank that receives.
+    """
+
+    schedule: Schedule
+    source: Literal["sim", "real"]
+    rows: pd.DataFrame
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_times(
+        cls,
+        schedule: Schedule,
+        source: Literal["sim", "real"],
+        times: Iterable[tuple[str, int, float, float]],
+        meta: dict[str, Any] | None = None,
+    ) -> Timeline:
+        """A timeline from (task name, rank, start, end); an AssertionError names a task that has no time."""
+        records = []
+        for name, rank, start, end in times:
+            task = schedule[name]
+            chunk = -1 if task.chunk is None else task.chunk
+            where = (task.kind.label, task.layer, task.mb, chunk, schedule.stream_of[name], rank, task.tokens)
+            records.append((name, *where, start, end))
+        missing = {task.name for task in schedule} - {record[0] for record in records}
+        assert not missing, f"no time for {min(missing)}"
+        rows = pd.DataFrame.from_records(records, columns=list(COLUMNS))
+        rows = rows.sort_values(["start_us", "end_us"], kind="stable", ignore_index=True)
+        return cls(schedule, source, rows, meta or {})
+
+    @property
+    def makespan_us(self) -> float:
+        """From the first start to the last end."""
+        span = self.rows["end_us"].max() - self.rows["start_us"].min()
+        return float(span) if isinstance(span, float) else int(span)
+
+    def by_task(self) -> pd.DataFrame:
+        """One row a task, indexed by name, with start_us and end_us over its ranks (rule at the top)."""
+        groups = self.rows.groupby("task", sort=False)
+        joined = groups.first()
+        late_start = groups["start_us"].max()
+        transfer = joined["kind"].isin([k.label for k in {t.kind for t in self.schedule} if k.is_transfer])
+        joined["start_us"] = groups["start_us"].min().where(~transfer, late_start)
+        joined["end_us"] = groups["end_us"].max()
+        return joined.drop(columns="rank")
+
+    def lanes(self) -> list[tuple[str, int]]:
+        """The serial resources in display order: (stream, rank) in the order of the schedule's streams."""
+        present = set(zip(self.rows["stream"], self.rows["rank"], strict=True))
+        order = {stream: position for position, stream in enumerate(self.schedule.streams)}
+        return sorted(present, key=lambda lane: (order[lane[0]], lane[1]))
+
+
+def union(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint intervals, in order, that cover exactly the given ones; touching intervals become one."""
+    order = np.argsort(starts, kind="stable")
+    starts, reach = starts[order], np.maximum.accumulate(ends[order])
+    if not len(starts):
+        return starts, reach
+    opens = np.concatenate(([True], starts[1:] > reach[:-1]))
+    closes = np.concatenate((opens[1:], [True]))
+    return starts[opens], reach[closes]
+
+
+def length(intervals: tuple[np.ndarray, np.ndarray]) -> float:
+    """Total length of disjoint intervals."""
+    return float((intervals[1] - intervals[0]).sum())
