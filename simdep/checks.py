@@ -8,6 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 
+class InfeasibleError(Exception):
+    """What is asked for is well-formed but can't be done, for example for want of memory; exit code 3."""
+
+
 def known(word: str, choices: Collection[str], what: str) -> str:
     """`word` if it is one of `choices`; else ValueError with the nearest one, or all."""
     if word in choices:

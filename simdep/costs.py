@@ -86,16 +86,22 @@ class ScenarioCosts:
 
     def expert(self, tokens: int) -> float:
         """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3)."""
-        measured = self._stage("expert", tokens)
+        touched = self.touched(tokens)
+        measured = self._stage("expert", tokens, touched)
         if measured is not None:
             return measured
         model, eg = self.scenario.model, self.scenario.deployment.eg
         local = -(-model.experts // eg)
         rows = self.copies(tokens) / model.experts
-        whole = self._profile.find("expert")
-        if whole is not None:
-            return local * whole(rows * model.expert_params)
+        each = self._profile.find("expert")
+        if each is not None:
+            return local * each(rows * model.expert_params, touched)
         return 3 * local * self._cost("gemm")(rows * model.hidden * model.expert_hidden)
+
+    def touched(self, tokens: int) -> float:
+        """Expected share of the experts that get a token of a chunk, balanced routing: 1 - (1 - k/E)^n."""
+        model = self.scenario.model
+        return float(1 - (1 - model.top_k / model.experts) ** (tokens * self.scenario.deployment.ag))
 
     def transfer(self, kind: Kind, tokens: int) -> float:
         """A2E or E2A of a chunk of `tokens` tokens of every AG GPU."""
@@ -132,10 +138,10 @@ class ScenarioCosts:
         ag, eg = self.scenario.deployment.ag, self.scenario.deployment.eg
         return {kind: link_cost(self._profile, kind, ag, eg) for kind in (Kind.A2E, Kind.E2A)}
 
-    def _stage(self, stage: str, tokens: int) -> float | None:
+    def _stage(self, stage: str, tokens: int, startups: float = 1.0) -> float | None:
         where = self.scenario.deployment
         cost = self._profile.find(f"stage.{stage}", ag=where.ag, eg=where.eg, shape=self.scenario.shape)
-        return None if cost is None or not cost.shape else cost(tokens)
+        return None if cost is None or not cost.shape else cost(tokens, startups)
 
     def _cost(self, op: str) -> Cost:
         cost = self._profile.find(op)

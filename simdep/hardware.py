@@ -6,6 +6,9 @@ A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4). What count
     expert                multiply-accumulates of one expert on the tokens routed to it
     a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
     stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
+
+The start-up is paid once, but by a measured expert stage in the proportion of its experts that get any token: reading
+their weights is what it stands for.
 """
 
 from __future__ import annotations
@@ -51,9 +54,9 @@ class Cost:
     shape: str = ""
     fit: Fit | None = None
 
-    def __call__(self, work: float) -> float:
-        """Microseconds for an amount of work."""
-        return self.alpha_us + self.beta_us * work
+    def __call__(self, work: float, startups: float = 1.0) -> float:
+        """Microseconds for an amount of work that pays the start-up `startups` times."""
+        return self.alpha_us * startups + self.beta_us * work
 
 
 @dataclass(frozen=True)

@@ -100,11 +100,6 @@ class Scenario:
         return self.m_a * self.workload.tokens_per_sample
 
     @property
-    def total_tokens(self) -> int:
-        """Tokens that the whole AG computes in the scenario."""
-        return self.workload.samples * self.workload.tokens_per_sample * self.deployment.ag
-
-    @property
     def shape(self) -> str:
         """What a measured stage depends on besides its tokens; the key of stage costs in a profile."""
         return f"{self.model.name} {self.workload.phase} seq_len={self.workload.seq_len} {self.workload.dtype}"

@@ -168,6 +168,11 @@ class Schedule:
         """Chunks of the most finely cut micro-batch."""
         return 1 + max((task.chunk or 0 for task in self), default=-1)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one AG rank that pass through every layer."""
+        return sum(task.tokens for task in self if task.kind is Kind.ATTENTION and task.layer == 0)
+
     @cached_property
     def in_order(self) -> tuple[Task, ...]:
         """All tasks, every task after its predecessors; the same order in every process.

@@ -1,0 +1,1 @@
+"""realrun: the schedules of simdep, run for real with torch.distributed, measured, and compared with the prediction."""

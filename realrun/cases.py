@@ -1,0 +1,165 @@
+"""A case: one schedule of one layer shape on one number of ranks, to be predicted and really run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from realrun.layers import owned
+from simdep import checks
+from simdep.hardware import HardwareProfile
+from simdep.models import MLA, load_model
+from simdep.policies import schedule_for
+from simdep.scenario import Scenario, scenario_from_dict
+from simdep.schedule import Schedule
+
+_NEEDED = ("model", "layers", "seq_len", "m_a", "ag", "eg", "policy")
+UNMEASURED = HardwareProfile("unmeasured", "", ())
+PROCESS_BYTES = 400_000_000  # of a rank before it holds a layer: Python, torch, gloo; measured as resident memory
+
+
+@dataclass(frozen=True)
+class Case:
+    """The fields of one object of a schedules file. `scale` multiplies every width of the model."""
+
+    model: str
+    layers: int
+    seq_len: int
+    m_a: int
+    ag: int
+    eg: int
+    policy: str
+    order: str = "asas"
+    r1: int = 1
+    r2: int = 1
+    scale: float = 1.0
+    custom: Schedule | None = None  # runs instead of the policy's
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The fields that a user may give."""
+        return tuple(name for name in cls.__dataclass_fields__ if name != "custom")
+
+    @classmethod
+    def from_dict(cls, row: Any, where: str) -> Case:
+        """A checked case; raises ValueError that begins with `where`."""
+        try:
+            given = {key: value for key, value in checks.table(row, cls.names(), "case").items()}
+            given = {key: value for key, value in given.items() if value is not None}
+            for key in _NEEDED:
+                if key not in given:
+                    raise ValueError(f"{key} is missing")
+            case = cls(**given)
+            _ = case.schedule
+            return case
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.names()}
+
+    def scenario(self, hardware: HardwareProfile, dtype: str = "fp32") -> Scenario:
+        """The question that the simulator answers about this case."""
+        data = {
+            "model": self.model, "scale": self.scale, "layers": self.layers,
+            "deployment": {"ag": self.ag, "eg": self.eg},
+            "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": dtype},
+            "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
+        }  # fmt: skip
+        return scenario_from_dict(data, hardware)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return self.custom or schedule_for(self.scenario(UNMEASURED))
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Cases of one shape share layers and stage costs."""
+        return self.ag, self.eg, self.model, self.scale, self.layers, self.seq_len
+
+    @property
+    def workload(self) -> tuple[Any, ...]:
+        """Cases of one workload do the same work: the fastest of them is the best schedule."""
+        return *self.shape, self.m_a * self.r1
+
+    def plan_entry(self) -> dict[str, Any]:
+        """What a rank needs to know of the case."""
+        return {
+            "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict()
+        }  # fmt: skip
+
+    def bytes_needed(self, element_bytes: int = 4) -> int:
+        """Memory of all ranks on this host: weights, residual streams, copies in flight, attention's scores."""
+        scenario = self.scenario(UNMEASURED)
+        model, tokens, samples = scenario.model, self.m_a * self.r1 * self.seq_len, self.m_a * self.r1
+        experts = [len(owned(model.experts, self.eg, rank)) for rank in range(self.eg)]
+        weights = self.layers * (self.ag * model.ag_params + sum(experts) * model.expert_params)
+        copies = 2 * tokens * model.top_k * model.hidden  # one buffer out, one back, on each side
+        form = model.attention
+        scores = self.m_a * form.heads * self.seq_len**2 if isinstance(form, MLA) else 0
+        heads = self.m_a * self.seq_len * form.heads * (2 * form.k_dim + 2 * form.v_dim)
+        wide = self.m_a * self.seq_len * max(2 * model.shared_hidden, model.experts)
+        attention = 4 * samples * self.seq_len * model.hidden + copies + 2 * scores + heads + wide
+        return element_bytes * (weights + self.ag * (attention + copies)) + PROCESS_BYTES * (self.ag + self.eg)
+
+
+def load_cases(path: Path) -> list[Case]:
+    """The cases of a schedules file, a JSON list of objects; raises ValueError naming the file and the object."""
+    try:
+        rows = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path}: a schedules file is a JSON list of at least one object")
+    return [Case.from_dict(row, f"{path}: schedule {index}") for index, row in enumerate(rows)]
+
+
+def standard_cases(*, quick: bool) -> list[Case]:
+    """The schedules that `realrun validate` runs by itself: policies, orders and degrees on small layers, 1+1 ranks."""
+    shapes: list[dict[str, Any]] = [
+        {"model": "deepseek-v2-lite", "scale": 0.125, "layers": 3, "seq_len": 64, "samples": 8},
+        {"model": "qwen3-30b-a3b", "scale": 0.25, "layers": 2, "seq_len": 128, "samples": 4},
+    ]
+    if not quick:
+        shapes += [
+            {"model": "deepseek-v2", "scale": 0.0625, "layers": 2, "seq_len": 128, "samples": 8},
+            {"model": "deepseek-v2-lite", "scale": 0.5, "layers": 2, "seq_len": 64, "samples": 4},
+        ]
+    return [case for shape in shapes for case in _standard(**shape)]
+
+
+def _standard(model: str, scale: float, layers: int, seq_len: int, samples: int) -> Iterator[Case]:
+    degrees = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 4, 1)]
+    degrees += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in (2, 4)]
+    for policy, order, r1, r2 in degrees:
+        if order == "asas" or (r1 > 1 and load_model(model).has_shared):  # else the orders are the same
+            yield Case(model, layers, seq_len, samples // r1, 1, 1, policy, order, r1, r2, scale)
+
+
+def check_memory(cases: Sequence[Case]) -> None:
+    """Raise InfeasibleError, with the bytes needed, for a case that this host's free memory can't hold."""
+    free = free_bytes()
+    for index, case in enumerate(cases):
+        needed = case.bytes_needed()
+        if needed > free:
+            raise checks.InfeasibleError(
+                f"schedule {index}: {case.layers} layers of {case.model} at scale {case.scale:g} on {case.ag}+{case.eg}"
+                f" ranks need {needed:,} bytes of memory and {free:,} are free; use fewer layers or a smaller scale"
+            )
+
+
+def free_bytes() -> int:
+    """Memory that new processes may use: what the host has available, within the limit of this control group."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, int(limit) - int(used))

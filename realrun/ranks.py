@@ -1,0 +1,201 @@
+"""The ranks of a real run: how a process finds its place, and how a parent starts, watches and ends its ranks.
+
+Ranks follow torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whether torchrun or `spawn` set it.
+A rank that dies ends all others, and the error names it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from realrun.executor import Place
+from realrun.layers import Numerics
+from realrun.links import Clock, CudaClock, GlooLink, HostClock, Link, NcclLink
+
+TIMEOUT = timedelta(minutes=30)  # longer than any single wait; a dead rank is noticed by its parent at once
+_START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
+_POLL_S = 0.05
+
+
+class World:
+    """This process among the ranks of a deployment; made once a process. Use as a context manager."""
+
+    def __init__(self, ag: int, eg: int, seed: int, backend: str = "auto") -> None:
+        """`backend` is gloo, nccl, or auto: nccl where every rank can have a GPU."""
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if size != ag + eg:
+            raise ValueError(f"ag={ag} and eg={eg} need {ag + eg} ranks, but {size} were started")
+        self.place = Place(ag, eg, rank)
+        self.backend = choose_backend(backend, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+        if self.backend == "nccl":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+            self.numerics = Numerics(torch.device("cuda"), torch.bfloat16, seed)
+        else:
+            pin(self.place)
+            self.numerics = Numerics(torch.device("cpu"), torch.float32, seed)
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+        self.links = (self._direction(), self._direction())
+        sides = (list(range(ag)), list(range(ag, ag + eg)))
+        self._side: dist.ProcessGroup = [dist.new_group(side, timeout=TIMEOUT) for side in sides][
+            0 if self.place.on_ag else 1
+        ]
+        hosts = {row["host"] for row in self.all_gather({"host": socket.gethostname()})}
+        if len(hosts) > 1:
+            raise ValueError(f"ranks run on {len(hosts)} hosts, whose clocks differ; timelines need ranks on one host")
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            dist.destroy_process_group()
+
+    def _direction(self) -> dist.ProcessGroup:
+        group: dist.ProcessGroup = dist.new_group(backend=self.backend, timeout=TIMEOUT)
+        if self.backend == "nccl":  # the first call on a NCCL group must involve all its ranks
+            dist.all_reduce(torch.ones(1, device="cuda"), group=group)
+        return group
+
+    def clock(self) -> Clock:
+        return CudaClock() if self.backend == "nccl" else HostClock()
+
+    def link(self, clock: Clock) -> Link:
+        a2e, e2a = self.links
+        outgoing, incoming = (a2e, e2a) if self.place.on_ag else (e2a, a2e)
+        if isinstance(clock, CudaClock):
+            return NcclLink(self.place.peers, outgoing, incoming, clock)
+        return GlooLink(self.place.peers, outgoing, incoming)
+
+    def start_together(self) -> None:
+        """Return at the same moment on every rank, after all have called."""
+        dist.barrier()
+        moment = torch.tensor([time.perf_counter_ns() + _START_NS])
+        dist.broadcast(moment, 0)
+        while time.perf_counter_ns() < moment.item():
+            pass
+
+    def meet_group(self) -> None:
+        """Wait for the other ranks of this rank's own group."""
+        dist.barrier(group=self._side)
+
+    def synchronize(self) -> None:
+        """Wait for this rank's device."""
+        if self.backend == "nccl":
+            torch.cuda.synchronize()
+
+    def all_gather(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every rank's row, in order of rank, on every rank; rows travel as JSON."""
+        data = torch.frombuffer(bytearray(json.dumps(row).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+        dist.all_gather(sizes, torch.tensor([len(data)]))
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(data)] = data
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+        dist.all_gather(texts, padded)
+        return [json.loads(bytes(t[: int(n)].tolist())) for t, n in zip(texts, sizes, strict=True)]
+
+
+def choose_backend(wanted: str, local_ranks: int) -> str:
+    """nccl or gloo; raises ValueError where nccl is wanted but GPUs are too few."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() and dist.is_nccl_available() else 0
+    if wanted == "auto":
+        return "nccl" if gpus >= local_ranks else "gloo"
+    if wanted == "nccl" and gpus < local_ranks:
+        raise ValueError(f"backend nccl needs a GPU for each of {local_ranks} ranks; this host has {gpus}")
+    return wanted
+
+
+def pin(place: Place) -> None:
+    """Give a CPU rank a core of its own, or, where cores are too few, the cores of its group; one thread computes.
+
+    AG and EG never share a core if there are two: what they overlap in a schedule, they overlap in fact.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= place.ag + place.eg:
+        mine = [cores[place.rank]]
+    elif len(cores) > 1:
+        split = min(max(1, len(cores) * place.ag // (place.ag + place.eg)), len(cores) - 1)
+        group = cores[:split] if place.on_ag else cores[split:]
+        mine = [group[place.index % len(group)]]
+    else:
+        mine = cores
+    os.sched_setaffinity(0, mine)
+    torch.set_num_threads(1)
+
+
+def spawn(
+    command: Sequence[str], size: int, folder: Path, watch: Callable[[], None] = lambda: None, backend: str = "auto"
+) -> None:
+    """Run `command` (arguments of this Python) as `size` ranks of this host until all have ended well.
+
+    Each rank's output goes to folder/rank-N.log; `watch` is called now and then. Raises RuntimeError naming the rank
+    that failed first, after ending the others; they are ended, too, when this process is interrupted or killed.
+    """
+    environment = {**os.environ, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
+    environment |= {"MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment |= {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    logs = [folder / f"rank-{rank}.log" for rank in range(size)]
+    processes = []
+    try:
+        for rank, log in enumerate(logs):
+            with log.open("w") as output:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *command],
+                        env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                    )
+                )  # fmt: skip
+        while any(process.poll() is None for process in processes):
+            _raise_for_dead(processes, logs)
+            watch()
+            time.sleep(_POLL_S)
+        _raise_for_dead(processes, logs)
+        watch()
+    finally:
+        _end(processes)
+
+
+def _raise_for_dead(processes: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> None:
+    codes = {rank: process.returncode for rank, process in enumerate(processes) if process.poll()}
+    if not codes:
+        return
+    # A rank that was killed takes its peers with it: their complaints are only echoes.
+    rank = min(codes, key=lambda r: (codes[r] >= 0, r))
+    how = f"was killed by {signal.Signals(-codes[rank]).name}" if codes[rank] < 0 else f"ended with code {codes[rank]}"
+    said = logs[rank].read_text(errors="replace").strip().splitlines()
+    raise RuntimeError(f"rank {rank} {how}; the other ranks were ended" + (f"; it said: {said[-1]}" if said else ""))
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when its parent ends, however that happens."""
+    prctl_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(prctl_set_pdeathsig, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

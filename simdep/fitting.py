@@ -1,0 +1,49 @@
+"""Fitting a cost line to measurements: work against microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import optimize, stats
+
+from simdep.hardware import Cost, Fit
+
+
+def trimmed_mean(values: Sequence[float]) -> float:
+    """The mean without the 10 % smallest and largest values.
+
+    A makespan adds up task times, and means add up where medians and minima do not.
+    """
+    return float(stats.trim_mean(values, 0.1))
+
+
+def fit_line(
+    op: str, work: Sequence[float], us: Sequence[float], source: str, *, startups: Sequence[float] | None = None,
+    ag: int = 0, eg: int = 0, shape: str = "",
+) -> Cost:  # fmt: skip
+    """The line alpha * startups + beta * work (both at least 0) with the least squared relative error over the points.
+
+    `startups` is 1 for every point unless given. Intervals are 95 %, from the weighted least-squares covariance. Raises ValueError for fewer than 3 sizes of work
+    or a time that is not positive.
+    """
+    x, y = np.asarray(work, float), np.asarray(us, float)
+    s = np.ones_like(x) if startups is None else np.asarray(startups, float)
+    if len(np.unique(x)) < 3:
+        raise ValueError(f"{op}: {len(np.unique(x))} sizes of work measured; a line and its error need at least 3")
+    if not (y > 0).all():
+        raise ValueError(f"{op}: {y.min()} us measured; a time is more than 0")
+    design = np.column_stack([s / y, x / y])
+    (alpha, beta), residual = optimize.nnls(design, np.ones_like(y))
+    spread = residual**2 / (len(x) - 2) * np.linalg.inv(design.T @ design)
+    reach = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(np.diag(spread))
+    predicted = alpha * s + beta * x
+    fit = Fit(
+        alpha_ci_us=(max(0.0, float(alpha - reach[0])), float(alpha + reach[0])),
+        beta_ci_us=(max(0.0, float(beta - reach[1])), float(beta + reach[1])),
+        r2=float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum()) if np.ptp(y) else 1.0,
+        mape_pct=float(100 * np.abs(predicted / y - 1).mean()),
+        points=len(x),
+        work_range=(float(x.min()), float(x.max())),
+    )
+    return Cost(op, float(alpha), float(beta), "measured", source, ag, eg, shape, fit)
