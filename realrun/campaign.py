@@ -65,7 +65,7 @@ def measure(campaign: Campaign, folder: Path, progress: Progress = lambda done, 
 
         if _lines(results) < len(plan["jobs"]):
             spawn(
-                ["-m", "realrun.worker", str(place / "plan.json"), str(results)], plan["ag"] + plan["eg"], place, watch
+                ["-m", "realrun.worker", str(place / "plan.json"), str(results)], plan["ag"], plan["eg"], place, watch
             )
         done += len(plan["jobs"])
         progress(done, total)

@@ -138,14 +138,13 @@ def pin(place: Place) -> None:
     torch.set_num_threads(1)
 
 
-def spawn(
-    command: Sequence[str], size: int, folder: Path, watch: Callable[[], None] = lambda: None, backend: str = "auto"
-) -> None:
-    """Run `command` (arguments of this Python) as `size` ranks of this host until all have ended well.
+def spawn(command: Sequence[str], ag: int, eg: int, folder: Path, watch: Callable[[], None] = lambda: None) -> None:
+    """Run `command` (arguments of this Python) as `ag` + `eg` ranks of this host until all have ended well.
 
     Each rank's output goes to folder/rank-N.log; `watch` is called now and then. Raises RuntimeError naming the rank
     that failed first, after ending the others; they are ended, too, when this process is interrupted or killed.
     """
+    size = ag + eg
     environment = {**os.environ, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
     environment |= {"MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -162,24 +161,26 @@ def spawn(
                     )
                 )  # fmt: skip
         while any(process.poll() is None for process in processes):
-            _raise_for_dead(processes, logs)
+            _raise_for_dead(processes, logs, ag)
             watch()
             time.sleep(_POLL_S)
-        _raise_for_dead(processes, logs)
+        _raise_for_dead(processes, logs, ag)
         watch()
     finally:
         _end(processes)
 
 
-def _raise_for_dead(processes: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> None:
+def _raise_for_dead(processes: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path], ag: int) -> None:
     codes = {rank: process.returncode for rank, process in enumerate(processes) if process.poll()}
     if not codes:
         return
     # A rank that was killed takes its peers with it: their complaints are only echoes.
     rank = min(codes, key=lambda r: (codes[r] >= 0, r))
+    place = Place(ag, len(processes) - ag, rank)
     how = f"was killed by {signal.Signals(-codes[rank]).name}" if codes[rank] < 0 else f"ended with code {codes[rank]}"
     said = logs[rank].read_text(errors="replace").strip().splitlines()
-    raise RuntimeError(f"rank {rank} {how}; the other ranks were ended" + (f"; it said: {said[-1]}" if said else ""))
+    last_words = f"; it said: {said[-1]}" if said else ""
+    raise RuntimeError(f"rank {rank} ({place}) {how}; the other ranks were ended{last_words}")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

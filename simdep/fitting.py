@@ -24,8 +24,8 @@ def fit_line(
 ) -> Cost:  # fmt: skip
     """The line alpha * startups + beta * work (both at least 0) with the least squared relative error over the points.
 
-    `startups` is 1 for every point unless given. Intervals are 95 %, from the weighted least-squares covariance. Raises ValueError for fewer than 3 sizes of work
-    or a time that is not positive.
+    `startups` is 1 for every point unless given. Intervals are 95 %, from the weighted least-squares covariance. Raises
+    ValueError for fewer than 3 sizes of work or a time that is not positive.
     """
     x, y = np.asarray(work, float), np.asarray(us, float)
     s = np.ones_like(x) if startups is None else np.asarray(startups, float)

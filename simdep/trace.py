@@ -7,12 +7,6 @@ receive posted early or one that follows a row of 0 us, are moved just so far; t
 
 An arrow leads to each row from every task in its `after`: from the same rank of the same group (a transfer belongs to
 the group that receives), else from the rank that ended last.
-
-    >>> from simdep.engine import simulate
-    >>> from simdep.policies import naive
-    >>> events = chrome_trace(simulate(naive(1), lambda task: 2))["traceEvents"]
-    >>> [(event["ph"], event["ts"]) for event in events if event["ph"] != "M" and event["name"] != "after"]
-    [('X', 0.0), ('X', 2.0), ('X', 4.0), ('X', 6.0), ('X', 8.0)]
 """
 
 from __future__ import annotations
@@ -21,6 +15,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -36,7 +31,9 @@ from simdep.timeline import COLUMNS, Timeline
 TABLES = (".csv", ".parquet")
 SUFFIXES = (".json", ".json.gz", *TABLES)
 _PROCESS = {"sim": "predicted", "real": "measured"}
+_NUMBERS = ("layer", "mb", "chunk", "rank", "tokens", "start_us", "end_us")
 _OF_SCHEDULE = ("kind", "layer", "mb", "chunk", "stream", "tokens")  # the columns that a task's name determines
+_GROUP = {kind: {Kind.A2E: "EG", Kind.E2A: "AG"}.get(kind, kind.stream) for kind in Kind}  # the group of its ranks
 
 Event = dict[str, Any]
 Lane = tuple[str, int]  # stream, rank
@@ -106,7 +103,7 @@ def chrome_trace(*timelines: Timeline) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Slice:
-    """A row and how it is shown, in nanoseconds since the first start; `origins` are the slices its arrows come from."""
+    """A row as it is and as shown, in nanoseconds since the first start; its arrows come from `origins`."""
 
     task: Task
     stream: str
@@ -147,12 +144,8 @@ def _slices(timeline: Timeline, tid: Mapping[Lane, int]) -> list[_Slice]:
 
 def _origin(rows: Sequence[_Slice], task: Task, rank: int) -> _Slice:
     """The row, of those of a task, that an arrow to `rank` of `task` comes from."""
-    here = [row for row in rows if row.rank == rank and _group(row.task.kind) == _group(task.kind)]
+    here = [row for row in rows if row.rank == rank and _GROUP[row.task.kind] == _GROUP[task.kind]]
     return max(here or rows, key=lambda row: row.end_ns)
-
-
-def _group(kind: Kind) -> str:
-    return {Kind.A2E: "EG", Kind.E2A: "AG"}.get(kind, kind.stream)
 
 
 def _events(pid: int, slices: Sequence[_Slice], ids: Iterator[int]) -> list[Event]:
@@ -200,12 +193,8 @@ def _names(pid: int, process: str, tid: Mapping[Lane, int]) -> list[Event]:
 
 def _process_names(timelines: Sequence[Timeline]) -> list[str]:
     """`predicted` or `measured`, numbered from 1 where several have the same source."""
-    sources = [timeline.source for timeline in timelines]
-    numbers = [f" {1 + sources[:i].count(source)}" for i, source in enumerate(sources)]
-    return [
-        _PROCESS[s] + number if sources.count(s) > 1 else _PROCESS[s]
-        for s, number in zip(sources, numbers, strict=True)
-    ]
+    names = [_PROCESS[timeline.source] for timeline in timelines]
+    return [f"{n} {1 + names[:i].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
 def _ns(us: float) -> int:
@@ -220,9 +209,16 @@ def _suffix(path: Path, known: Sequence[str]) -> str:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    # By default pandas reads some floats one unit in the last place off, and a stream called NA as a missing value.
-    numbers = set(COLUMNS) - {"task", "kind", "stream"}
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values={n: [""] for n in numbers})
+    """Read as text first: pandas 2 reads some floats a bit off, and takes a stream called NA for a missing value."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return rows.assign(**{name: [_number(cell) for cell in rows[name]] for name in _NUMBERS if name in rows})
+
+
+def _number(cell: str) -> float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(cell)
+    return cell
 
 
 def _checked(rows: pd.DataFrame, schedule: Schedule) -> pd.DataFrame:

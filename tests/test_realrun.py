@@ -1,0 +1,197 @@
+"""Real runs over gloo: what they compute, in which order, and what happens when a rank dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from realrun.campaign import Campaign, Measurements, measure, read_results  # noqa: E402
+from realrun.cases import Case  # noqa: E402
+from realrun.executor import check_executable  # noqa: E402
+from realrun.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noqa: E402
+from realrun.measured import timeline_of  # noqa: E402
+from realrun.ranks import spawn  # noqa: E402
+from realrun.worker import stamps_of  # noqa: E402
+from simdep.models import MLA, ModelSpec, load_model  # noqa: E402
+from simdep.policies import build, findep  # noqa: E402
+from simdep.schedule import Schedule, Task  # noqa: E402
+
+LAYERS, SAMPLES, SEQ_LEN, SEED = 2, 4, 5, 7
+NUMERICS = Numerics(torch.device("cpu"), torch.float32, SEED)
+DEGREES = [("naive", "asas", 1, 1), *(("pppipe", "asas", r1, 1) for r1 in (1, 2, 4))]
+DEGREES += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in (1, 2, 3)]
+DEGREES += [("findep", "A0 A1 S0 A2 S2 A3 S3 S1", 4, 2)]
+
+MLA_CONFIG = {
+    "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "q_lora_rank": 24, "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "intermediate_size": 48, "moe_intermediate_size": 16,
+    "n_routed_experts": 11, "num_experts_per_tok": 3, "n_shared_experts": 2, "first_k_dense_replace": 1,
+}  # fmt: skip
+GQA_CONFIG = {
+    "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_hidden_layers": 2,
+    "intermediate_size": 48, "moe_intermediate_size": 16, "num_experts": 10, "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+}  # fmt: skip
+
+
+def reference(model: ModelSpec, rank: int) -> np.ndarray:
+    """All layers in one process, sample by sample, expert by expert; attention written out, nothing cut or sorted."""
+    h = NUMERICS.inputs(rank, SAMPLES, SEQ_LEN, model.hidden)
+    for layer in range(LAYERS):
+        part = AttentionLayer(model, layer, NUMERICS)
+        experts = [
+            Expert(model.hidden, model.expert_hidden, NUMERICS, f"{layer}/expert/{e}") for e in range(model.experts)
+        ]
+        h = torch.stack([_layer(part, experts, sample) for sample in h])
+    return np.asarray(h)
+
+
+def _layer(part: AttentionLayer, experts: list[Expert], h: torch.Tensor) -> torch.Tensor:
+    model, form = part.model, part.model.attention
+    x = norm(h)
+    heads = []
+    for head in range(form.heads):
+        if isinstance(form, MLA):
+            latent = x if part.q_down is None else norm(x @ part.q_down.T)
+            q = latent @ part.q[head * form.k_dim : (head + 1) * form.k_dim].T
+            q = torch.cat([q[:, : form.nope_dim], rotate(q[:, form.nope_dim :])], dim=1)
+            down = x @ part.kv_down.T
+            width = form.nope_dim + form.v_dim
+            up = norm(down[:, : form.kv_rank]) @ part.kv_up[head * width : (head + 1) * width].T
+            k = torch.cat([up[:, : form.nope_dim], rotate(down[:, form.kv_rank :])], dim=1)
+            v = up[:, form.nope_dim :]
+        else:
+            dim, kv = form.head_dim, head // (form.heads // form.kv_heads)
+            q = rotate(x @ part.q[head * dim : (head + 1) * dim].T)
+            k = rotate(x @ part.k[kv * dim : (kv + 1) * dim].T)
+            v = x @ part.v[kv * dim : (kv + 1) * dim].T
+        scores = q @ k.T / form.k_dim**0.5
+        future = torch.ones_like(scores).triu(1).bool()
+        heads.append(scores.masked_fill(future, float("-inf")).softmax(-1) @ v)
+    u = h + torch.cat(heads, dim=1) @ part.out.T
+    x = norm(u)
+    y = u + part.shared(x) if part.shared is not None else u.clone()
+    probabilities = (x @ part.router.T).softmax(-1)
+    for token in range(len(x)):
+        weights, chosen = probabilities[token].topk(model.top_k)
+        weights = weights / weights.sum() if model.norm_topk else weights
+        for weight, expert in zip(weights, chosen, strict=True):
+            y[token] += weight * experts[int(expert)](x[token : token + 1])[0]
+    return y
+
+
+def plan_for(configs: list[Path], ag: int, eg: int, folder: Path) -> dict[str, Any]:
+    """Every policy, order and degree on every model, run once after learning, with the output saved."""
+    cases = {}
+    for config in configs:
+        shared = load_model(str(config)).has_shared
+        for policy, order, r1, r2 in DEGREES:
+            tokens = SAMPLES // r1 * SEQ_LEN
+            schedule = build(policy, LAYERS, r1, r2, order, tokens=tokens, shared=shared)
+            name = f"{config.stem}-{schedule.label.replace(' ', '_')}"
+            entry = {"model": str(config), "scale": 1.0, "seq_len": SEQ_LEN, "schedule": schedule.to_dict()}
+            cases[name] = entry
+    jobs = []
+    for name in cases:
+        jobs += [{"job": "run", "case": name}, {"job": "output", "case": name, "folder": str(folder)}]
+    return {"ag": ag, "eg": eg, "backend": "gloo", "seed": SEED, "cases": cases, "jobs": jobs}
+
+
+@pytest.mark.parametrize(("ag", "eg"), [(1, 1), (2, 2), (3, 5)])
+def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_streams(
+    ag: int, eg: int, tmp_path: Path
+) -> None:
+    configs = [tmp_path / "mla.json", tmp_path / "gqa.json"]
+    for config, content in zip(configs, (MLA_CONFIG, GQA_CONFIG), strict=True):
+        config.write_text(json.dumps(content))
+    plan = plan_for(configs, ag, eg, tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    results = tmp_path / "results.jsonl"
+    spawn(["-m", "realrun.worker", str(tmp_path / "plan.json"), str(results)], ag, eg, tmp_path)
+
+    expected = {(c.stem, rank): reference(load_model(str(c)), rank) for c in configs for rank in range(ag)}
+    for name in plan["cases"]:
+        for rank in range(ag):
+            output, wanted = np.load(tmp_path / f"{name}-AG{rank}.npy"), expected[name.split("-")[0], rank]
+            error = np.abs(output - wanted).max() / np.abs(wanted).max()
+            assert error < 1e-4, f"{name} on AG{rank}: relative error {error:.1e}"
+    for line in results.read_text().splitlines():
+        row = json.loads(line)
+        job = plan["jobs"][row["index"]]
+        if job["job"] == "run":
+            schedule = Schedule.from_dict(plan["cases"][job["case"]]["schedule"])
+            timeline = timeline_of(schedule, ag, [stamps_of(rank) for rank in row["ranks"]])
+            for (stream, rank), lane in timeline.rows.groupby(["stream", "rank"]):
+                assert lane["task"].tolist() == [t.name for t in schedule.streams[stream]], (job["case"], stream, rank)
+                assert (lane["start_us"].to_numpy()[1:] >= lane["end_us"].to_numpy()[:-1]).all()
+
+
+def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: Path) -> None:
+    case = Case("deepseek-v2-lite", 2, 32, 2, 1, 1, "pppipe", r1=2, scale=0.0625)
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom realrun.campaign import Campaign, measure\n"
+        "from realrun.cases import Case\n"
+        f"measure(Campaign([{case!r}], 100000, calibrate=False, backend='gloo'), Path({str(tmp_path)!r}))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    results = tmp_path / "ranks-1+1" / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while not (results.exists() and results.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
+    children = [int(pid) for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+    ranks = {Path(f"/proc/{pid}/environ").read_text().split("\0RANK=")[1][0]: pid for pid in children}
+    os.kill(ranks["1"], signal.SIGKILL)
+    _, said = parent.communicate(timeout=30)
+    assert parent.returncode != 0
+    assert "rank 1 (EG0) was killed by SIGKILL" in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    plan = json.loads((tmp_path / "ranks-1+1" / "plan.json").read_text())
+    found = Measurements()
+    read_results(plan, results, [case], found)
+    assert len(found.timelines[0]) >= 2
+
+
+def test_a_campaign_goes_on_where_it_stopped_and_refuses_another_in_its_folder(tmp_path: Path) -> None:
+    case = Case("qwen3-30b-a3b", 1, 16, 1, 1, 1, "findep", r1=2, r2=2, scale=0.0625)
+    campaign = Campaign([case], 2, calibrate=False, backend="gloo")
+    first = measure(campaign, tmp_path)
+    results = tmp_path / "ranks-1+1" / "results.jsonl"
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text("".join(lines[:2]))
+    again = measure(campaign, tmp_path)
+    assert results.read_text().splitlines(keepends=True)[:2] == lines[:2]
+    assert len(first.timelines[0]) == len(again.timelines[0]) == 2
+    with pytest.raises(ValueError, match="holds the results of another campaign"):
+        measure(Campaign([case], 3, calibrate=False, backend="gloo"), tmp_path)
+
+
+def test_a_schedule_that_forgets_a_dependency_is_not_executable() -> None:
+    schedule = findep(1, 1, 1)
+    expert = Task.parse("E[0.0.0]")
+    broken = Schedule({**schedule.streams, "EG": (expert,)})
+    with pytest.raises(ValueError, match=r"E\[0\.0\.0\] does not wait for A2E\[0\.0\.0\], whose result it needs"):
+        check_executable(broken)
+
+
+def test_a_schedule_may_not_wait_for_what_its_rank_cannot_see() -> None:
+    schedule = findep(1, 2, 1)
+    second = Task.parse("A[0.1]", after=("E[0.0.0]",))
+    broken = Schedule({**schedule.streams, "AG": (schedule["A[0.0]"], second, *schedule.streams["AG"][1::2])})
+    with pytest.raises(ValueError, match=r"A\[0\.1\] waits for E\[0\.0\.0\], whose end its rank can't see"):
+        check_executable(broken)
+
+
+@pytest.mark.parametrize("policy", ["naive", "pppipe", "findep"])
+def test_the_policies_are_executable(policy: str) -> None:
+    check_executable(build(policy, 3, 1 if policy == "naive" else 3, 1, tokens=5))
