@@ -189,7 +189,7 @@ def validate(args: argparse.Namespace) -> int:
 def _case(args: argparse.Namespace) -> Case:
     from realrun.cases import Case
 
-    return Case.from_dict({name: getattr(args, name) for name in Case.names()}, "realrun")
+    return Case.from_dict({name: getattr(args, name) for name in Case.names()})
 
 
 def _rounds(rounds: int) -> int:

@@ -47,8 +47,8 @@ class Case:
         return tuple(name for name in cls.__dataclass_fields__ if name != "custom")
 
     @classmethod
-    def from_dict(cls, row: Any, where: str) -> Case:
-        """A checked case; raises ValueError that begins with `where`."""
+    def from_dict(cls, row: Any, where: str = "") -> Case:
+        """A checked case; raises ValueError that begins with `where`, the place that it was read from."""
         try:
             given = {key: value for key, value in checks.table(row, cls.names(), "case").items()}
             given = {key: value for key, value in given.items() if value is not None}
@@ -59,7 +59,7 @@ class Case:
             _ = case.schedule
             return case
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise ValueError(f"{where}: {error}" if where else str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.names()}

@@ -7,10 +7,9 @@ only module of simdep that needs Plotly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,11 +31,11 @@ _CLEAR, _FAINT, _GREY = (f"rgba(128,128,128,{alpha})" for alpha in (0, 0.14, 1))
 _LOOK = {"template": "plotly_white", "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "hoverlabel_align": "left",
          "hovermode": "closest", "modebar": {"bgcolor": _CLEAR, "color": _GREY, "remove": ["lasso2d", "select2d"]},
          "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}}  # fmt: skip
+_TICKS = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
 _AXIS = {"gridcolor": _FAINT, "zeroline": False}
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of a page: a heading, then whatever of text, table and figure it has."""
 
     heading: str
@@ -56,11 +55,12 @@ def gantt(*timelines: Timeline, titles: Sequence[str] = ()) -> go.Figure:
         raise ValueError(f"{len(names)} titles for {len(timelines)} timelines; give one timeline or more, a title each")
     lanes = _lanes(timelines, names)
     bars, joined_us = _joined(_bars(timelines, lanes))
-    ends = [(name, timeline.makespan_us) for name, timeline in zip(names, timelines, strict=True)]
-    unit, scale = _unit(max(span for _, span in ends))
-    figure = go.Figure(_traces(bars, unit, scale), _LOOK)
-    figure.update_layout(_gantt_layout(lanes, unit), title=_title(timelines, bars, joined_us))
-    _mark(figure, lanes, ends, scale)
+    spans = [timeline.makespan_us for timeline in timelines]
+    unit, scale = ("ms", 1e3) if max(spans) >= 1e3 else ("µs", 1.0)
+    figure = go.Figure(_traces(bars, unit, scale), _LOOK | _layout(lanes, bars, joined_us, unit))
+    figure.layout.title.text = escape(" / ".join(dict.fromkeys(t.schedule.label or "schedule" for t in timelines)))
+    texts = (f"{escape(name)}<br><b>{human(span)}</b>" for name, span in zip(names, spans, strict=True))
+    _mark(figure, lanes, [(span / scale, text) for span, text in zip(spans, texts, strict=True)])
     return figure
 
 
@@ -71,26 +71,29 @@ def errors(cases: pd.DataFrame) -> go.Figure:
     """
     if cases.empty:
         raise ValueError("no cases to draw")
-    values = cases[["predicted_us", "measured_us", "ci_low_us", "ci_high_us"]].to_numpy(dtype=float)
-    unit, scale = _unit(values.max())
-    low, high = values.min() / scale, values.max() / scale
-    axis = _AXIS | {"type": "linear", "range": [0, high * 1.08], "constrain": "domain"}
-    if low > 0 and high > 10 * low:
-        ticks = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
-        axis |= {"type": "log", "range": list(np.log10([low / 1.3, high * 1.3])), "tickvals": ticks, "ticktext": ticks}
-    figure = go.Figure(_points(cases, unit, scale), _LOOK)
-    ends = np.array([low / 2, high * 2])
-    for pct, width, name in ((0, 1, "simulated = measured"), (-GOOD_PCT, 0, ""), (GOOD_PCT, 0, f"within ±{GOOD_PCT} %")):
-        look = {"mode": "lines", "hoverinfo": "skip", "line": {"width": width, "color": _GREY}, "fillcolor": _FAINT}
-        fill = "tonexty" if pct > 0 else None  # from the line before, the lower edge of the band
-        figure.add_scatter(x=ends, y=ends * (1 + pct / 100), name=name, showlegend=bool(name), fill=fill, **look)
+    times = cases[["predicted_us", "measured_us", "ci_low_us", "ci_high_us"]].to_numpy(dtype=float)
+    unit, scale = ("ms", 1e3) if times.max() >= 1e3 else ("µs", 1.0)
+    predicted, measured, low, high = (times / scale).T
+    least, most = times.min() / scale, times.max() / scale
+    axis = _AXIS | {"type": "linear", "range": [0, most * 1.08], "constrain": "domain"}
+    if least > 0 and most > 10 * least:
+        axis |= {"type": "log", "range": np.log10([least / 1.3, most * 1.3]), "tickvals": _TICKS, "ticktext": _TICKS}
+    points = go.Scatter(
+        name="a schedule", mode="markers", x=measured, y=predicted,
+        error_x={"array": high - measured, "arrayminus": measured - low, "thickness": 1, "width": 3},
+        marker={"color": COLORS["attention"], "size": 9, "line": {"width": 1, "color": "white"}},
+        customdata=list(zip(map(escape, cases["label"]), low, high, cases["error_pct"], strict=True)),
+        hovertemplate=f"<b>%{{customdata[0]}}</b><br>simulated %{{y:,.3f}} {unit}<br>measured %{{x:,.3f}} {unit} "
+        "(%{customdata[1]:,.3f} to %{customdata[2]:,.3f})<br>error %{customdata[3]:+.1f} %<extra></extra>",
+    )  # fmt: skip
+    figure = go.Figure([*_band(np.array([least / 2, most * 2])), points], _LOOK)
     figure.update_xaxes(axis, title=f"measured makespan ({unit})")
     figure.update_yaxes(axis, title=f"simulated makespan ({unit})", scaleanchor="x")
     return figure.update_layout(width=680, height=600, margin={"l": 70, "r": 20, "t": 60, "b": 60})
 
 
 def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
-    """One self-contained page: all text escaped, plotly.js once. Raises OSError where it can not be written."""
+    """One self-contained page: all text escaped, plotly.js once. Raises OSError where it can't be written."""
     body = [f"<h1>{escape(title)}</h1>"]
     drawn = 0
     for section in sections:
@@ -123,10 +126,7 @@ def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
 
 
 def _bars(timelines: Sequence[Timeline], lanes: pd.DataFrame) -> pd.DataFrame:
-    """A row a bar, lane by lane: its times, and the `left` edge and `width` to draw, in microseconds from 0.
-
-    Where a row starts before its lane is free, as a receive posted early does, the bar starts when the lane is free.
-    """
+    """A row a bar, lane by lane, in microseconds from 0; `left` is where a receive posted early finds its lane free."""
     parts = []
     for index, timeline in enumerate(timelines):
         rows = timeline.rows.merge(lanes[lanes["timeline"] == index], on=["stream", "rank"])
@@ -138,41 +138,39 @@ def _bars(timelines: Sequence[Timeline], lanes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined(bars: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """At most `MOST_BARS` bars, or one a lane and kind, and the microseconds below which tasks were joined (or 0)."""
-    span = float(bars["end"].max())
-    joined, pixel_us = bars, 0.0
-    while len(joined) > MOST_BARS and pixel_us < span:
-        pixel_us = 1.5 * pixel_us or span / PIXELS
-        joined = _join(bars, pixel_us)
-    return joined, pixel_us
+    """At most `MOST_BARS` bars (or one a lane and kind), and the microseconds below which tasks were joined (or 0).
 
-
-def _join(bars: pd.DataFrame, pixel_us: float) -> pd.DataFrame:
-    """Bars narrower than a pixel that start in the same pixel of a lane become one a kind, as wide as they together."""
-    pixel = (bars["left"] // pixel_us).where(bars["width"] < pixel_us, -1.0 - np.arange(len(bars)))
-    groups = bars.assign(pixel=pixel, last=bars["task"]).groupby(["y", "pixel", "kind"], sort=False, as_index=False)
+    What is narrower than a pixel and starts in the same pixel becomes one bar a kind, as wide as all together.
+    """
     how = {"task": "first", "last": "last", "tasks": "sum", "rank": "first", "mb": "first",
            "start": "min", "end": "max", "left": "min", "width": "sum"}  # fmt: skip
-    joined = groups.agg(how)
-    joined["task"] = joined["task"].where(joined["tasks"] == 1, joined["task"] + " to " + joined["last"])
-    same = joined.groupby(["y", "pixel"], sort=False)
-    joined["left"] = same["left"].transform("min") + same["width"].cumsum() - joined["width"]
-    return joined
+    span, pixel_us, joined = float(bars["end"].max()), 0.0, bars
+    while len(joined) > MOST_BARS and pixel_us < span:
+        pixel_us = 1.5 * pixel_us or span / PIXELS
+        pixel = (bars["left"] // pixel_us).where(bars["width"] < pixel_us, -1.0 - np.arange(len(bars)))
+        groups = bars.assign(pixel=pixel, last=bars["task"]).groupby(["y", "pixel", "kind"], sort=False, as_index=False)
+        joined = groups.agg(how)
+        joined["task"] = joined["task"].where(joined["tasks"] == 1, joined["task"] + " to " + joined["last"])
+        same = joined.groupby(["y", "pixel"], sort=False)
+        joined["left"] = same["left"].transform("min") + same["width"].cumsum() - joined["width"]
+    return joined, pixel_us
 
 
 def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[go.Bar]:
     """One trace a kind, so that the legend shows and hides it."""
-    pale = 0.6 / max(1, bars["mb"].max())
-    few = len(bars) <= MOST_NUMBERS
+    pale = 0.6 / max(1, bars["mb"].max())  # share of white, growing with the micro-batch
+    few = len(bars) <= MOST_NUMBERS and bars["tasks"].max() == 1
     slit = bars["end"].max() / 900 if few else 0.0  # about a pixel that parts a task from the next
     traces = []
     for kind in Kind:
         rows = bars[bars["kind"] == kind.label]
         times = rows[["start", "end"]].assign(lasts=rows["end"] - rows["start"]) / scale
+        rgb = bytes.fromhex(COLORS[kind.label][1:])
+        shades = ["#" + bytes(round(c + pale * mb * (255 - c)) for c in rgb).hex() for mb in rows["mb"]]
         bar = go.Bar(
             name=kind.value if kind.is_transfer else f"{kind.label} ({kind.value})", orientation="h", y=rows["y"],
             base=rows["left"] / scale, x=np.maximum(rows["width"] - slit, 0.8 * rows["width"]) / scale, width=0.84,
-            marker={"color": [_shade(COLORS[kind.label], pale * mb) for mb in rows["mb"]], "line": {"width": 0}},
+            marker={"color": shades, "line": {"width": 0}},
             text=rows["task"].str.extract(r"\[(.*)\]", expand=False) if few else None,
             textposition="inside" if few else "none", insidetextanchor="middle", textangle=0,
             customdata=list(zip(rows["task"], rows["rank"], *times.to_numpy().T, strict=True)),
@@ -184,11 +182,16 @@ def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[go.Bar]:
     return traces
 
 
-def _gantt_layout(lanes: pd.DataFrame, unit: str) -> dict[str, Any]:
+def _layout(lanes: pd.DataFrame, bars: pd.DataFrame, joined_us: float, unit: str) -> dict[str, Any]:
     last = float(lanes["y"].max())
+    notes = [f"shade: micro-batch 0 (full) to {bars['mb'].max()} (pale)"] if bars["mb"].any() else []
+    notes += ["number in a bar: layer.micro-batch.chunk"] if len(bars) <= MOST_NUMBERS and not joined_us else []
+    notes += [f"tasks shorter than {human(joined_us)} are drawn joined"] if joined_us else []
     return {
         "barmode": "overlay", "height": round(196 + 27 * last), "uniformtext": {"mode": "hide", "minsize": 9},
-        "margin": {"l": 72 + 7 * int(lanes["label"].str.len().max()), "r": 96, "t": 112, "b": 54},
+        "margin": {"l": 72 + 7 * int(lanes["label"].str.len().max()), "r": 72, "t": 112, "b": 54},
+        "title": {"subtitle": {"text": " · ".join(notes), "font": {"size": 12}}, "x": 0, "xref": "paper", "y": 1,
+                  "yref": "container", "yanchor": "top", "pad": {"t": 14}},
         "xaxis": _AXIS | {"title": f"time since the first start ({unit})", "range": [0, None], "showspikes": True,
                           "spikemode": "across", "spikesnap": "cursor", "spikethickness": 1, "spikecolor": _GREY},
         "yaxis": {"tickvals": list(lanes["y"]), "ticktext": list(lanes["label"]), "range": [last + 0.65, -0.65],
@@ -196,51 +199,27 @@ def _gantt_layout(lanes: pd.DataFrame, unit: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _title(timelines: Sequence[Timeline], bars: pd.DataFrame, joined_us: float) -> dict[str, Any]:
-    labels = dict.fromkeys(timeline.schedule.label or "schedule" for timeline in timelines)
-    notes = [f"shade: micro-batch 0 (full) to {bars['mb'].max()} (pale)"] if bars["mb"].any() else []
-    notes += ["number in a bar: layer.micro-batch.chunk"] if len(bars) <= MOST_NUMBERS else []
-    notes += [f"tasks shorter than {human(joined_us)} are drawn joined"] if joined_us else []
-    return {"text": escape(" / ".join(labels)), "subtitle": {"text": " · ".join(notes), "font": {"size": 12}},
-            "x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}}  # fmt: skip
-
-
-def _mark(figure: go.Figure, lanes: pd.DataFrame, ends: Sequence[tuple[str, float]], scale: float) -> None:
-    """A faint band and a name for each stream, a dotted line and the makespan where each timeline ends."""
+def _mark(figure: go.Figure, lanes: pd.DataFrame, ends: Sequence[tuple[float, str]]) -> None:
+    """A faint band and a name for each stream; a dotted line and a text where each timeline ends."""
     for stream, y in lanes.groupby("stream", sort=False)["y"]:
-        figure.add_hrect(y0=y.min() - 0.6, y1=y.max() + 0.6, fillcolor=_FAINT, line_width=0, opacity=0.6, layer="below")
+        figure.add_hrect(y.min() - 0.6, y.max() + 0.6, fillcolor=_FAINT, opacity=0.6, line_width=0, layer="below")
         place = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": 8 - figure.layout.margin.l, "y": y.mean()}
         figure.add_annotation(place, text=f"<b>{escape(str(stream))}</b>", showarrow=False, font_size=15)
-    last = max(ends, key=lambda end: end[1])
-    for name, span in ends:
-        side = "left" if (name, span) == last else "right"
-        place = {"x": span / scale, "y": 1, "yref": "paper", "xanchor": side, "yanchor": "bottom", "align": side}
-        figure.add_vline(x=span / scale, line={"width": 1, "dash": "dot", "color": _GREY}, layer="below")
-        figure.add_annotation(place, text=f"{escape(name)}<br><b>{human(span)}</b>", showarrow=False, font_size=12)
+    for end, text in ends:
+        side = "right" if (end, text) == max(ends) else "left"
+        figure.add_vline(end, line={"width": 1, "dash": "dot", "color": _GREY}, layer="below", annotation_text=text,
+                         annotation_position=f"top {side}", annotation_yanchor="bottom")  # fmt: skip
 
 
-def _unit(us: float) -> tuple[str, float]:
-    """Unit of an axis that reaches to `us`, and how many microseconds it has."""
-    return ("ms", 1e3) if us >= 1e3 else ("µs", 1.0)
-
-
-def _shade(color: str, paleness: float) -> str:
-    """A colour mixed with white, from 0 (as it is) to 1 (white)."""
-    channels = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(c + paleness * (255 - c)):02x}" for c in channels)
-
-
-def _points(cases: pd.DataFrame, unit: str, scale: float) -> go.Scatter:
-    measured, low, high = (cases[f"{name}_us"] / scale for name in ("measured", "ci_low", "ci_high"))
-    labels = [escape(str(label)) for label in cases["label"]]
-    return go.Scatter(
-        name="a schedule", mode="markers", x=measured, y=cases["predicted_us"] / scale,
-        error_x={"array": high - measured, "arrayminus": measured - low, "thickness": 1, "width": 3},
-        marker={"color": COLORS["attention"], "size": 9, "line": {"width": 1, "color": "white"}},
-        customdata=list(zip(labels, low, high, cases["error_pct"], strict=True)),
-        hovertemplate=f"<b>%{{customdata[0]}}</b><br>simulated %{{y:,.3f}} {unit}<br>measured %{{x:,.3f}} {unit} "
-        "(%{customdata[1]:,.3f} to %{customdata[2]:,.3f})<br>error %{customdata[3]:+.1f} %<extra></extra>",
-    )  # fmt: skip
+def _band(ends: np.ndarray) -> list[go.Scatter]:
+    """The diagonal and the band of good errors around it."""
+    line = {"x": ends, "mode": "lines", "hoverinfo": "skip", "line": {"width": 0}}
+    lower, upper = (ends * (1 + sign * GOOD_PCT / 100) for sign in (-1, 1))
+    return [
+        go.Scatter(line, y=lower, showlegend=False),
+        go.Scatter(line, y=upper, fill="tonexty", fillcolor=_FAINT, name=f"within ±{GOOD_PCT} %"),
+        go.Scatter(line | {"line": {"width": 1, "color": _GREY}}, y=ends, name="simulated = measured"),
+    ]
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -248,18 +227,16 @@ def _table(frame: pd.DataFrame) -> str:
     marks = [' class="number"' if pd.api.types.is_numeric_dtype(frame[column]) else "" for column in frame]
     lines = [[f"<th{mark}>{escape(str(name))}</th>" for mark, name in zip(marks, frame, strict=True)]]
     for row in frame.itertuples(index=False, name=None):
-        texts = (f"{value:,.2f}" if isinstance(value, float) else escape(str(value)) for value in row)
+        texts = (format(v, ",.2f" if abs(v) >= 0.1 else ".3g") if isinstance(v, float) else escape(str(v)) for v in row)
         lines.append([f"<td{mark}>{text}</td>" for mark, text in zip(marks, texts, strict=True)])
     return "<table>\n" + "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines) + "\n</table>"
 
 
 _PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; font: 15px/1.5 "Open Sans", verdana, arial, sans-serif; }}
-body {{ max-width: 1280px; margin: 2rem auto; padding: 0 1.5rem; }} p {{ max-width: 75ch; }} figure {{ margin: 1rem 0; }}
+body {{ max-width: 1280px; margin: 2rem auto; padding: 0 1.5rem; }} p {{ max-width: 75ch }} figure {{ margin: 1rem 0; }}
 h1 {{ font-size: 1.7rem; }} h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; break-after: avoid; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem 1.4rem .3rem 0; text-align: left; border-bottom: 1px solid #8884; }}

@@ -33,7 +33,8 @@ def browser() -> Iterator[Chrome]:
     """A headless Chromium, 1400 x 900, without network; tests that ask for it are skipped where there is none."""
     if CHROMIUM is None or CHROMEDRIVER is None:
         pytest.skip("needs Chromium and chromedriver (apt-get install chromium chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install simdep[dev])")
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in CHROMIUM_FLAGS:
