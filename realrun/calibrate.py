@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from realrun.cases import UNMEASURED, Case
-from simdep.costs import ScenarioCosts
 from simdep.fitting import fit_line, trimmed_mean
 from simdep.hardware import Cost, HardwareProfile
 
@@ -29,7 +28,7 @@ OPERATIONS: dict[str, Any] = {
     "attention": [(1, 64, 4, 128), (4, 64, 8, 128), (2, 128, 8, 128), (4, 256, 8, 128), (1, 512, 16, 128)],
 }
 Key = tuple[str, int, int, str]  # operation, ag, eg, shape
-Points = dict[Key, dict[tuple[float, float], list[float]]]  # -> (work, start-ups) -> microseconds
+Points = dict[Key, dict[float, list[float]]]  # -> work -> microseconds
 
 
 def stage_jobs(case_id: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
@@ -46,10 +45,10 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
     """Add the times of one calibration job, as its ranks returned them, to `points`."""
     if job["job"] == "operations":
         for op, work, values in (row for rank in ranks for row in rank["operations"]):
-            points[op, 0, 0, ""][work, 1.0] += values
+            points[op, 0, 0, ""][work] += values
         return
     assert case is not None
-    where, touched = (case.ag, case.eg), ScenarioCosts(case.scenario(UNMEASURED)).touched
+    where = (case.ag, case.eg)
     if job["job"] == "stages":
         shape = case.scenario(UNMEASURED).shape
         for members in (ranks[: case.ag], ranks[case.ag :]):
@@ -57,8 +56,7 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
                 for size in sizes:
                     # a task of a group ends when its slowest rank ends
                     calls = zip(*(rank["times"][stage][size] for rank in members), strict=True)
-                    startups = touched(int(size)) if stage == "expert" else 1.0
-                    points[f"stage.{stage}", *where, shape][float(size), startups] += [max(call) for call in calls]
+                    points[f"stage.{stage}", *where, shape][float(size)] += [max(call) for call in calls]
         return
     for stream in ("A2E", "E2A"):
         sides = (ranks[: case.ag], ranks[case.ag :])
@@ -67,7 +65,7 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
             if train["stream"] == stream:
                 posted = [rank["trains"][index]["posted"] for rank in senders]
                 arrived = [rank["trains"][index]["arrived"] for rank in receivers]
-                points[stream.lower(), *where, ""][float(train["bytes"]), 1.0] += _occupancies(posted, arrived)
+                points[stream.lower(), *where, ""][float(train["bytes"])] += _occupancies(posted, arrived)
 
 
 def profile_from(points: Points, name: str, description: str) -> HardwareProfile:
@@ -99,10 +97,12 @@ def new_points() -> Points:
 
 def _costs(points: Points) -> Iterable[Cost]:
     for (op, ag, eg, shape), sizes in sorted(points.items()):
-        work, startups = zip(*sorted(sizes), strict=True)
-        us = [trimmed_mean(sizes[point]) for point in sorted(sizes)]
+        work = sorted(sizes)
+        us = [trimmed_mean(sizes[w]) for w in work]
         calls = sum(map(len, sizes.values()))
-        yield fit_line(op, work, us, f"realrun calibrate, {calls} calls", startups=startups, ag=ag, eg=eg, shape=shape)
+        yield fit_line(
+            op, work, us, f"realrun calibrate, {calls} calls", ag=ag, eg=eg, shape=shape, keep_points=bool(shape)
+        )
 
 
 def _occupancies(posted: Sequence[Sequence[float]], arrived: Sequence[Sequence[float]]) -> list[float]:

@@ -183,7 +183,7 @@ class ExpertRank:
         self.known: dict[tuple[int, int, int], Sequence[Sequence[int]]] = {}
 
     def compute(self, task: Task) -> None:
-        counts = self.known[_place(task)]
+        counts = self.known[place_of(task)]
         self._layers[task.layer](self.incoming(task, counts), counts, self.outgoing(task, counts))
 
     def outgoing(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -281,7 +281,7 @@ class Executor:
         rows = [self._tensor([0] * len(mine)) for _ in self._place.peers]
         self._blocking(dist.irecv, "A2E", rows)
         known = [row.tolist() for row in rows]
-        self.work.known[_place(task)] = known
+        self.work.known[place_of(task)] = known
         return known
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
@@ -304,7 +304,8 @@ class Executor:
                     )
 
 
-def _place(task: Task) -> tuple[int, int, int]:
+def place_of(task: Task) -> tuple[int, int, int]:
+    """(layer, micro-batch, chunk) of a chunked task."""
     assert task.chunk is not None
     return task.layer, task.mb, task.chunk
 

@@ -88,6 +88,10 @@ class World:
         while time.perf_counter_ns() < moment.item():
             pass
 
+    def meet(self) -> None:
+        """Wait for all ranks."""
+        dist.barrier()
+
     def meet_group(self) -> None:
         """Wait for the other ranks of this rank's own group."""
         dist.barrier(group=self._side)

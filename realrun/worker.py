@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import gc
 import json
-import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps
+from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, place_of
 from realrun.layers import AttentionLayer, Expert, ExpertLayer, owned
 from realrun.ranks import World, die_with_parent
 from simdep.models import load_model
 from simdep.policies import naive
 from simdep.schedule import Kind, Schedule, Task
 
-REPEATS = 4  # timed calls of each calibration point in one job; the first is not kept
+REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
 TRAIN = 4  # back-to-back messages of a link measurement
 
 
@@ -70,6 +69,7 @@ class Rank:
         self._world, self._cases = world, cases
         self._shape: tuple[Any, ...] = ()
         self._executors: dict[str, Executor] = {}
+        self._draw = np.random.default_rng(world.numerics.seed)  # the same on every rank
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job; returns what this rank has to tell, ready for JSON."""
@@ -129,22 +129,18 @@ class Rank:
         return {}
 
     def _stages(self, job: dict[str, Any]) -> dict[str, Any]:
-        case = self._cases[job["case"]]
-        self._load(case)
-        order = random.Random(len(self._executors))
-        points = [
-            (stage, size) for stage, sizes in (("samples", job["samples"]), ("chunks", job["chunks"])) for size in sizes
-        ]
-        order.shuffle(points)
-        on_ag = self._world.place.on_ag
-        self._world.start_together()
+        """Time the stages of one group while the other one rests, and then the other's."""
+        self._executor(job["case"])  # so that the experts know how real tokens are routed
+        seq_len, place = self._cases[job["case"]]["seq_len"], self._world.place
         times: dict[str, dict[int, list[float]]] = {}
-        for stage, size in points:
-            if (stage == "samples") != on_ag:
+        for on_ag in (True, False):
+            self._world.meet()
+            if place.on_ag != on_ag:
                 continue
-            found = self._time_attention(size, case["seq_len"]) if on_ag else self._time_experts(size)
-            for kind, values in found.items():
-                times.setdefault(kind, {})[size * case["seq_len"] if on_ag else size] = values
+            for size in job["samples"] if on_ag else job["chunks"]:
+                found = self._time_attention(size, seq_len) if on_ag else self._time_experts(size)
+                for kind, values in found.items():
+                    times.setdefault(kind, {})[size * seq_len if on_ag else size] = values
         return {"times": times}
 
     def _time_attention(self, samples: int, seq_len: int) -> dict[str, list[float]]:
@@ -168,19 +164,34 @@ class Rank:
         return {kind: values[1:] for kind, values in times.items() if values}
 
     def _time_experts(self, tokens: int) -> dict[str, list[float]]:
-        model, place, numerics = self._model, self._world.place, self._world.numerics
-        mine = owned(model.experts, place.eg, place.index)
-        draw = np.random.default_rng(tokens)
-        times = []
-        for repeat in range(REPEATS):
-            routed = draw.multinomial(tokens * model.top_k, [1 / model.experts] * model.experts, size=place.ag)
-            counts = routed[:, mine.start : mine.stop].tolist()
-            arrived = [torch.randn(sum(rows), model.hidden).to(numerics.device, numerics.dtype) for rows in counts]
+        numerics, times = self._world.numerics, []
+        known = self._routings(tokens)
+        for _ in range(REPEATS):
+            layer, counts = known[self._draw.integers(len(known))]
+            arrived = [torch.randn(sum(rows), self._model.hidden) for rows in counts]
+            arrived = [rows.to(numerics.device, numerics.dtype) for rows in arrived]
             out = [torch.empty_like(rows) for rows in arrived]
-            layer = self._layers[repeat % len(self._layers)]
             self._world.meet_group()
-            times.append(self._timed(layer, arrived, counts, out)[1])
+            times.append(self._timed(self._layers[layer], arrived, counts, out)[1])
         return {"expert": times[1:]}
+
+    def _routings(self, tokens: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
+        """(layer, copies from each AG rank for each own expert) of chunks of this many tokens.
+
+        They are those of the schedules learnt so far, else, for a size that no schedule has, balanced draws.
+        """
+        known: list[tuple[int, Sequence[Sequence[int]]]] = []
+        for executor in self._executors.values():
+            assert isinstance(executor.work, ExpertRank)
+            sizes = {place_of(task): task.tokens for task in executor.schedule.streams["EG"]}
+            known += [(at[0], rows) for at, rows in executor.work.known.items() if sizes[at] == tokens]
+        if known:
+            return known
+        model, place = self._model, self._world.place
+        mine = owned(model.experts, place.eg, place.index)
+        shares = [1 / model.experts] * model.experts
+        draws = [self._draw.multinomial(tokens * model.top_k, shares, size=place.ag) for _ in self._layers]
+        return [(layer, routed[:, mine.start : mine.stop].tolist()) for layer, routed in enumerate(draws)]
 
     def _timed(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
         """(result, microseconds) of a call, the device's work included."""

@@ -86,8 +86,7 @@ class ScenarioCosts:
 
     def expert(self, tokens: int) -> float:
         """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3)."""
-        touched = self.touched(tokens)
-        measured = self._stage("expert", tokens, touched)
+        measured = self._stage("expert", tokens)
         if measured is not None:
             return measured
         model, eg = self.scenario.model, self.scenario.deployment.eg
@@ -95,7 +94,7 @@ class ScenarioCosts:
         rows = self.copies(tokens) / model.experts
         each = self._profile.find("expert")
         if each is not None:
-            return local * each(rows * model.expert_params, touched)
+            return local * each(rows * model.expert_params, self.touched(tokens))
         return 3 * local * self._cost("gemm")(rows * model.hidden * model.expert_hidden)
 
     def touched(self, tokens: int) -> float:
@@ -138,10 +137,10 @@ class ScenarioCosts:
         ag, eg = self.scenario.deployment.ag, self.scenario.deployment.eg
         return {kind: link_cost(self._profile, kind, ag, eg) for kind in (Kind.A2E, Kind.E2A)}
 
-    def _stage(self, stage: str, tokens: int, startups: float = 1.0) -> float | None:
+    def _stage(self, stage: str, tokens: int) -> float | None:
         where = self.scenario.deployment
         cost = self._profile.find(f"stage.{stage}", ag=where.ag, eg=where.eg, shape=self.scenario.shape)
-        return None if cost is None or not cost.shape else cost(tokens, startups)
+        return None if cost is None or not cost.shape else cost(tokens)
 
     def _cost(self, op: str) -> Cost:
         cost = self._profile.find(op)

@@ -19,25 +19,25 @@ def trimmed_mean(values: Sequence[float]) -> float:
 
 
 def fit_line(
-    op: str, work: Sequence[float], us: Sequence[float], source: str, *, startups: Sequence[float] | None = None,
-    ag: int = 0, eg: int = 0, shape: str = "",
+    op: str, work: Sequence[float], us: Sequence[float], source: str, *, ag: int = 0, eg: int = 0, shape: str = "",
+    keep_points: bool = False,
 ) -> Cost:  # fmt: skip
-    """The line alpha * startups + beta * work (both at least 0) with the least squared relative error over the points.
+    """The line alpha + beta * work (both at least 0) with the least squared relative error over the points.
 
-    `startups` is 1 for every point unless given. Intervals are 95 %, from the weighted least-squares covariance. Raises
-    ValueError for fewer than 3 sizes of work or a time that is not positive.
+    `work` increases. With `keep_points` the cost goes through the points, and the line only beyond them. Intervals are
+    95 %, from the weighted least-squares covariance. Raises ValueError for fewer than 3 sizes of work or a time that
+    is not positive.
     """
     x, y = np.asarray(work, float), np.asarray(us, float)
-    s = np.ones_like(x) if startups is None else np.asarray(startups, float)
     if len(np.unique(x)) < 3:
         raise ValueError(f"{op}: {len(np.unique(x))} sizes of work measured; a line and its error need at least 3")
     if not (y > 0).all():
         raise ValueError(f"{op}: {y.min()} us measured; a time is more than 0")
-    design = np.column_stack([s / y, x / y])
+    design = np.column_stack([1 / y, x / y])
     (alpha, beta), residual = optimize.nnls(design, np.ones_like(y))
     spread = residual**2 / (len(x) - 2) * np.linalg.inv(design.T @ design)
     reach = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(np.diag(spread))
-    predicted = alpha * s + beta * x
+    predicted = alpha + beta * x
     fit = Fit(
         alpha_ci_us=(max(0.0, float(alpha - reach[0])), float(alpha + reach[0])),
         beta_ci_us=(max(0.0, float(beta - reach[1])), float(beta + reach[1])),
@@ -46,4 +46,5 @@ def fit_line(
         points=len(x),
         work_range=(float(x.min()), float(x.max())),
     )
-    return Cost(op, float(alpha), float(beta), "measured", source, ag, eg, shape, fit)
+    points = tuple((float(a), float(b)) for a, b in zip(x, y, strict=True)) if keep_points else ()
+    return Cost(op, float(alpha), float(beta), "measured", source, ag, eg, shape, points, fit)

@@ -1,22 +1,23 @@
-"""What it runs on: a hardware profile is a list of costs, each a straight line in the work with its origin.
+"""What it runs on: a hardware profile is a list of costs, each with its origin.
 
-A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4). What counts as work is fixed by the operation:
+A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4); one that also has `points` goes through these
+measured (work, microseconds) and follows the line only beyond them. What counts as work is fixed by the operation:
 
     gemm, attention       multiply-accumulates of one matrix product, of one attention core
     expert                multiply-accumulates of one expert on the tokens routed to it
     a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
     stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
-
-The start-up is paid once, but by a measured expert stage in the proportion of its experts that get any token: reading
-their weights is what it stands for.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,26 @@ class Cost:
     ag: int = 0
     eg: int = 0
     shape: str = ""
+    points: tuple[tuple[float, float], ...] = ()
     fit: Fit | None = None
 
     def __call__(self, work: float, startups: float = 1.0) -> float:
-        """Microseconds for an amount of work that pays the start-up `startups` times."""
-        return self.alpha_us * startups + self.beta_us * work
+        """Microseconds for an amount of work; without points, the line pays its start-up `startups` times.
+
+        Between two points the logarithm of time is linear in the logarithm of work; beyond them the line goes on from
+        the nearest one.
+        """
+        if not self.points:
+            return self.alpha_us * startups + self.beta_us * work
+        above = bisect.bisect_left(self.points, (work, 0.0))
+        if above == len(self.points) or work < self.points[0][0]:
+            nearest, us = self.points[min(above, len(self.points) - 1)]
+            return max(0.0, us + self.beta_us * (work - nearest))
+        (low, low_us), (high, high_us) = self.points[max(0, above - 1)], self.points[above]
+        if low == high:
+            return high_us
+        part = math.log(work / low) / math.log(high / low)
+        return float(low_us * (high_us / low_us) ** part)
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,18 @@ def _cost(row: Any, where: str) -> Cost:
         ag=checks.whole(row.get("ag", 0), f"{where}.ag", 0),
         eg=checks.whole(row.get("eg", 0), f"{where}.eg", 0),
         shape=str(row.get("shape", "")),
+        points=_points(row.get("points", ()), f"{where}.points"),
         fit=None if row.get("fit") is None else _fit(row["fit"], f"{where}.fit"),
     )
+
+
+def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (list, tuple)) and len(row) == 2 for row in rows):
+        raise ValueError(f"{where}={rows!r}; it is a list of pairs [work, microseconds]")
+    points = tuple((checks.number(x, where, above=0), checks.number(y, where, above=0)) for x, y in rows)
+    if any(one[0] >= other[0] for one, other in pairwise(points)):
+        raise ValueError(f"{where}: work does not increase from point to point")
+    return points
 
 
 def _fit(row: Any, where: str) -> Fit:

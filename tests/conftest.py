@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: a headless Chromium."""
+"""What several test modules share: how properties are tested, a headless Chromium."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
+
+# The same cases on every machine and in every run, however slow the machine is.
+settings.register_profile("facts", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("facts")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

@@ -1,0 +1,65 @@
+"""Hypothesis strategies that several test modules share. Whole numbers throughout, so that `==` holds."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from simdep.costs import StageTimes
+from simdep.policies import build
+from simdep.schedule import Kind, Schedule, Task
+
+degrees = st.integers(1, 3)
+layers = st.integers(1, 3)
+microseconds = st.integers(0, 30)
+with_shared = st.builds(StageTimes, microseconds, microseconds, microseconds, microseconds, microseconds)
+without_shared = st.builds(StageTimes, microseconds, microseconds, microseconds, microseconds, st.just(0))
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    """Any task on its own."""
+    kind = draw(st.sampled_from(Kind))
+    chunk = draw(st.integers(0, 10**6)) if kind.is_chunked else None
+    return Task(kind, draw(st.integers(0, 10**6)), draw(st.integers(0, 10**6)), chunk)
+
+
+@st.composite
+def ag_orders(draw: st.DrawFn, r1: int) -> str:
+    """Any AG order of r1 micro-batches, as a list of steps: the first of two equal numbers is A, the second S."""
+    seen: set[int] = set()
+    words = []
+    for mb in draw(st.permutations([*range(r1), *range(r1)])):
+        words.append(f"{'S' if mb in seen else 'A'}{mb}")
+        seen.add(mb)
+    return " ".join(words)
+
+
+@st.composite
+def policy_schedules(draw: st.DrawFn) -> Schedule:
+    """A schedule of any policy, with or without shared experts, chunks equal or not."""
+    policy = draw(st.sampled_from(["naive", "pppipe", "findep"]))
+    r1 = 1 if policy == "naive" else draw(degrees)
+    r2 = draw(degrees) if policy == "findep" else 1
+    order = draw(st.sampled_from(["asas", "aass"]) | ag_orders(r1)) if policy == "findep" else "asas"
+    tokens = r2 + draw(st.integers(0, 5))
+    return build(policy, draw(layers), r1, r2, order, tokens=tokens, shared=draw(st.booleans()))
+
+
+rows_of_random_schedules = st.lists(
+    st.tuples(st.sampled_from(Kind), st.sampled_from("XYZ"), st.integers(0, 8), st.integers(0, 8)),
+    min_size=1,
+    max_size=9,
+)
+
+
+@st.composite
+def random_schedules(draw: st.DrawFn, *, can_finish: bool = True) -> Schedule:
+    """Tasks on three streams, each after up to two laid down before it; unless `can_finish`, after any two."""
+    rows = draw(rows_of_random_schedules)
+    plain = [Task(kind, 0, mb, 0 if kind.is_chunked else None) for mb, (kind, *_) in enumerate(rows)]
+    streams: dict[str, list[Task]] = {name: [] for name in draw(st.permutations("XYZ"))}
+    for position, (task, (_, stream, *picked)) in enumerate(zip(plain, rows, strict=True)):
+        others = plain[:position] if can_finish else plain
+        after = tuple(others[pick].name for pick in dict.fromkeys(picked) if pick < len(others))
+        streams[stream].append(Task(task.kind, 0, task.mb, task.chunk, after=after))
+    return Schedule({name: tuple(served) for name, served in streams.items()})
