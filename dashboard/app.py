@@ -110,6 +110,8 @@ def load_case(folder: Path, when: float) -> tuple[Timeline, Timeline]:
             raise ValueError(f"{folder / name} is missing; a recorded case has {', '.join(CASE_FILES)}")
     schedule, predicted, measured = (folder / name for name in CASE_FILES)
     order = Schedule.load(schedule)
+    if not len(order):
+        raise ValueError(f"{schedule}: there is no task in it")
     return read_table(predicted, order, "sim"), read_table(measured, order, "real")
 
 
@@ -230,7 +232,7 @@ def draw_case(run: Path, row: Mapping[str, Any]) -> None:
     st.subheader("Task by task")
     st.caption("Errors are simulated minus measured; the biggest error of a duration is first. A task spans its ranks.")
     table = tasks(predicted, measured)
-    st.dataframe(table, column_config=decimals(table.columns[1:], "%.1f"), height=320)
+    st.dataframe(table, column_config=decimals(table.columns[1:], "%.1f"))
 
 
 def draw_numbers(row: Mapping[str, Any], predicted: Timeline, measured: Timeline) -> None:
@@ -239,7 +241,7 @@ def draw_numbers(row: Mapping[str, Any], predicted: Timeline, measured: Timeline
     apart = f"{figures.human(abs(difference))} {'longer' if difference > 0 else 'shorter'}"
     simulated, real = report.streams(predicted), report.streams(measured)
     places = iter(st.columns([4, 5, 4, *(3 for _ in real)]))
-    tile(next(places), "Makespan, simulated", figures.human(row["predicted_us"]), "from calibrated costs")
+    tile(next(places), "Makespan, simulated", figures.human(row["predicted_us"]), "from the profile's costs")
     tile(next(places), "Makespan, measured", figures.human(row["measured_us"]), f"95 %: {low} to {high}")
     tile(next(places), "Error of the simulation", f"{row['error_pct']:+.1f} %", apart)
     for stream in real:
@@ -256,7 +258,8 @@ def draw_run(result: Mapping[str, Any]) -> None:
     st.subheader(f"All {len(table)} schedules of the run")
     for place, (key, (label, form, hint)) in zip(st.columns(len(STATISTICS)), STATISTICS.items(), strict=True):
         value = result.get(key)
-        tile(place, label, form.format(value) if isinstance(value, int | float) else "not known", hint=hint)
+        known = isinstance(value, int | float) and math.isfinite(value)
+        tile(place, label, form.format(value) if known else "not known", hint=hint)
     left, right = st.columns(2)
     alt = "Simulated against measured makespan of every schedule, with the diagonal"
     points = figures.errors(table.assign(label=table["label"] + ", " + table["workload"]))
@@ -270,7 +273,8 @@ def draw_run(result: Mapping[str, Any]) -> None:
             "workload": table["workload"],
         }
     )
-    right.dataframe(shown, column_config=decimals(shown.columns[1:4], "%.2f"), hide_index=True, height=600)
+    height = min(600, 38 + 35 * len(shown))  # no empty lines under a few schedules
+    right.dataframe(shown, column_config=decimals(shown.columns[1:4], "%.2f"), hide_index=True, height=height)
 
 
 def draw_origin(run: Path, result: Mapping[str, Any]) -> None:
@@ -278,7 +282,8 @@ def draw_origin(run: Path, result: Mapping[str, Any]) -> None:
     known = result.get("environment")
     created = {"created": result["created"]} if "created" in result else {}
     st.caption("Measured: the machine and the software that ran the schedules.")
-    st.dataframe(environment(created | known if isinstance(known, dict) else created), hide_index=True, width="content")
+    table = environment(created | known if isinstance(known, dict) else created)
+    st.dataframe(table, column_config={"what": st.column_config.Column(width="small")}, hide_index=True)
     try:
         profile = load_profile(run / PROFILE, changed(run / PROFILE))
     except ValueError as error:

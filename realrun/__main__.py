@@ -108,7 +108,7 @@ def run_one(args: argparse.Namespace) -> int:
     if args.schedule:
         case = replace(case, custom=Schedule.load(args.schedule))
     check_memory([case])
-    folder = _folder(args.out)
+    folder = args.out or _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, calibrate=False, backend=args.backend)
     if "RANK" in os.environ:
         found = measure_here(campaign, folder)
@@ -142,7 +142,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
     case = _case(args)
     check_memory([case])
-    folder = _folder(None)
+    folder = _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, runs=False, operations=True, backend=args.backend)
     with _progress("calibrating") as progress:
         found = measure(campaign, folder, progress)
@@ -169,7 +169,7 @@ def validate(args: argparse.Namespace) -> int:
     cases = load_cases(args.schedules) if args.schedules else standard_cases(quick=args.quick)
     profile: HardwareProfile | None = load_hardware(str(args.profile)) if args.profile else None
     check_memory(cases)
-    folder = _folder(args.out)
+    folder = args.out or _dated_folder()
     rounds = _rounds(args.rounds or (4 if args.quick else 5))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with _progress("measuring") as progress:
@@ -198,10 +198,8 @@ def _rounds(rounds: int) -> int:
     return rounds
 
 
-def _folder(wanted: Path | None) -> Path:
-    folder = wanted or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _dated_folder() -> Path:
+    return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
 
 
 @contextmanager

@@ -76,9 +76,13 @@ def measure(campaign: Campaign, folder: Path, progress: Progress = lambda done, 
 def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
     """Run a campaign of one deployment as one of the ranks that torchrun started; None on all ranks but rank 0."""
     (plan,) = _plans(campaign)
-    results = folder / "results.jsonl"
+    place = folder / "ranks"
+    leads = int(os.environ["RANK"]) == 0
+    if leads:
+        _keep_plan(plan, place / "plan.json")
+    results = place / ("results.jsonl" if leads else "none")
     work(plan, results)
-    if int(os.environ["RANK"]) != 0:
+    if not leads:
         return None
     found = Measurements()
     read_results(plan, results, campaign.cases, found)

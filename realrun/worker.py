@@ -46,9 +46,10 @@ def main(plan_path: str, results_path: str) -> None:
 
 
 def work(plan: dict[str, Any], results: Path) -> None:
-    """Do every job of a plan that has no line in `results` yet."""
+    """Do every job of a plan that has no line in rank 0's `results` yet."""
     with World(plan["ag"], plan["eg"], plan["seed"], plan["backend"]) as world, torch.inference_mode():
-        done = {json.loads(line)["index"] for line in results.read_text().splitlines()} if results.exists() else set()
+        lines = results.read_text().splitlines() if results.exists() else []
+        done = world.all_gather({"done": [json.loads(line)["index"] for line in lines]})[0]["done"]
         rank = Rank(world, plan["cases"])
         gc.collect()
         gc.freeze()

@@ -28,8 +28,9 @@ PIXELS = 1600  # width for which narrow bars are joined
 GOOD_PCT = 15  # error that the scatter marks as good
 WORDS = {"sim": "simulated", "real": "measured"}
 _CLEAR, _FAINT, _GREY = (f"rgba(128,128,128,{alpha})" for alpha in (0, 0.14, 1))  # on light and on dark paper
+_BUTTONS = {"bgcolor": _CLEAR, "color": _GREY, "activecolor": COLORS["attention"], "remove": ["lasso2d", "select2d"]}
 _LOOK = {"template": "plotly_white", "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "hoverlabel_align": "left",
-         "hovermode": "closest", "modebar": {"bgcolor": _CLEAR, "color": _GREY, "remove": ["lasso2d", "select2d"]},
+         "hovermode": "closest", "modebar": _BUTTONS,
          "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}}  # fmt: skip
 _TICKS = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
 _AXIS = {"gridcolor": _FAINT, "zeroline": False}
@@ -86,7 +87,7 @@ def errors(cases: pd.DataFrame) -> go.Figure:
         hovertemplate=f"<b>%{{customdata[0]}}</b><br>simulated %{{y:,.3f}} {unit}<br>measured %{{x:,.3f}} {unit} "
         "(%{customdata[1]:,.3f} to %{customdata[2]:,.3f})<br>error %{customdata[3]:+.1f} %<extra></extra>",
     )  # fmt: skip
-    figure = go.Figure([*_band(np.array([least / 2, most * 2])), points], _LOOK)
+    figure = go.Figure([*_band(np.array([least / 1e6, most * 2])), points], _LOOK)
     figure.update_xaxes(axis, title=f"measured makespan ({unit})")
     figure.update_yaxes(axis, title=f"simulated makespan ({unit})", scaleanchor="x")
     return figure.update_layout(width=680, height=600, margin={"l": 70, "r": 20, "t": 60, "b": 60})
@@ -94,8 +95,7 @@ def errors(cases: pd.DataFrame) -> go.Figure:
 
 def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
     """One self-contained page: all text escaped, plotly.js once. Raises OSError where it can't be written."""
-    body = [f"<h1>{escape(title)}</h1>"]
-    drawn = 0
+    body, drawn = [f"<h1>{escape(title)}</h1>"], 0
     for section in sections:
         body += [f"<h2>{escape(section.heading)}</h2>", f"<p>{escape(section.text)}</p>" if section.text else ""]
         if section.table is not None:
@@ -192,8 +192,9 @@ def _layout(lanes: pd.DataFrame, bars: pd.DataFrame, joined_us: float, unit: str
         "margin": {"l": 72 + 7 * int(lanes["label"].str.len().max()), "r": 72, "t": 112, "b": 54},
         "title": {"subtitle": {"text": " · ".join(notes), "font": {"size": 12}}, "x": 0, "xref": "paper", "y": 1,
                   "yref": "container", "yanchor": "top", "pad": {"t": 14}},
-        "xaxis": _AXIS | {"title": f"time since the first start ({unit})", "range": [0, None], "showspikes": True,
-                          "spikemode": "across", "spikesnap": "cursor", "spikethickness": 1, "spikecolor": _GREY},
+        "xaxis": _AXIS | {"title": f"time since the first start ({unit})", "rangemode": "tozero", "showspikes": True,
+                          "spikemode": "across", "spikesnap": "cursor", "spikethickness": -1, "spikecolor": _GREY,
+                          "spikedash": "solid"},
         "yaxis": {"tickvals": list(lanes["y"]), "ticktext": list(lanes["label"]), "range": [last + 0.65, -0.65],
                   "ticklabelstandoff": 8, "fixedrange": True, "showgrid": False, "zeroline": False},
     }  # fmt: skip
@@ -237,12 +238,11 @@ _PAGE = """<!DOCTYPE html>
 <style>
 :root {{ color-scheme: light dark; font: 15px/1.5 "Open Sans", verdana, arial, sans-serif; }}
 body {{ max-width: 1280px; margin: 2rem auto; padding: 0 1.5rem; }} p {{ max-width: 75ch }} figure {{ margin: 1rem 0; }}
-h1 {{ font-size: 1.7rem; }} h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; break-after: avoid; }}
+h1 {{ font-size: 1.7rem }} h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; break-after: avoid; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem 1.4rem .3rem 0; text-align: left; border-bottom: 1px solid #8884; }}
-.number {{ text-align: right; }} tr, figure {{ break-inside: avoid; }}
+th, td {{ padding: .3em 1.5em .3em 0; text-align: left; border-bottom: 1px solid #8884}} .number {{ text-align: right }}
 @media (prefers-color-scheme: dark) {{ .js-plotly-plot text:not(.bartext) {{ fill: #ddd !important; }} }}
-@media print {{ body {{ margin: 0; }} .modebar {{ display: none; }} }}
+@media print {{ body {{ margin: 0; }} .modebar {{ display: none; }} tr, figure {{ break-inside: avoid; }} }}
 </style>
 {body}
 </html>

@@ -45,21 +45,21 @@ def policy_schedules(draw: st.DrawFn) -> Schedule:
     return build(policy, draw(layers), r1, r2, order, tokens=tokens, shared=draw(st.booleans()))
 
 
-rows_of_random_schedules = st.lists(
-    st.tuples(st.sampled_from(Kind), st.sampled_from("XYZ"), st.integers(0, 8), st.integers(0, 8)),
-    min_size=1,
-    max_size=9,
-)
-
-
 @st.composite
 def random_schedules(draw: st.DrawFn, *, can_finish: bool = True) -> Schedule:
-    """Tasks on three streams, each after up to two laid down before it; unless `can_finish`, after any two."""
-    rows = draw(rows_of_random_schedules)
-    plain = [Task(kind, 0, mb, 0 if kind.is_chunked else None) for mb, (kind, *_) in enumerate(rows)]
-    streams: dict[str, list[Task]] = {name: [] for name in draw(st.permutations("XYZ"))}
-    for position, (task, (_, stream, *picked)) in enumerate(zip(plain, rows, strict=True)):
-        others = plain[:position] if can_finish else plain
-        after = tuple(others[pick].name for pick in dict.fromkeys(picked) if pick < len(others))
-        streams[stream].append(Task(task.kind, 0, task.mb, task.chunk, after=after))
+    """Tasks of 1 to 30 tokens on three streams, each after up to two of those laid down before it.
+
+    Unless `can_finish`, after any two. One drawn number holds all of a task, so that thousands of cases stay fast.
+    """
+    codes = draw(st.lists(st.integers(0, 9 * 9 * 3 * 5 * 30 - 1), min_size=1, max_size=9))
+    streams: dict[str, list[Task]] = {name: [] for name in draw(st.sampled_from(["XYZ", "ZYX", "YZX"]))}
+    names = []
+    for mb, code in enumerate(codes):
+        symbol = ("A", "S", "A2E", "E", "E2A")[code % 5]
+        names.append(f"{symbol}[0.{mb}]" if symbol in "AS" else f"{symbol}[0.{mb}.0]")
+    for mb, (name, code) in enumerate(zip(names, codes, strict=True)):
+        stream, tokens, first, second = code // 5 % 3, 1 + code // 15 % 30, code // 450 % 9, code // 4050
+        others = names[:mb] if can_finish else names
+        after = tuple(others[pick] for pick in {first: 0, second: 0} if pick < len(others))
+        streams["XYZ"[stream]].append(Task.parse(name, tokens, after))
     return Schedule({name: tuple(served) for name, served in streams.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import degrees, layers, with_shared, without_shared
 
 from simdep.analytic import aass_bound, asas, paper_eq13, pingpong
@@ -86,10 +87,12 @@ def test_eq_13_is_written_as_the_paper_prints_it(times: StageTimes, T: int, r1: 
 
 
 @thorough
-@given(with_shared, layers, degrees, degrees)
+@given(with_shared, st.integers(1, 4), degrees, degrees)
 def test_aass_bound_never_exceeds_the_makespan_of_findep_aass(times: StageTimes, T: int, r1: int, r2: int) -> None:
-    """aass_bound <= simulate(findep AASS)."""
-    assert aass_bound(times, T, r1, r2) <= simulate(findep(T, r1, r2, "aass"), times).makespan_us
+    """aass_bound <= simulate(findep AASS), with equality for up to two layers."""
+    makespan = simulate(findep(T, r1, r2, "aass"), times).makespan_us
+    bound = aass_bound(times, T, r1, r2)
+    assert bound == makespan if T <= 2 else bound <= makespan
 
 
 def test_aass_bound_is_exact_in_most_cases() -> None:
@@ -97,10 +100,12 @@ def test_aass_bound_is_exact_in_most_cases() -> None:
     exact = 0
     for _ in range(1000):
         times = StageTimes(*(random.randint(0, 30) for _ in range(5)))
-        T, r1, r2 = random.randint(1, 3), random.randint(1, 4), random.randint(1, 4)
+        T, r1, r2 = random.randint(3, 4), random.randint(2, 4), random.randint(1, 4)
         exact += simulate(findep(T, r1, r2, "aass"), times).makespan_us == aass_bound(times, T, r1, r2)
-    assert exact >= 800  # 982 of these
+    assert exact >= 800  # 946 of these, which start where the bound is not always exact
 
 
-def test_aass_bound_can_be_too_short() -> None:
-    raise NotImplementedError
+def test_aass_bound_can_be_too_short_from_three_layers_on() -> None:
+    times = StageTimes(attention=0, a2e=1, expert=0, e2a=1, shared=1)
+    assert simulate(findep(3, 2, 1, "aass"), times).makespan_us == 8
+    assert aass_bound(times, 3, 2, 1) == 7

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import ag_orders, degrees, layers, microseconds, policy_schedules, random_schedules, with_shared
+from strategies import ag_orders, degrees, layers, policy_schedules, random_schedules, with_shared
 
 from simdep.costs import StageTimes
 from simdep.engine import simulate
@@ -68,18 +68,18 @@ def test_findep_in_any_order_takes_its_longest_path(
 
 
 @thorough
-@given(random_schedules(), st.lists(microseconds, min_size=9, max_size=9))
-def test_a_random_schedule_takes_its_longest_path(schedule: Schedule, costs: list[int]) -> None:
-    """The same for tasks spread at random over streams, with random dependencies and a cost for each task."""
+@given(random_schedules())
+def test_a_random_schedule_takes_its_longest_path(schedule: Schedule) -> None:
+    """The same for tasks of any length spread at random over streams, with random dependencies."""
 
     def cost(task: Task) -> int:
-        return costs[task.mb]
+        return task.tokens - 1  # 0 to 29
 
     assert spans(simulate(schedule, cost)) == longest_path(schedule, cost)
 
 
 @thorough
-@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 2), with_shared, st.integers(0, 2**32))
+@given(st.integers(1, 2), st.integers(1, 2), st.integers(1, 2), with_shared, st.integers(0, 2**32))
 def test_tasks_issued_in_any_feasible_order_take_their_longest_path(
     T: int, r1: int, r2: int, times: StageTimes, seed: int
 ) -> None:
@@ -100,7 +100,7 @@ def reissued(schedule: Schedule, random: Random) -> Schedule:
     return Schedule({stream: tuple(tasks) for stream, tasks in streams.items()})
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(policy_schedules(), with_shared)
 def test_a_policy_with_unequal_chunks_takes_its_longest_path(schedule: Schedule, times: StageTimes) -> None:
     """The same for every policy when the time of a task grows with its tokens."""
@@ -168,7 +168,7 @@ def test_an_empty_stream_holds_up_nothing() -> None:
 # The same input, the same timeline
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(policy_schedules(), with_shared)
 def test_two_runs_give_the_same_table(schedule: Schedule, times: StageTimes) -> None:
     """Same rows in the same order, ties included."""
@@ -218,9 +218,8 @@ def test_a_deadlock_names_what_every_stuck_stream_waits_for() -> None:
     )
     with pytest.raises(RuntimeError) as error:
         simulate(schedule, StageTimes(attention=5, shared=1, a2e=1, expert=1, e2a=7))
-    waits = "AG waits at A[0.1] for E[0.0.0]; A2E waits at A2E[0.0.0] for S[0.0]; EG waits at E[0.0.0] for A2E[0.0.0]"
-    assert set(str(error.value).removeprefix("schedule is stuck at 12 us: ").split("; ")) == set(waits.split("; "))
-    assert str(error.value).startswith("schedule is stuck at 12 us: ")
+    waits = "A2E waits at A2E[0.0.0] for S[0.0]; EG waits at E[0.0.0] for A2E[0.0.0]; AG waits at A[0.1] for E[0.0.0]"
+    assert str(error.value) == f"schedule is stuck at 12 us: {waits}"
 
 
 def test_a_task_behind_the_one_that_it_waits_for_is_a_deadlock() -> None:
