@@ -77,7 +77,7 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--quick", action="store_true", help="a set of small schedules that takes under 4 minutes")
     p.add_argument("--schedules", type=Path, metavar="FILE.json", help="a JSON list of the schedules to run")
     p.add_argument("--profile", type=Path, metavar="FILE", help="predict from this profile, do not calibrate")
-    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 4)")
+    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 8)")
     p.add_argument("--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 
@@ -170,7 +170,7 @@ def validate(args: argparse.Namespace) -> int:
     profile: HardwareProfile | None = load_hardware(str(args.profile)) if args.profile else None
     check_memory(cases)
     folder = args.out or _dated_folder()
-    rounds = _rounds(args.rounds or (4 if args.quick else 5))
+    rounds = _rounds(args.rounds or (8 if args.quick else 5))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with _progress("measuring") as progress:
         found = measure(campaign, folder, progress)

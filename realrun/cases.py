@@ -123,8 +123,8 @@ def load_cases(path: Path) -> list[Case]:
 def standard_cases(*, quick: bool) -> list[Case]:
     """The schedules that `realrun validate` runs by itself: policies, orders and degrees on small layers, 1+1 ranks."""
     shapes: list[dict[str, Any]] = [
-        {"model": "deepseek-v2-lite", "scale": 0.125, "layers": 3, "seq_len": 64, "samples": 8},
-        {"model": "qwen3-30b-a3b", "scale": 0.25, "layers": 2, "seq_len": 128, "samples": 4},
+        {"model": "deepseek-v2-lite", "scale": 0.125, "layers": 3, "seq_len": 128, "samples": 16},
+        {"model": "qwen3-30b-a3b", "scale": 0.125, "layers": 3, "seq_len": 256, "samples": 8},
     ]
     if not quick:
         shapes += [

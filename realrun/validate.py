@@ -7,6 +7,7 @@ is than the one that really is best, averaged over the workloads that have sever
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ def evaluate(cases: Sequence[Case], profile: HardwareProfile, measured: Measurem
     errors = np.abs([row["error_pct"] for row in rows])
     regrets = _regrets(cases, rows)
     return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "schedules": rows,
         "median_abs_error_pct": float(np.median(errors)),
         "p95_abs_error_pct": float(np.quantile(errors, 0.95)),
@@ -97,7 +99,8 @@ def write(
 ) -> None:
     """Write result.json, profile.json, report.html and, for each case, schedule, both timelines and a trace."""
     profile.save(folder / "profile.json")
-    worst = int(np.argmax([abs(row["error_pct"]) for row in result["schedules"]]))
+    by_error = np.argsort([abs(row["error_pct"]) for row in result["schedules"]])
+    shown = {int(by_error[len(by_error) // 2]): "typical error", int(by_error[-1]): "largest error"}
     sections = [figures.Section("Predicted against measured", summary_text(result), table_of(result), _scatter(result))]
     for index, case in enumerate(cases):
         row = result["schedules"][index]
@@ -109,8 +112,8 @@ def write(
         trace.write(place / "predicted.csv", predicted)
         trace.write(place / "measured.csv", real)
         trace.write(place / "trace.json.gz", predicted, real)
-        if index in (0, worst):
-            title = f"{row['label']}: {'first' if index == 0 else 'largest error'} ({row['error_pct']:+.1f} %)"
+        if index in shown:
+            title = f"{row['label']}: {shown[index]} ({row['error_pct']:+.1f} %)"
             sections.append(figures.Section(title, figure=figures.gantt(predicted, real)))
             by_kind = report.compare(predicted, real).groupby("kind", sort=False)
             errors = by_kind[["predicted_us", "measured_us"]].mean().round(1).reset_index()

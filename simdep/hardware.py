@@ -120,13 +120,15 @@ def profile_from_dict(data: Any) -> HardwareProfile:
         raise ValueError(f"profile format {data.get('format')!r} is not known; this version reads format {FORMAT}")
     if not isinstance(data.get("costs"), list) or not data["costs"]:
         raise ValueError("costs is missing; a profile lists at least one cost")
-    memory = data.get("memory_bytes")
+    memory, environment = data.get("memory_bytes"), data.get("environment", {})
+    if not isinstance(environment, Mapping):
+        raise ValueError(f"environment={environment!r} is not a table")
     return HardwareProfile(
         name=checks.text(data.get("name"), "name"),
         description=str(data.get("description", "")),
         costs=tuple(_cost(row, f"costs[{index}]") for index, row in enumerate(data["costs"])),
         memory_bytes=None if memory is None else checks.whole(memory, "memory_bytes"),
-        environment=dict(data.get("environment") or {}),
+        environment=environment,
     )
 
 

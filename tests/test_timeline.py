@@ -18,7 +18,7 @@ from simdep.timeline import COLUMNS, Timeline, length, union
 TWO_RANKS = [
     ("A[0.0]", 0, 0, 10),
     ("A[0.0]", 1, 2, 13),
-    ("A2E[0.0.0]", 0, 1, 20),
+    ("A2E[0.0.0]", 0, 0, 20),
     ("A2E[0.0.0]", 1, 14, 19),
     ("E[0.0.0]", 0, 20, 30),
     ("E[0.0.0]", 1, 19, 28),
@@ -49,7 +49,7 @@ def test_a_task_that_is_not_chunked_has_chunk_minus_one() -> None:
 
 
 def test_rows_stand_in_order_of_start_then_end() -> None:
-    rows = two_ranks().rows
+    rows = Timeline.from_times(naive(1, shared=False), "real", TWO_RANKS[::-1]).rows
     pairs = list(zip(rows.start_us, rows.end_us, strict=True))
     assert pairs == sorted(pairs)
     assert list(rows.index) == list(range(len(rows)))
