@@ -99,7 +99,6 @@ def _add_case(p: argparse.ArgumentParser) -> None:
 def run_one(args: argparse.Namespace) -> int:
     """`realrun run`: execute, print, export. Under torchrun every rank calls it and rank 0 prints."""
     from realrun.campaign import Campaign, measure, measure_here
-    from realrun.cases import check_memory
     from realrun.validate import typical
     from simdep import report, trace
     from simdep.schedule import Schedule
@@ -107,7 +106,7 @@ def run_one(args: argparse.Namespace) -> int:
     case = _case(args)
     if args.schedule:
         case = replace(case, custom=Schedule.load(args.schedule))
-    check_memory([case])
+    (case,) = _ready([case], args.backend)
     folder = args.out or _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, calibrate=False, backend=args.backend)
     if "RANK" in os.environ:
@@ -137,11 +136,9 @@ def calibrate(args: argparse.Namespace) -> int:
     """`realrun calibrate`: measure, fit, write the profile, print its lines."""
     from realrun.calibrate import profile_from
     from realrun.campaign import Campaign, measure
-    from realrun.cases import check_memory
     from realrun.validate import costs_table
 
-    case = _case(args)
-    check_memory([case])
+    (case,) = _ready([_case(args)], args.backend)
     folder = _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, runs=False, operations=True, backend=args.backend)
     with _progress("calibrating") as progress:
@@ -157,7 +154,7 @@ def validate(args: argparse.Namespace) -> int:
     """`realrun validate`: exit code 4 if the median absolute makespan error is above --tolerance."""
     from realrun.calibrate import profile_from
     from realrun.campaign import Campaign, measure
-    from realrun.cases import check_memory, load_cases, standard_cases
+    from realrun.cases import load_cases, standard_cases
     from realrun.validate import evaluate, summary_text, table_of, write
     from simdep import checks
     from simdep.hardware import load_hardware
@@ -168,7 +165,7 @@ def validate(args: argparse.Namespace) -> int:
         checks.number(args.tolerance, "--tolerance")
     cases = load_cases(args.schedules) if args.schedules else standard_cases(quick=args.quick)
     profile: HardwareProfile | None = load_hardware(str(args.profile)) if args.profile else None
-    check_memory(cases)
+    cases = _ready(cases, args.backend)
     folder = args.out or _dated_folder()
     rounds = _rounds(args.rounds or (8 if args.quick else 5))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
@@ -190,6 +187,16 @@ def _case(args: argparse.Namespace) -> Case:
     from realrun.cases import Case
 
     return Case.from_dict({name: getattr(args, name) for name in Case.names()})
+
+
+def _ready(cases: Sequence[Case], backend: str) -> list[Case]:
+    """The cases in the precision of their backend, if they fit into memory."""
+    from realrun.cases import check_memory
+    from realrun.ranks import DTYPES, choose_backend
+
+    cases = [replace(case, dtype=DTYPES[choose_backend(backend, case.ag + case.eg)]) for case in cases]
+    check_memory(cases)
+    return cases
 
 
 def _rounds(rounds: int) -> int:

@@ -40,11 +40,12 @@ class Case:
     r2: int = 1
     scale: float = 1.0
     custom: Schedule | None = None  # runs instead of the policy's
+    dtype: str = "fp32"  # what the backend computes in
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields that a user may give."""
-        return tuple(name for name in cls.__dataclass_fields__ if name != "custom")
+        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype"))
 
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Case:
@@ -64,12 +65,12 @@ class Case:
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.names()}
 
-    def scenario(self, hardware: HardwareProfile, dtype: str = "fp32") -> Scenario:
+    def scenario(self, hardware: HardwareProfile) -> Scenario:
         """The question that the simulator answers about this case."""
         data = {
             "model": self.model, "scale": self.scale, "layers": self.layers,
             "deployment": {"ag": self.ag, "eg": self.eg},
-            "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": dtype},
+            "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": self.dtype},
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }  # fmt: skip
         return scenario_from_dict(data, hardware)
@@ -94,7 +95,7 @@ class Case:
             "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict()
         }  # fmt: skip
 
-    def bytes_needed(self, element_bytes: int = 4) -> int:
+    def bytes_needed(self) -> int:
         """Memory of all ranks on this host: weights, residual streams, copies in flight, attention's scores."""
         scenario = self.scenario(UNMEASURED)
         model, tokens, samples = scenario.model, self.m_a * self.r1 * self.seq_len, self.m_a * self.r1
@@ -106,7 +107,9 @@ class Case:
         heads = self.m_a * self.seq_len * form.heads * (2 * form.k_dim + 2 * form.v_dim)
         wide = self.m_a * self.seq_len * max(2 * model.shared_hidden, model.experts)
         attention = 4 * samples * self.seq_len * model.hidden + copies + 2 * scores + heads + wide
-        return element_bytes * (weights + self.ag * (attention + copies)) + PROCESS_BYTES * (self.ag + self.eg)
+        return scenario.workload.element_bytes * (weights + self.ag * (attention + copies)) + PROCESS_BYTES * (
+            self.ag + self.eg
+        )
 
 
 def load_cases(path: Path) -> list[Case]:

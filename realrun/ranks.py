@@ -27,6 +27,7 @@ from realrun.layers import Numerics
 from realrun.links import Clock, CudaClock, GlooLink, HostClock, Link, NcclLink
 
 TIMEOUT = timedelta(minutes=30)  # longer than any single wait; a dead rank is noticed by its parent at once
+DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what ranks compute in
 _START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
 _POLL_S = 0.05
 
