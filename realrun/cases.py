@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from realrun.layers import owned
 from simdep import checks
@@ -95,21 +96,20 @@ class Case:
             "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict()
         }  # fmt: skip
 
-    def bytes_needed(self) -> int:
-        """Memory of all ranks on this host: weights, residual streams, copies in flight, attention's scores."""
+    def rank_bytes(self) -> list[int]:
+        """Device memory of each rank, AG ranks first: weights, residual streams, copies in flight, attention."""
         scenario = self.scenario(UNMEASURED)
-        model, tokens, samples = scenario.model, self.m_a * self.r1 * self.seq_len, self.m_a * self.r1
-        experts = [len(owned(model.experts, self.eg, rank)) for rank in range(self.eg)]
-        weights = self.layers * (self.ag * model.ag_params + sum(experts) * model.expert_params)
-        copies = 2 * tokens * model.top_k * model.hidden  # one buffer out, one back, on each side
-        form = model.attention
+        model, form, samples = scenario.model, scenario.model.attention, self.m_a * self.r1
+        copies = samples * self.seq_len * model.top_k * model.hidden
         scores = self.m_a * form.heads * self.seq_len**2 if isinstance(form, MLA) else 0
-        heads = self.m_a * self.seq_len * form.heads * (2 * form.k_dim + 2 * form.v_dim)
+        heads = self.m_a * self.seq_len * form.heads * 2 * (form.k_dim + form.v_dim)
         wide = self.m_a * self.seq_len * max(2 * model.shared_hidden, model.experts)
-        attention = 4 * samples * self.seq_len * model.hidden + copies + 2 * scores + heads + wide
-        return scenario.workload.element_bytes * (weights + self.ag * (attention + copies)) + PROCESS_BYTES * (
-            self.ag + self.eg
-        )
+        streams = 4 * samples * self.seq_len * model.hidden
+        attention = self.layers * model.ag_params + streams + 2 * copies + 2 * scores + heads + wide
+        arriving = 2 * copies * self.ag // self.eg
+        experts = [len(owned(model.experts, self.eg, rank)) * model.expert_params for rank in range(self.eg)]
+        elements = [attention] * self.ag + [self.layers * weights + arriving for weights in experts]
+        return [scenario.workload.element_bytes * count for count in elements]
 
 
 def load_cases(path: Path) -> list[Case]:
@@ -146,15 +146,22 @@ def _standard(model: str, scale: float, layers: int, seq_len: int, samples: int)
 
 
 def check_memory(cases: Sequence[Case]) -> None:
-    """Raise InfeasibleError, with the bytes needed, for a case that this host's free memory can't hold."""
-    free = free_bytes()
+    """Raise InfeasibleError, with the bytes needed, for a case that does not fit into the free memory.
+
+    Ranks on the CPU share the host's memory; on GPUs, each rank needs room on its own.
+    """
     for index, case in enumerate(cases):
-        needed = case.bytes_needed()
-        if needed > free:
-            raise checks.InfeasibleError(
-                f"schedule {index}: {case.layers} layers of {case.model} at scale {case.scale:g} on {case.ag}+{case.eg}"
-                f" ranks need {needed:,} bytes of memory and {free:,} are free; use fewer layers or a smaller scale"
-            )
+        on_gpus = case.dtype != "fp32"
+        needed = case.rank_bytes() if on_gpus else [sum(case.rank_bytes()) + PROCESS_BYTES * (case.ag + case.eg)]
+        for rank, need in enumerate(needed):
+            free = torch.cuda.mem_get_info(rank)[0] if on_gpus else free_bytes()
+            if need > free:
+                place = f"GPU {rank}" if on_gpus else "this host"
+                raise checks.InfeasibleError(
+                    f"schedule {index}: {case.layers} layers of {case.model} at scale {case.scale:g} on "
+                    f"{case.ag}+{case.eg} ranks need {need:,} bytes of memory on {place} and {free:,} are free; "
+                    "use fewer layers or a smaller scale"
+                )
 
 
 def free_bytes() -> int:
