@@ -14,7 +14,7 @@ class InfeasibleError(Exception):
 
 def known(word: str, choices: Collection[str], what: str) -> str:
     """`word` if it is one of `choices`; else ValueError with the nearest one, or all."""
-    if word in choices:
+    if isinstance(word, str) and word in choices:
         return word
     near = difflib.get_close_matches(str(word), choices, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(choices))}"
@@ -35,6 +35,13 @@ def whole(value: Any, where: str, low: int = 1) -> int:
     if type(value) is not int or value < low:
         raise ValueError(f"{where}={value!r}; it is a whole number of at least {low}")
     return value
+
+
+def finite(value: Any, where: str) -> float:
+    """`value` if it is a finite number; else ValueError."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{where}={value!r}; it is a finite number")
+    return value  # type: ignore[no-any-return]
 
 
 def number(value: Any, where: str, *, above: float | None = None) -> float:

@@ -7,7 +7,7 @@ measured expert, else matrix products as in the paper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from simdep import checks
@@ -36,12 +36,12 @@ class StageTimes:
         names = {f.name for f in fields(cls)}
         times: dict[str, float] = {}
         for part in text.split(","):
-            key, equals, value = part.strip().partition("=")
+            key, equals, value = (word.strip() for word in part.partition("="))
             checks.known(key, names, "stage")
             if not equals or key in times:
                 raise ValueError(f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS")
             try:
-                times[key] = checks.number(int(value) if value.strip().isdigit() else float(value), f"stage time {key}")
+                times[key] = checks.number(int(value) if value.isdigit() else float(value), f"stage time {key}")
             except ValueError:
                 raise ValueError(f"stage time {key}={value!r}; it is a finite number of at least 0") from None
         for missing in sorted(names - {"shared"} - set(times)):
@@ -167,8 +167,11 @@ def link_cost(profile: HardwareProfile, kind: Kind, ag: int, eg: int) -> Cost:
     above = next((i for i, s in enumerate(shares) if s >= share), len(listed) - 1)
     below = above if shares[above] <= share else max(0, above - 1)
     low, high = listed[below], listed[above]
-    part = (share - shares[below]) / (shares[above] - shares[below]) if above != below else 0.0
-    between = f"{low.ag}:{low.eg}" if low is high else f"{low.ag}:{low.eg} and {high.ag}:{high.eg}"
+    if low is high:
+        source = f"link of {profile.name} at {ag}:{eg} assumed from its figure at {low.ag}:{low.eg} ({low.label})"
+        return replace(low, op=kind.label, label="assumed", source=source, ag=ag, eg=eg)
+    part = (share - shares[below]) / (shares[above] - shares[below])
+    between = f"{low.ag}:{low.eg} and {high.ag}:{high.eg}"
     return Cost(
         op=kind.label,
         alpha_us=low.alpha_us + part * (high.alpha_us - low.alpha_us),

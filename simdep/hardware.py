@@ -118,7 +118,7 @@ def profile_from_dict(data: Any) -> HardwareProfile:
     checks.table(data, keys, "profile")
     if data.get("format") != FORMAT:
         raise ValueError(f"profile format {data.get('format')!r} is not known; this version reads format {FORMAT}")
-    if not isinstance(data.get("costs"), list) or not data["costs"]:
+    if not isinstance(data.get("costs"), (list, tuple)) or not data["costs"]:
         raise ValueError("costs is missing; a profile lists at least one cost")
     memory, environment = data.get("memory_bytes"), data.get("environment", {})
     if not isinstance(environment, Mapping):
@@ -163,11 +163,23 @@ def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
 def _fit(row: Any, where: str) -> Fit:
     names = tuple(Fit.__dataclass_fields__)
     checks.table(row, names, where)
-    try:
-        pairs = {key: (float(row[key][0]), float(row[key][1])) for key in ("alpha_ci_us", "beta_ci_us", "work_range")}
-        return Fit(r2=float(row["r2"]), mape_pct=float(row["mape_pct"]), points=int(row["points"]), **pairs)
-    except (KeyError, TypeError, IndexError):
-        raise ValueError(f"{where} needs {', '.join(names)}") from None
+    if missing := [name for name in names if name not in row]:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+
+    def pair(key: str) -> tuple[float, float]:
+        if not isinstance(row[key], (list, tuple)) or len(row[key]) != 2:
+            raise ValueError(f"{where}.{key}={row[key]!r}; it is a pair of numbers")
+        low, high = (checks.number(value, f"{where}.{key}") for value in row[key])
+        return low, high
+
+    return Fit(
+        alpha_ci_us=pair("alpha_ci_us"),
+        beta_ci_us=pair("beta_ci_us"),
+        r2=checks.finite(row["r2"], f"{where}.r2"),
+        mape_pct=checks.number(row["mape_pct"], f"{where}.mape_pct"),
+        points=checks.whole(row["points"], f"{where}.points"),
+        work_range=pair("work_range"),
+    )
 
 
 def _data() -> Any:

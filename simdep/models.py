@@ -201,12 +201,16 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
         )
     else:
         kv_heads = field("num_key_value_heads", default=heads)
+        if heads % kv_heads:
+            raise ValueError(f"model {where}: num_key_value_heads={kv_heads} does not divide {heads} attention heads")
         attention = GQA(heads, kv_heads, field("head_dim", default=max(1, hidden // heads)))
-    if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):
+    steps = (config.get("decoder_sparse_step", 1), config.get("moe_layer_freq", 1))
+    if steps != (1, 1) or config.get("mlp_only_layers"):
         raise ValueError(f"model {where}: dense and expert layers alternate; only leading dense layers are known")
     dense_hidden = field("intermediate_size")
     expert_hidden = field("moe_intermediate_size", default=dense_hidden)
     shared = field("n_shared_experts", default=0, low=0)
+    shared_hidden = field("shared_expert_intermediate_size", default=shared * expert_hidden, low=0)
     return ModelSpec(
         name=name,
         layers=layers,
@@ -216,8 +220,8 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
         experts=field("n_routed_experts", "num_experts", "num_local_experts"),
         top_k=field("num_experts_per_tok"),
         expert_hidden=expert_hidden,
-        shared_experts=shared,
-        shared_hidden=shared * expert_hidden,
+        shared_experts=shared or int(shared_hidden > 0),
+        shared_hidden=shared_hidden,
         norm_topk=bool(config.get("norm_topk_prob", False)),
         attention=attention,
         source=where,

@@ -56,9 +56,9 @@ def build(
     if policy != "findep" and order.upper() != "ASAS":
         raise ValueError(f"order {order!r}: policy {policy} has no order to choose; leave it out, or use findep")
     if policy == "naive":
-        return naive(layers, tokens=tokens or 1, shared=shared)
+        return naive(layers, tokens=1 if tokens is None else tokens, shared=shared)
     if policy == "pppipe":
-        return pppipe(layers, r1, tokens=tokens or 1, shared=shared)
+        return pppipe(layers, r1, tokens=1 if tokens is None else tokens, shared=shared)
     return findep(layers, r1, r2, order, tokens=tokens, shared=shared)
 
 

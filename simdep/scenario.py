@@ -173,9 +173,10 @@ def override(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
             continue
         home = next(name for name, keys in _KEYS.items() if key in keys)
         place = merged if home == "scenario" else merged.setdefault(home, {})
+        checks.table(place, _KEYS[home], home)
         place[key] = value
-        if key == "m_a":
-            place.pop("samples", None)
+        for other in {"m_a": ("samples",), "samples": ("m_a",)}.get(key, ()):
+            place.pop(other, None)
     return merged
 
 
@@ -196,7 +197,7 @@ def _link(row: Any) -> Cost:
     checks.table(row, ("alpha_us", "gbytes_per_s"), "link")
     rate = checks.number(row.get("gbytes_per_s"), "link.gbytes_per_s", above=0)
     alpha = checks.number(row.get("alpha_us", 0), "link.alpha_us")
-    return Cost("link", alpha, 1e-3 / rate, "assumed", "given in the scenario")
+    return Cost("link", alpha, 1e-3 / rate, "assumed", f"link of {alpha:g} us and {rate:g} GB/s given in the scenario")
 
 
 def _or(words: list[str]) -> str:

@@ -220,6 +220,9 @@ class Schedule:
             raise ValueError('a schedule is a JSON object with the key "streams"')
         if data.get("format") != FORMAT:
             raise ValueError(f"schedule format {data.get('format')!r} is not known; this version reads format {FORMAT}")
+        for stream, rows in data["streams"].items():
+            if not isinstance(rows, list):
+                raise ValueError(f"stream {stream}: {rows!r} is not a list of tasks")
         streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
         schedule = cls(streams, str(data.get("label", "")))
         _ = schedule.in_order  # raises on a circle

@@ -48,15 +48,14 @@ class Timeline:
             records.append((name, *where, start, end))
         missing = {task.name for task in schedule} - {record[0] for record in records}
         assert not missing, f"no time for {min(missing)}"
-        rows = pd.DataFrame.from_records(records, columns=list(COLUMNS))
-        rows = rows.sort_values(["start_us", "end_us"], kind="stable", ignore_index=True)
-        return cls(schedule, source, rows, meta or {})
+        records.sort(key=lambda record: record[-2:])
+        return cls(schedule, source, pd.DataFrame.from_records(records, columns=list(COLUMNS)), meta or {})
 
     @property
     def makespan_us(self) -> float:
         """From the first start to the last end."""
         span = self.rows["end_us"].max() - self.rows["start_us"].min()
-        return float(span) if isinstance(span, float) else int(span)
+        return span.item() if isinstance(span, np.generic) else span  # type: ignore[no-any-return]
 
     def by_task(self) -> pd.DataFrame:
         """One row a task, indexed by name, with start_us and end_us over its ranks (rule at the top)."""

@@ -145,6 +145,14 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(
 
 
 FILES = [
+    ("s.toml", "deployment = 3", f"simdep {SERVED} FILE", "deployment=3 is not a table"),
+    (
+        "s.toml",
+        "[workload]\ndtype = ['bf16']",
+        f"simdep {SERVED} FILE",
+        "unknown dtype ['bf16']",
+    ),
+    ("x.json", '{"format": 1, "streams": {"AG": 5}}', f"simdep {BARE} --schedule FILE", "stream AG: 5 is not a list"),
     # file name, content, command, what the sentence holds
     ("s.toml", "model = ", "simdep simulate FILE", "s.toml: Invalid value"),
     ("s.toml", 'model = "deepseek-v2"\nlayer = 3', "simdep simulate FILE", "unknown key of scenario 'layer'"),

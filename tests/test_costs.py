@@ -231,14 +231,14 @@ def test_a_split_between_two_figures_is_interpolated_over_the_share_of_the_ag() 
 def test_a_split_with_the_share_of_a_figure_takes_its_numbers_but_labels_them_assumed() -> None:
     cost = link_cost(BOX, Kind.A2E, 4, 4)
     assert (cost.alpha_us, cost.beta_us, cost.label) == (20, 3, "assumed")
-    assert cost.source == "link of box at 4:4 assumed from its figures at 2:2 (measured)"
+    assert cost.source == "link of box at 4:4 assumed from its figure at 2:2 (measured)"
 
 
 @pytest.mark.parametrize(("ag", "eg", "alpha", "nearest"), [(1, 9, 10, "1:3"), (9, 1, 60, "3:1")])
 def test_a_split_beyond_all_figures_takes_the_nearest(ag: int, eg: int, alpha: float, nearest: str) -> None:
     cost = link_cost(BOX, Kind.A2E, ag, eg)
     assert (cost.alpha_us, cost.label) == (alpha, "assumed")
-    assert f"figures at {nearest} (" in cost.source
+    assert f"figure at {nearest} (" in cost.source
 
 
 @given(st.integers(1, 12), st.integers(1, 12))

@@ -170,6 +170,15 @@ def test_environment_and_costs_are_shown_with_their_origin(run: Path) -> None:
     assert list(costs["source"]) == [cost.source for cost in profile.costs]
 
 
+def test_every_recorded_case_of_the_repository_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIMDEP_TRACES", raising=False)
+    for case in page().selectbox(key="case").options:
+        app = page(case=case)
+        assert not app.exception
+        assert not app.error
+        assert app.metric
+
+
 def test_an_address_chooses_run_and_case(run: Path) -> None:
     record(run.parent / "later", naive(3))
     app = page(run="cpu", case=SECOND)

@@ -38,7 +38,7 @@ def test_an_order_reads_as_its_steps(order: str, steps: str) -> None:
     assert words(order, 3) == steps
 
 
-@given(degrees.flatmap(lambda r1: st.tuples(st.just(r1), ag_orders(r1))))
+@given(degrees.flatmap(lambda r1: st.tuples(st.just(r1), ag_orders[r1])))
 def test_every_order_with_each_s_after_its_a_is_accepted(case: tuple[int, str]) -> None:
     """parse_order keeps the steps of any list that holds every A and S once, each S after its A."""
     r1, order = case
@@ -84,7 +84,7 @@ def test_the_links_and_the_experts_follow_the_attention_order() -> None:
 @given(layers, degrees, degrees, st.booleans(), st.data())
 def test_dependencies_are_those_of_eq_5(T: int, r1: int, r2: int, shared: bool, data: st.DataObject) -> None:
     """findep: S and A2E wait for A; E for A2E; E2A for E; the next A for every E2A, and for S if there is one."""
-    order = data.draw(ag_orders(r1))
+    order = data.draw(ag_orders[r1])
     schedule = findep(T, r1, r2, order, shared=shared)
     expected: dict[str, set[str]] = {}
     for t in range(T):

@@ -123,7 +123,7 @@ def test_theorem_2_holds_for_asas_with_equal_chunks(lines: Lines, T: int, r1: in
     assert not_slower(m + more, spans[1], m, spans[0])
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(cost_lines(), layers, degrees, st.integers(1, 3), st.integers(1, 2))
 def test_theorem_2_holds_for_aass_with_equal_chunks(lines: Lines, T: int, r1: int, k: int, more: int) -> None:
     """The best throughput over r2 = 1, 2, 3, 4, 6 does not fall from m = 12 k to 12 (k + more) tokens."""
