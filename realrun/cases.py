@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import psutil
 import torch
 
 from realrun.layers import owned
+from realrun.shaped import Shape
 from simdep import checks
-from simdep.hardware import HardwareProfile
+from simdep.hardware import Cost, HardwareProfile
 from simdep.models import MLA, load_model
 from simdep.policies import schedule_for
 from simdep.scenario import Scenario, scenario_from_dict
@@ -42,11 +43,14 @@ class Case:
     scale: float = 1.0
     custom: Schedule | None = None  # runs instead of the policy's
     dtype: str = "fp32"  # what the backend computes in
+    link: str = "shm"  # what carries messages between CPU ranks; see `realrun.ranks.LINKS`
+    link_alpha_us: float = Shape.alpha_us
+    link_mbytes_per_s: float = Shape.mbytes_per_s
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields that a user may give."""
-        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype"))
+        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype", "link"))
 
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Case:
@@ -58,6 +62,8 @@ class Case:
                 if key not in given:
                     raise ValueError(f"{key} is missing")
             case = cls(**given)
+            checks.number(case.link_alpha_us, "link_alpha_us")
+            checks.number(case.link_mbytes_per_s, "link_mbytes_per_s", above=0)
             _ = case.schedule
             return case
         except ValueError as error:
@@ -74,7 +80,12 @@ class Case:
             "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": self.dtype},
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }  # fmt: skip
-        return scenario_from_dict(data, hardware)
+        scenario = scenario_from_dict(data, hardware)
+        if self.link not in ("shm", "shaped"):
+            return scenario
+        source = f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, kept by the runner"
+        link = Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
+        return replace(scenario, deployment=replace(scenario.deployment, link=link))
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -88,12 +99,13 @@ class Case:
     @property
     def workload(self) -> tuple[Any, ...]:
         """Cases of one workload do the same work: the fastest of them is the best schedule."""
-        return *self.shape, self.m_a * self.r1
+        return *self.shape, self.link_alpha_us, self.link_mbytes_per_s, self.m_a * self.r1
 
     def plan_entry(self) -> dict[str, Any]:
         """What a rank needs to know of the case."""
         return {
-            "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict()
+            "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict(),
+            "link": self.link, "shape": [self.link_alpha_us, self.link_mbytes_per_s],
         }  # fmt: skip
 
     def rank_bytes(self) -> list[int]:

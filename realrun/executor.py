@@ -9,6 +9,7 @@ every later run are known, and a run that finds others raises RuntimeError.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,38 +20,9 @@ from torch import Tensor
 
 from realrun.layers import AttentionLayer, ExpertLayer, Numerics, Routing, combine, dispatch, norm, owned
 from realrun.links import Clock, Link, Message
+from realrun.place import Place
 from simdep.models import ModelSpec
 from simdep.schedule import Kind, Schedule, Task
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a rank stands: AG ranks come first. `index` counts within the group."""
-
-    ag: int
-    eg: int
-    rank: int
-
-    @property
-    def on_ag(self) -> bool:
-        return self.rank < self.ag
-
-    @property
-    def index(self) -> int:
-        return self.rank if self.on_ag else self.rank - self.ag
-
-    @property
-    def peers(self) -> list[int]:
-        """Global ranks of the other group."""
-        return list(range(self.ag, self.ag + self.eg)) if self.on_ag else list(range(self.ag))
-
-    @property
-    def streams(self) -> tuple[str, str, str]:
-        """Names of the rank's compute stream, outgoing link and incoming link."""
-        return ("AG", "A2E", "E2A") if self.on_ag else ("EG", "E2A", "A2E")
-
-    def __str__(self) -> str:
-        return f"{'AG' if self.on_ag else 'EG'}{self.index}"
 
 
 @dataclass(frozen=True)
@@ -104,8 +76,9 @@ class AttentionRank:
 
     def __init__(
         self, schedule: Schedule, place: Place, model: ModelSpec, layers: Sequence[AttentionLayer], numerics: Numerics,
-        seq_len: int,
+        seq_len: int, arena: Tensor,
     ) -> None:  # fmt: skip
+        """`arena` [2, copies, hidden] holds the copies sent and those returned, micro-batch after micro-batch."""
         self._layers, self._model, self._eg = layers, model, place.eg
         sizes = {t.mb: t.tokens for t in schedule.streams["AG"] if t.kind is Kind.ATTENTION}
         samples = numerics.inputs(place.index, sum(sizes.values()) // seq_len, seq_len, model.hidden)
@@ -113,9 +86,9 @@ class AttentionRank:
             zip(sorted(sizes), samples.split([sizes[mb] // seq_len for mb in sorted(sizes)]), strict=True)
         )
         self._chunks = _chunk_sizes(schedule)
-        shapes = {mb: (tokens * model.top_k, model.hidden) for mb, tokens in sizes.items()}
-        self._sent = {mb: samples.new_zeros(shape) for mb, shape in shapes.items()}
-        self._returned = {mb: samples.new_zeros(shape) for mb, shape in shapes.items()}
+        copies = [sizes[mb] * model.top_k for mb in sorted(sizes)]
+        self._first = dict(zip(sorted(sizes), [0, *itertools.accumulate(copies)], strict=False))
+        self._sent, self._returned = (dict(zip(sorted(sizes), side.split(copies), strict=True)) for side in arena)
         self._residual: dict[int, Tensor] = {}
         self._normed: dict[int, Tensor] = {}
         self._shared: dict[int, Tensor] = {}
@@ -165,6 +138,12 @@ class AttentionRank:
         sizes = [sum(rows) for rows in counts]
         return list(buffers[task.mb][first : first + sum(sizes)].split(sizes))
 
+    def first_rows(self, task: Task, counts: Sequence[Sequence[int]]) -> list[int]:
+        """Row of the arena where the copies of a chunk for each EG rank begin."""
+        assert task.chunk is not None
+        first = self._first[task.mb] + sum(self._chunks[task.layer, task.mb][: task.chunk]) * self._model.top_k
+        return [first + sum(map(sum, counts[:rank])) for rank in range(len(counts))]
+
     def routed(self, task: Task) -> list[list[int]]:
         """Copies of a chunk for each expert of each EG rank, as the last run routed them."""
         assert task.chunk is not None
@@ -176,35 +155,38 @@ class AttentionRank:
 class ExpertRank:
     """The work of an EG rank on one schedule; buffers are per micro-batch and chunk and serve every layer in turn."""
 
-    def __init__(self, model: ModelSpec, layers: Sequence[ExpertLayer], numerics: Numerics) -> None:
-        self._layers, self._numerics, self._hidden = layers, numerics, model.hidden
-        self._arrived: dict[tuple[int, int, int], Tensor] = {}
-        self._results: dict[tuple[int, int, int], Tensor] = {}
+    def __init__(
+        self, model: ModelSpec, layers: Sequence[ExpertLayer], numerics: Numerics, arenas: Sequence[Tensor] = ()
+    ) -> None:
+        """`arenas`, if given, are those of the AG ranks, in memory that this rank shares with them."""
+        self._layers, self._numerics, self._hidden, self._arenas = layers, numerics, model.hidden, arenas
+        self._buffers: dict[tuple[int, int, int, int], Tensor] = {}
         self.known: dict[tuple[int, int, int], Sequence[Sequence[int]]] = {}
+        self.first_rows: dict[tuple[int, int, int], Sequence[int]] = {}
 
     def compute(self, task: Task) -> None:
         counts = self.known[place_of(task)]
         self._layers[task.layer](self.incoming(task, counts), counts, self.outgoing(task, counts))
 
     def outgoing(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
-        return self._pieces(self._results, task, counts)
+        return self._pieces(1, task, counts)
 
     def incoming(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
-        return self._pieces(self._arrived, task, counts)
+        return self._pieces(0, task, counts)
 
-    def _pieces(
-        self, buffers: dict[tuple[int, int, int], Tensor], task: Task, counts: Sequence[Sequence[int]]
-    ) -> list[Tensor]:
+    def _pieces(self, side: int, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
         """The rows of a chunk from each AG rank, `counts` being the copies from each AG rank for each own expert."""
-        assert task.chunk is not None
-        pieces = []
-        for source, rows in enumerate(counts):
-            key, size = (task.mb, task.chunk, source), sum(rows)
-            if key not in buffers or len(buffers[key]) < size:
-                device, dtype = self._numerics.device, self._numerics.dtype
-                buffers[key] = torch.zeros(size, self._hidden, device=device, dtype=dtype)
-            pieces.append(buffers[key][:size])
-        return pieces
+        sizes = [sum(rows) for rows in counts]
+        if self._arenas:
+            starts = self.first_rows[place_of(task)]
+            return [a[side, s : s + n] for a, s, n in zip(self._arenas, starts, sizes, strict=True)]
+        return [self._buffer((side, *place_of(task)[1:], source), size) for source, size in enumerate(sizes)]
+
+    def _buffer(self, key: tuple[int, int, int, int], size: int) -> Tensor:
+        if key not in self._buffers or len(self._buffers[key]) < size:
+            device, dtype = self._numerics.device, self._numerics.dtype
+            self._buffers[key] = torch.zeros(size, self._hidden, device=device, dtype=dtype)
+        return self._buffers[key][:size]
 
 
 class Executor:
@@ -233,9 +215,9 @@ class Executor:
                 counts = self._exchange_counts(task)
                 self._counts[task.name] = self._counts[f"E2A[{task.layer}.{task.mb}.{task.chunk}]"] = counts
             if stream == outgoing:
-                self._blocking(dist.isend, stream, self.work.outgoing(task, self._counts[task.name]))
+                self._blocking(dist.isend, stream, self._payload(self.work.outgoing(task, self._counts[task.name])))
             elif stream == incoming:
-                self._blocking(dist.irecv, stream, self.work.incoming(task, self._counts[task.name]))
+                self._blocking(dist.irecv, stream, self._payload(self.work.incoming(task, self._counts[task.name])))
         self._out = {
             t.name: self._message(i, t, self.work.outgoing) for i, t in enumerate(self.schedule.streams[outgoing])
         }
@@ -268,6 +250,10 @@ class Executor:
         read = self._clock.read
         return Stamps([(name, read(start), read(end)) for name, start, end in marks], posted, arrived)
 
+    def _payload(self, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What travels while learning: the pieces, or only word of them where they are in shared memory."""
+        return pieces if self._link.carries_payload else [self._tensor([0]) for _ in pieces]
+
     def _message(self, tag: int, task: Task, pieces: object) -> Message:
         assert callable(pieces)
         return task.name, tag, pieces(task, self._counts[task.name])
@@ -275,12 +261,15 @@ class Executor:
     def _exchange_counts(self, task: Task) -> list[list[int]]:
         if isinstance(self.work, AttentionRank):
             counts = self.work.routed(task)
-            self._blocking(dist.isend, "A2E", [self._tensor(rows) for rows in counts])
+            starts = self.work.first_rows(task, counts)
+            heads = [self._tensor([start, *row]) for start, row in zip(starts, counts, strict=True)]
+            self._blocking(dist.isend, "A2E", heads)
             return counts
         mine = owned(self._experts, self._place.eg, self._place.index)
-        rows = [self._tensor([0] * len(mine)) for _ in self._place.peers]
+        rows = [self._tensor([0] * (1 + len(mine))) for _ in self._place.peers]
         self._blocking(dist.irecv, "A2E", rows)
-        known = [row.tolist() for row in rows]
+        known = [row.tolist()[1:] for row in rows]
+        self.work.first_rows[place_of(task)] = [int(row[0]) for row in rows]
         self.work.known[place_of(task)] = known
         return known
 

@@ -26,6 +26,8 @@ Message = tuple[str, int, Sequence[Tensor]]  # task name, tag, one piece a peer 
 class Link(Protocol):
     """Transfers of one rank with its peers."""
 
+    carries_payload: bool  # else sender and receiver use the same memory
+
     def open(self, expected: Sequence[Message]) -> None:
         """Begin a run in which these messages arrive, in this order."""
 
@@ -86,6 +88,8 @@ class CudaClock:
 class GlooLink:
     """A link over gloo. `peers` are global ranks; one process group a direction."""
 
+    carries_payload = True
+
     def __init__(self, peers: Sequence[int], outgoing: dist.ProcessGroup, incoming: dist.ProcessGroup) -> None:
         self._peers, self._outgoing, self._incoming = peers, outgoing, incoming
 
@@ -95,14 +99,16 @@ class GlooLink:
         self._sends: list[dist.Work] = []
         self._failure: BaseException | None = None
         self._events = {name: threading.Event() for name, _, _ in expected}
-        receives = [(name, self._each(dist.irecv, tag, pieces, self._incoming)) for name, tag, pieces in expected]
+        receives = [
+            (name, each_peer(dist.irecv, self._peers, tag, pieces, self._incoming)) for name, tag, pieces in expected
+        ]
         self._waiter = threading.Thread(target=self._stamp_arrivals, args=(receives,), daemon=True)
         self._waiter.start()
 
     def post(self, message: Message) -> None:
         name, tag, pieces = message
         self._posted[name] = time.perf_counter_ns()
-        self._sends += self._each(dist.isend, tag, pieces, self._outgoing)
+        self._sends += each_peer(dist.isend, self._peers, tag, pieces, self._outgoing)
 
     def wait(self, name: str) -> None:
         self._events[name].wait()
@@ -129,13 +135,19 @@ class GlooLink:
             for event in self._events.values():
                 event.set()
 
-    def _each(self, call: Any, tag: int, pieces: Sequence[Tensor], group: dist.ProcessGroup) -> list[dist.Work]:
-        pairs = zip(self._peers, pieces, strict=True)
-        return [call(piece, peer, group=group, tag=tag) for peer, piece in pairs if piece.numel()]
+
+def each_peer(
+    call: Any, peers: Sequence[int], tag: int, pieces: Sequence[Tensor], group: dist.ProcessGroup
+) -> list[dist.Work]:
+    """Post a send or a receive of each piece that is not empty."""
+    pairs = zip(peers, pieces, strict=True)
+    return [call(piece, peer, group=group, tag=tag) for peer, piece in pairs if piece.numel()]
 
 
 class NcclLink:
     """A link over NCCL. `peers` are global ranks; one process group, hence one communicator and stream, a direction."""
+
+    carries_payload = True
 
     def __init__(
         self, peers: Sequence[int], outgoing: dist.ProcessGroup, incoming: dist.ProcessGroup, clock: CudaClock

@@ -23,11 +23,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from realrun.executor import Place
 from realrun.layers import Numerics
 from realrun.links import Clock, CudaClock, GlooLink, HostClock, Link, NcclLink
+from realrun.place import Place
+from realrun.shaped import Shape, ShapedGlooLink, SharedMemoryLink
 
 TIMEOUT = timedelta(minutes=30)  # longer than any single wait; a dead rank is noticed by its parent at once
+LINKS = ("shm", "shaped", "lo")  # between CPU ranks; between GPUs the link is what it is
+MOST_MESSAGES = 100_000  # of one direction in a run
 DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what ranks compute in
 _START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
 _POLL_S = 0.05
@@ -42,12 +45,13 @@ class World:
         if size != ag + eg:
             raise ValueError(f"ag={ag} and eg={eg} need {ag + eg} ranks, but {size} were started")
         self.place = Place(ag, eg, rank)
+        self.own_core = False
         self.backend = choose_backend(backend, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
         if self.backend == "nccl":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
             self.numerics = Numerics(torch.device("cuda"), torch.bfloat16, seed)
         else:
-            pin(self.place)
+            self.own_core = pin(self.place)
             self.numerics = Numerics(torch.device("cpu"), torch.float32, seed)
         dist.init_process_group("gloo", timeout=TIMEOUT)
         self.links = (self._direction(), self._direction())
@@ -55,6 +59,7 @@ class World:
         self._side: dist.ProcessGroup = [dist.new_group(side, timeout=TIMEOUT) for side in sides][
             0 if self.place.on_ag else 1
         ]
+        self._posts: torch.Tensor | None = None
         hosts = {row["host"] for row in self.all_gather({"host": socket.gethostname()})}
         if len(hosts) > 1:
             raise ValueError(f"ranks run on {len(hosts)} hosts, whose clocks differ; timelines need ranks on one host")
@@ -75,12 +80,39 @@ class World:
     def clock(self) -> Clock:
         return CudaClock() if self.backend == "nccl" else HostClock()
 
-    def link(self, clock: Clock) -> Link:
+    def link(self, clock: Clock, kind: str, shape: Shape) -> Link:
+        """A link of a kind of `LINKS`; `shape` is for those whose speed is chosen."""
         a2e, e2a = self.links
         outgoing, incoming = (a2e, e2a) if self.place.on_ag else (e2a, a2e)
         if isinstance(clock, CudaClock):
             return NcclLink(self.place.peers, outgoing, incoming, clock)
-        return GlooLink(self.place.peers, outgoing, incoming)
+        if kind == "lo":
+            return GlooLink(self.place.peers, outgoing, incoming)
+        if self._posts is None:
+            elements = 2 * MOST_MESSAGES * (self.place.ag + self.place.eg)
+            self._posts = self.share([elements] + [0] * (self.place.ag + self.place.eg - 1), torch.int64)[0]
+        posts = self._posts.view(2, MOST_MESSAGES, -1)
+        if kind == "shm":
+            return SharedMemoryLink(shape, posts, self.place, spin=self.own_core)
+        return ShapedGlooLink(shape, posts, self.place, spin=False).through(outgoing, incoming)
+
+    def share(self, elements: Sequence[int], dtype: torch.dtype) -> list[torch.Tensor]:
+        """Tensors in memory that all ranks share, one an owner: rank r owns elements[r] of them. All ranks call it.
+
+        The memory has no name in any file system: the kernel frees it with the last process, however that ends.
+        """
+        fd = os.memfd_create("simdep")
+        try:
+            os.ftruncate(fd, max(1, elements[self.place.rank]) * dtype.itemsize)
+            owners = [f"/proc/{row['pid']}/fd/{row['fd']}" for row in self.all_gather({"pid": os.getpid(), "fd": fd})]
+            found = [
+                torch.from_file(owner, shared=True, size=count, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+                for owner, count in zip(owners, elements, strict=True)
+            ]
+            self.meet()  # all have it
+            return found
+        finally:
+            os.close(fd)
 
     def start_together(self) -> None:
         """Return at the same moment on every rank, after all have called."""
@@ -126,8 +158,8 @@ def choose_backend(wanted: str, local_ranks: int) -> str:
     return wanted
 
 
-def pin(place: Place) -> None:
-    """Give a CPU rank a core of its own, or, where cores are too few, the cores of its group; one thread computes.
+def pin(place: Place) -> bool:
+    """Give a CPU rank a core of its own (True), or, where cores are too few, one of its group's; one thread computes.
 
     AG and EG never share a core if there are two: what they overlap in a schedule, they overlap in fact.
     """
@@ -145,6 +177,7 @@ def pin(place: Place) -> None:
     # Before other programs on its core; only root may, and where sessions are scheduled as groups only this works.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")
+    return len(cores) >= place.ag + place.eg
 
 
 def spawn(command: Sequence[str], ag: int, eg: int, folder: Path, watch: Callable[[], None] = lambda: None) -> None:

@@ -1,7 +1,7 @@
 """What every rank does: walk one list of jobs together, and let rank 0 write each result before the next job begins.
 
-A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale, seq_len, schedule};
-a job is one of
+A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale, seq_len, schedule,
+link, shape}; a job is one of
 
     {"job": "run", "case": id}                         execute the case's schedule once (first: learn it)
     {"job": "stages", "case": id, "samples": [...], "chunks": [...]}    time attention, combine, shared experts for
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ import torch.nn.functional as F
 from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, place_of
 from realrun.layers import AttentionLayer, Expert, ExpertLayer, owned
 from realrun.ranks import World, die_with_parent
+from realrun.shaped import Shape
 from simdep.models import load_model
 from simdep.policies import naive
 from simdep.schedule import Kind, Schedule, Task
@@ -70,6 +72,7 @@ class Rank:
         self._world, self._cases = world, cases
         self._shape: tuple[Any, ...] = ()
         self._executors: dict[str, Executor] = {}
+        self._memory: dict[Any, list[torch.Tensor]] = {}
         self._draw = np.random.default_rng(world.numerics.seed)  # the same on every rank
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Rank:
             return
         self._shape = shape
         self._executors.clear()
+        self._memory.clear()
         self._model = load_model(case["model"]).scaled(case["scale"])
         place, numerics = self._world.place, self._world.numerics
         self._layers: list[Any] = []  # frees the old ones first
@@ -103,18 +107,33 @@ class Rank:
         if case_id not in self._executors:
             world, schedule = self._world, Schedule.from_dict(case["schedule"])
             clock = world.clock()
-            work = self._attention(schedule, case["seq_len"]) if world.place.on_ag else self._experts()
-            link = world.link(clock)
+            link = world.link(clock, case["link"], Shape(*case["shape"]))
+            arenas = self._arenas(schedule, shared=not link.carries_payload)
+            if world.place.on_ag:
+                work: AttentionRank | ExpertRank = self._attention(schedule, case["seq_len"], arenas[world.place.index])
+            else:
+                work = ExpertRank(self._model, self._layers, world.numerics, [] if link.carries_payload else arenas)
             executor = Executor(schedule, world.place, work, link, clock, world.links, self._model.experts)
             executor.learn()
             self._executors[case_id] = executor
         return self._executors[case_id]
 
-    def _attention(self, schedule: Schedule, seq_len: int) -> AttentionRank:
-        return AttentionRank(schedule, self._world.place, self._model, self._layers, self._world.numerics, seq_len)
+    def _attention(self, schedule: Schedule, seq_len: int, arena: torch.Tensor) -> AttentionRank:
+        place, numerics = self._world.place, self._world.numerics
+        return AttentionRank(schedule, place, self._model, self._layers, numerics, seq_len, arena)
 
-    def _experts(self) -> ExpertRank:
-        return ExpertRank(self._model, self._layers, self._world.numerics)
+    def _arenas(self, schedule: Schedule, *, shared: bool) -> list[torch.Tensor]:
+        """Memory for the copies that each AG rank sends and gets back: its own, or that of all, shared by all ranks."""
+        place, numerics, model = self._world.place, self._world.numerics, self._model
+        shape = (2, schedule.tokens * model.top_k, model.hidden)
+        if (shape, shared) not in self._memory:
+            if shared:
+                elements = [math.prod(shape)] * place.ag + [0] * place.eg
+                found = [tensor.view(shape) for tensor in self._world.share(elements, numerics.dtype)[: place.ag]]
+            else:
+                found = [torch.zeros(shape, device=numerics.device, dtype=numerics.dtype)] * place.ag
+            self._memory[shape, shared] = found
+        return self._memory[shape, shared]
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         executor = self._executor(job["case"])
@@ -146,7 +165,7 @@ class Rank:
 
     def _time_attention(self, samples: int, seq_len: int) -> dict[str, list[float]]:
         schedule = naive(len(self._layers), tokens=samples * seq_len, shared=self._model.has_shared)
-        rank = self._attention(schedule, seq_len)
+        rank = self._attention(schedule, seq_len, self._arenas(schedule, shared=False)[self._world.place.index])
         rank.compute(schedule["A[0.0]"])
         if self._model.has_shared:
             rank.compute(schedule["S[0.0]"])
@@ -213,12 +232,12 @@ class Rank:
             pieces = torch.zeros(shape, device=numerics.device, dtype=numerics.dtype)
             size = rows * place.ag * self._model.hidden * pieces.element_size()
             for stream in ("A2E", "E2A"):
-                found.append({"stream": stream, "bytes": size} | self._train(stream, pieces))
+                found.append({"stream": stream, "bytes": size} | self._train(stream, pieces, case))
         return {"trains": found}
 
-    def _train(self, stream: str, pieces: torch.Tensor) -> dict[str, Any]:
+    def _train(self, stream: str, pieces: torch.Tensor, case: dict[str, Any]) -> dict[str, Any]:
         clock = self._world.clock()
-        link = self._world.link(clock)
+        link = self._world.link(clock, case["link"], Shape(*case["shape"]))
         messages = [(str(i), i, list(piece)) for i, piece in enumerate(pieces)]
         clock.start()
         sends = (stream == "A2E") == self._world.place.on_ag

@@ -2,11 +2,18 @@
 
 It computes with whatever numbers the costs return, so integer costs give exact integer times. Streams start in the
 schedule's order and SimPy serves equal times in creation order: the same input always gives the same timeline.
+
+What a real host adds to FinDEP's model are the terms of `Host`, each 0 or 1 by default: then it is the paper's model
+exactly. A computation is preceded by `gap_us`, and by `wake_us` more if it had to wait. Messages are posted by the
+stream that computes what they carry, in the order of their own stream, before its next computation: each takes
+`post_us` there and may start when its posting starts. While n transfers are under way, computation runs at
+`1 - n * contention` of its speed, integrated exactly from one change of n to the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import simpy
 
@@ -14,38 +21,143 @@ from simdep.schedule import Schedule, Task
 from simdep.timeline import Timeline
 
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
+Steps = Generator[simpy.Event, None, None]
 
 
-def simulate(schedule: Schedule, costs: Costs) -> Timeline:
+def _free(_: Task) -> float:
+    return 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What hosts add to the ideal streams; microseconds, and the share of speed that one transfer costs computation."""
+
+    gap_us: float = 0
+    wake_us: float = 0
+    post_us: Costs = _free
+    contention: float = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contention < 0.5:
+            raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
+
+
+IDEAL = Host()
+
+
+def simulate(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> Timeline:
     """Run a schedule; raises RuntimeError, saying what every stream waits for, when it gets stuck.
 
     A cost that is negative or not finite raises ValueError naming the task.
     """
-    durations = {task.name: _checked(task, costs(task)) for task in schedule}
-    env = simpy.Environment()
-    ended = {task.name: env.event() for task in schedule}
-    times: list[tuple[str, int, float, float]] = []
-    heads: dict[str, tuple[Task, str]] = {}
+    return _Run(schedule, costs, host).timeline()
 
-    def serve(stream: str, tasks: tuple[Task, ...]) -> Generator[simpy.Event, None, None]:
+
+class _Run:
+    """One simulation: the events and times that its processes share."""
+
+    def __init__(self, schedule: Schedule, costs: Costs, host: Host) -> None:
+        self.schedule, self.host = schedule, host
+        self.durations = {task.name: _checked(task, costs(task)) for task in schedule}
+        self.env = simpy.Environment()
+        self.ended = {task.name: self.env.event() for task in schedule}
+        self.times: list[tuple[str, int, float, float]] = []
+        self.heads: dict[str, tuple[Task, str]] = {}
+        self.posts = posts_after(schedule)
+        self.posted = {task.name: self.env.event() for tasks in self.posts.values() for task in tasks}
+        self.under_way = 0
+        self.changed = self.env.event()
+
+    def timeline(self) -> Timeline:
+        for stream, tasks in self.schedule.streams.items():
+            self.env.process(self.serve(stream, tasks))
+        self.env.run()
+        if len(self.times) < len(self.schedule):
+            waits = "; ".join(f"{stream} waits at {task} for {needed}" for stream, (task, needed) in self.heads.items())
+            raise RuntimeError(f"schedule is stuck at {self.env.now} us: {waits}")
+        return Timeline.from_times(self.schedule, "sim", self.times)
+
+    def serve(self, stream: str, tasks: tuple[Task, ...]) -> Steps:
         for task in tasks:
+            waited = False
             for needed in task.after:
-                if not ended[needed].processed:
-                    heads[stream] = (task, needed)
-                    yield ended[needed]
-            start = env.now
-            yield env.timeout(durations[task.name])
-            times.append((task.name, 0, start, env.now))
-            ended[task.name].succeed()
-        heads.pop(stream, None)
+                if not self.ended[needed].processed:
+                    self.heads[stream] = (task, needed)
+                    yield self.ended[needed]
+                    waited = True
+            if task.kind.is_transfer:
+                yield from self.transfer(task)
+            else:
+                yield from self.compute(task, waited)
+        self.heads.pop(stream, None)
 
-    for stream, tasks in schedule.streams.items():
-        env.process(serve(stream, tasks))
-    env.run()
-    if len(times) < len(schedule):
-        waits = "; ".join(f"{stream} waits at {task} for {needed}" for stream, (task, needed) in heads.items())
-        raise RuntimeError(f"schedule is stuck at {env.now} us: {waits}")
-    return Timeline.from_times(schedule, "sim", times)
+    def transfer(self, task: Task) -> Steps:
+        posted = self.posted.get(task.name)
+        if posted is not None and not posted.processed:
+            yield posted
+        start = self.env.now
+        self.count(+1)
+        yield self.env.timeout(self.durations[task.name])
+        self.count(-1)
+        self.end(task, start)
+
+    def compute(self, task: Task, waited: bool) -> Steps:
+        overhead = self.host.gap_us + (self.host.wake_us if waited else 0)
+        if overhead:
+            yield self.env.timeout(overhead)
+        start = self.env.now
+        if self.host.contention:
+            yield from self.slowed(self.durations[task.name])
+        else:
+            yield self.env.timeout(self.durations[task.name])
+        self.end(task, start)
+        for message in self.posts.get(task.name, ()):
+            self.posted[message.name].succeed()
+            cost = self.host.post_us(message)
+            if cost:
+                yield self.env.timeout(cost)
+
+    def slowed(self, work: float) -> Steps:
+        """Do `work` microseconds of computation at a speed that changes with the transfers under way."""
+        while work > 0:
+            speed, since = 1 - self.under_way * self.host.contention, self.env.now
+            ready = self.env.timeout(work / speed)
+            yield ready | self.changed
+            work = 0 if ready.processed else work - (self.env.now - since) * speed
+
+    def count(self, more: int) -> None:
+        if self.host.contention:
+            self.under_way += more
+            self.changed.succeed()
+            self.changed = self.env.event()
+
+    def end(self, task: Task, start: float) -> None:
+        self.times.append((task.name, 0, start, self.env.now))
+        self.ended[task.name].succeed()
+
+
+def posts_after(schedule: Schedule) -> dict[str, list[Task]]:
+    """Computation -> the transfers that its host posts right after it, in order.
+
+    A host posts the head of a transfer stream once everything in its `after` has ended. Transfers that wait for
+    anything but the computation of one stream are posted by nobody and start on their own.
+    """
+    position = {
+        task.name: (stream, index)
+        for stream, tasks in schedule.streams.items()
+        for index, task in enumerate(tasks)
+        if not task.kind.is_transfer
+    }
+    posts: dict[str, list[Task]] = {}
+    for tasks in schedule.streams.values():
+        last: tuple[str, int] | None = None
+        for task in tasks:
+            places = [position.get(needed) for needed in task.after]
+            if not task.kind.is_transfer or not places or None in places or len({p[0] for p in places if p}) > 1:
+                break
+            last = max(p for p in [*places, last] if p is not None)
+            posts.setdefault(schedule.streams[last[0]][last[1]].name, []).append(task)
+    return posts
 
 
 def _checked(task: Task, cost: float) -> float:

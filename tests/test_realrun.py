@@ -89,7 +89,7 @@ def _layer(part: AttentionLayer, experts: list[Expert], h: torch.Tensor) -> torc
     return y
 
 
-def plan_for(configs: list[Path], ag: int, eg: int, folder: Path) -> dict[str, Any]:
+def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> dict[str, Any]:
     """Every policy, order and degree on every model, run once after learning, with the output saved."""
     cases = {}
     for config in configs:
@@ -99,6 +99,7 @@ def plan_for(configs: list[Path], ag: int, eg: int, folder: Path) -> dict[str, A
             schedule = build(policy, LAYERS, r1, r2, order, tokens=tokens, shared=shared)
             name = f"{config.stem}-{schedule.label.replace(' ', '_')}"
             entry = {"model": str(config), "scale": 1.0, "seq_len": SEQ_LEN, "schedule": schedule.to_dict()}
+            entry |= {"link": link, "shape": [5.0, 1000.0]}
             cases[name] = entry
     jobs = []
     for name in cases:
@@ -106,14 +107,15 @@ def plan_for(configs: list[Path], ag: int, eg: int, folder: Path) -> dict[str, A
     return {"ag": ag, "eg": eg, "backend": "gloo", "seed": SEED, "cases": cases, "jobs": jobs}
 
 
+@pytest.mark.parametrize("link", ["shm", "lo"])
 @pytest.mark.parametrize(("ag", "eg"), [(1, 1), (2, 2), (3, 5)])
 def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_streams(
-    ag: int, eg: int, tmp_path: Path
+    ag: int, eg: int, link: str, tmp_path: Path
 ) -> None:
     configs = [tmp_path / "mla.json", tmp_path / "gqa.json"]
     for config, content in zip(configs, (MLA_CONFIG, GQA_CONFIG), strict=True):
         config.write_text(json.dumps(content))
-    plan = plan_for(configs, ag, eg, tmp_path)
+    plan = plan_for(configs, ag, eg, link, tmp_path)
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     results = tmp_path / "results.jsonl"
     spawn(["-m", "realrun.worker", str(tmp_path / "plan.json"), str(results)], ag, eg, tmp_path)
