@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--backend", default="auto", choices=("auto", "gloo", "nccl"), help="default: nccl if GPUs"
         )
+        _add_link(command)
         command.add_argument("--seed", type=int, default=0, help="of weights, inputs and the order of runs")
     args = parser.parse_args(argv)
     doers: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -75,11 +76,22 @@ def _add_calibrate(p: argparse.ArgumentParser) -> None:
 def _add_validate(p: argparse.ArgumentParser) -> None:
     """calibrate, predict, run a set of schedules for real, and compare"""
     p.add_argument("--quick", action="store_true", help="a set of small schedules that takes under 4 minutes")
+    p.add_argument("--full", action="store_true", help="over 150 schedules, also of full width, in about 20 minutes")
     p.add_argument("--schedules", type=Path, metavar="FILE.json", help="a JSON list of the schedules to run")
     p.add_argument("--profile", type=Path, metavar="FILE", help="predict from this profile, do not calibrate")
-    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 8)")
+    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 8, --full: 10)")
     p.add_argument("--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
+
+
+def _add_link(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--link", default="shm", choices=("shm", "shaped", "lo"),
+        help="between CPU ranks. shm (default): payload in shared memory, delivered at the speed below; "
+        "shaped: the same speed, bytes carried by gloo; lo: gloo over loopback as fast as it goes",
+    )  # fmt: skip
+    p.add_argument("--link-mbytes-per-s", type=float, metavar="MB/S", help="speed of shm and shaped, default 1000")
+    p.add_argument("--link-alpha-us", type=float, metavar="US", help="start-up of a message, default 50")
 
 
 def _add_case(p: argparse.ArgumentParser) -> None:
@@ -106,7 +118,7 @@ def run_one(args: argparse.Namespace) -> int:
     case = _case(args)
     if args.schedule:
         case = replace(case, custom=Schedule.load(args.schedule))
-    (case,) = _ready([case], args.backend)
+    (case,) = _ready([case], args)
     folder = args.out or _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, calibrate=False, backend=args.backend)
     if "RANK" in os.environ:
@@ -116,8 +128,8 @@ def run_one(args: argparse.Namespace) -> int:
     else:
         with _progress("running") as progress:
             found = measure(campaign, folder, progress)
-    timeline = typical(found.timelines[0])
-    spans = [run.makespan_us for run in found.timelines[0]]
+    timeline = typical(found.runs(0))
+    spans = [run.makespan_us for run in found.runs(0)]
     result = report.summary(timeline, timeline.schedule.tokens * case.ag) | {"makespans_us": spans}
     if args.trace:
         trace.write(args.trace, timeline)
@@ -138,7 +150,7 @@ def calibrate(args: argparse.Namespace) -> int:
     from realrun.campaign import Campaign, measure
     from realrun.validate import costs_table
 
-    (case,) = _ready([_case(args)], args.backend)
+    (case,) = _ready([_case(args)], args)
     folder = _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, runs=False, operations=True, backend=args.backend)
     with _progress("calibrating") as progress:
@@ -159,15 +171,19 @@ def validate(args: argparse.Namespace) -> int:
     from simdep import checks
     from simdep.hardware import load_hardware
 
-    if args.quick and args.schedules:
-        raise ValueError("--quick has its own schedules; leave out --schedules")
+    if sum(map(bool, (args.quick, args.full, args.schedules))) > 1:
+        raise ValueError("--quick and --full have their own schedules; give one of --quick, --full and --schedules")
     if args.tolerance is not None:
         checks.number(args.tolerance, "--tolerance")
-    cases = load_cases(args.schedules) if args.schedules else standard_cases(quick=args.quick)
+    cases = (
+        load_cases(args.schedules)
+        if args.schedules
+        else standard_cases("quick" if args.quick else "full" if args.full else "default")
+    )
     profile: HardwareProfile | None = load_hardware(str(args.profile)) if args.profile else None
-    cases = _ready(cases, args.backend)
+    cases = _ready(cases, args)
     folder = args.out or _dated_folder()
-    rounds = _rounds(args.rounds or (8 if args.quick else 5))
+    rounds = _rounds(args.rounds or (8 if args.quick else 10 if args.full else 5))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with _progress("measuring") as progress:
         found = measure(campaign, folder, progress)
@@ -186,17 +202,23 @@ def validate(args: argparse.Namespace) -> int:
 def _case(args: argparse.Namespace) -> Case:
     from realrun.cases import Case
 
-    return Case.from_dict({name: getattr(args, name) for name in Case.names()})
+    return Case.from_dict({name: getattr(args, name) for name in Case.names() if getattr(args, name) is not None})
 
 
-def _ready(cases: Sequence[Case], backend: str) -> list[Case]:
-    """The cases in the precision of their backend, if they fit into memory."""
+def _ready(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
+    """The cases in the precision of their backend and over the link asked for, if they fit into memory."""
     from realrun.cases import check_memory
     from realrun.ranks import DTYPES, choose_backend
 
-    cases = [replace(case, dtype=DTYPES[choose_backend(backend, case.ag + case.eg)]) for case in cases]
-    check_memory(cases)
-    return cases
+    ready = []
+    for case in cases:
+        chosen = choose_backend(args.backend, case.ag + case.eg)
+        link = "nccl" if chosen == "nccl" else args.link
+        speed = {"link_alpha_us": args.link_alpha_us, "link_mbytes_per_s": args.link_mbytes_per_s}
+        given = {key: value for key, value in speed.items() if value is not None}
+        ready.append(replace(case, dtype=DTYPES[chosen], link=link, **given).checked())
+    check_memory(ready)
+    return ready
 
 
 def _rounds(rounds: int) -> int:

@@ -16,9 +16,13 @@ from typing import Any
 
 import torch
 
-from realrun.cases import UNMEASURED, Case
+from realrun.cases import SHAPED, UNMEASURED, Case
+from realrun.measured import timeline_of
+from realrun.worker import HOST_LAYERS, stamps_of
+from simdep.costs import ScenarioCosts
 from simdep.fitting import fit_line, trimmed_mean
 from simdep.hardware import Cost, HardwareProfile
+from simdep.policies import findep
 
 OPERATIONS: dict[str, Any] = {
     "job": "operations",
@@ -35,10 +39,12 @@ def stage_jobs(case_id: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """The calibration jobs for cases of one shape, the first of which is `case_id` in the plan."""
     samples = _at_least_three({case.m_a for case in cases})
     chunks = _at_least_three({task.tokens for case in cases for task in case.schedule.streams["A2E"]})
-    return [
-        {"job": "stages", "case": case_id, "samples": samples, "chunks": chunks},
-        {"job": "link", "case": case_id, "chunks": chunks},
-    ]
+    jobs: list[dict[str, Any]] = [{"job": "host", "case": case_id, "chunks": chunks}]
+    if not cases[0].synthetic:
+        jobs.append({"job": "stages", "case": case_id, "samples": samples, "chunks": chunks})
+    if cases[0].link not in SHAPED:
+        jobs.append({"job": "link", "case": case_id, "chunks": chunks})
+    return jobs
 
 
 def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]], case: Case | None) -> None:
@@ -58,6 +64,9 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
                     calls = zip(*(rank["times"][stage][size] for rank in members), strict=True)
                     points[f"stage.{stage}", *where, shape][float(size)] += [max(call) for call in calls]
         return
+    if job["job"] == "host":
+        _collect_host(points, ranks, case)
+        return
     for stream in ("A2E", "E2A"):
         sides = (ranks[: case.ag], ranks[case.ag :])
         senders, receivers = sides if stream == "A2E" else sides[::-1]
@@ -66,6 +75,29 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
                 posted = [rank["trains"][index]["posted"] for rank in senders]
                 arrived = [rank["trains"][index]["arrived"] for rank in receivers]
                 points[stream.lower(), *where, ""][float(train["bytes"])] += _occupancies(posted, arrived)
+
+
+def _collect_host(points: Points, ranks: Sequence[dict[str, Any]], case: Case) -> None:
+    """From runs with timed waits in the order A0 A1 S0 S1: S1 follows S0 at once, A1 follows two posts of A0's chunks,
+    and the first expert task of a micro-batch has waited for its arrival."""
+    where = (case.ag, case.eg, "")
+    cost = ScenarioCosts(case.scenario(UNMEASURED))
+    for tokens in ranks[0]["runs"]:
+        schedule = findep(HOST_LAYERS, 2, 2, "AASS", tokens=2 * int(tokens))
+        timeline = timeline_of(schedule, case.ag, [stamps_of(rank["runs"][tokens]) for rank in ranks])
+        rows = timeline.rows.set_index(["task", "rank"])
+        for layer in range(HOST_LAYERS):
+            for rank in range(case.ag):
+                starts, ends = rows["start_us"], rows["end_us"]
+                gap = starts[f"S[{layer}.1]", rank] - ends[f"S[{layer}.0]", rank]
+                posts = starts[f"A[{layer}.1]", rank] - ends[f"A[{layer}.0]", rank] - gap
+                points["host.gap", *where][0.0].append(gap)
+                if layer == 0:  # later ones wait for what comes back
+                    points["host.post", *where][cost.transfer_bytes(int(tokens))].append(max(posts / 2, 0.1))
+            for rank in range(case.eg):
+                name = f"[{layer}.0.0]"
+                wake = starts[f"E{name}", rank] - ends[f"A2E{name}", rank]
+                points["host.wake", *where][0.0].append(max(wake - gap, 0.0))
 
 
 def profile_from(points: Points, name: str, description: str) -> HardwareProfile:
@@ -100,6 +132,9 @@ def _costs(points: Points) -> Iterable[Cost]:
         work = sorted(sizes)
         us = [trimmed_mean(sizes[w]) for w in work]
         calls = sum(map(len, sizes.values()))
+        if op in ("host.gap", "host.wake"):
+            yield Cost(op, us[0], 0.0, "measured", f"realrun calibrate, {calls} calls", ag, eg)
+            continue
         yield fit_line(
             op, work, us, f"realrun calibrate, {calls} calls", ag=ag, eg=eg, shape=shape, keep_points=bool(shape)
         )

@@ -22,6 +22,7 @@ from realrun.ranks import spawn
 from realrun.worker import stamps_of, work
 from simdep.timeline import Timeline
 
+MOST_QUEUED = 0.05  # share of a run that a rank may wait for its own core; above it other programs were at work
 Progress = Callable[[int, int], None]  # jobs done, jobs in all
 
 
@@ -43,6 +44,13 @@ class Measurements:
     """What a campaign found: the timelines of each case in order of measurement, and calibration points."""
 
     timelines: dict[int, list[Timeline]] = field(default_factory=dict)
+    disturbed: dict[int, list[Timeline]] = field(default_factory=dict)
+    sentinel_ns: list[int] = field(default_factory=list)
+
+    def runs(self, index: int) -> list[Timeline]:
+        """The undisturbed runs of a case; all of them if none was left alone."""
+        return self.timelines.get(index) or self.disturbed[index]
+
     points: Points = field(default_factory=new_points)
 
 
@@ -90,8 +98,13 @@ def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
 
 
 def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], found: Measurements) -> None:
-    """Add the results of a plan to `found`; the first run of a case warms up and is left out."""
+    """Add the results of a plan to `found`.
+
+    The first run of a case warms up and is left out. A run is disturbed, and kept apart, if a rank that has a core of
+    its own was queued for more than `MOST_QUEUED` of it.
+    """
     warm: set[int] = set()
+    own_cores = len(os.sched_getaffinity(0)) >= plan["ag"] + plan["eg"]
     for line in results.read_text().splitlines():
         row = json.loads(line)
         job = plan["jobs"][row["index"]]
@@ -101,8 +114,11 @@ def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], fou
         elif job["job"] == "run":
             case = cases[index]
             timeline = timeline_of(case.schedule, case.ag, [stamps_of(rank) for rank in row["ranks"]])
-            found.timelines.setdefault(index, []).append(timeline)
-        elif job["job"] in ("stages", "link", "operations"):
+            queued = max(rank.get("queued_ns", 0) for rank in row["ranks"]) / 1e3
+            kept = queued <= MOST_QUEUED * timeline.makespan_us or not own_cores
+            (found.timelines if kept else found.disturbed).setdefault(index, []).append(timeline)
+            found.sentinel_ns.append(max(rank.get("sentinel_ns", 0) for rank in row["ranks"]))
+        elif job["job"] in ("stages", "link", "host", "operations"):
             collect(found.points, job, row["ranks"], cases[index] if index >= 0 else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from simdep.scenario import Scenario, scenario_from_dict
 from simdep.schedule import Schedule
 
 _NEEDED = ("model", "layers", "seq_len", "m_a", "ag", "eg", "policy")
+SHAPED = ("shm", "shaped")  # links whose speed the runner keeps
 UNMEASURED = HardwareProfile("unmeasured", "", ())
 PROCESS_BYTES = 400_000_000  # of a rank before it holds a layer: Python, torch, gloo; measured as resident memory
 
@@ -43,6 +44,7 @@ class Case:
     scale: float = 1.0
     custom: Schedule | None = None  # runs instead of the policy's
     dtype: str = "fp32"  # what the backend computes in
+    synthetic: Mapping[str, float] | None = None  # microseconds by kind: timed waits in place of computation
     link: str = "shm"  # what carries messages between CPU ranks; see `realrun.ranks.LINKS`
     link_alpha_us: float = Shape.alpha_us
     link_mbytes_per_s: float = Shape.mbytes_per_s
@@ -50,7 +52,7 @@ class Case:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields that a user may give."""
-        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype", "link"))
+        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype", "link", "synthetic"))
 
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Case:
@@ -62,12 +64,16 @@ class Case:
                 if key not in given:
                     raise ValueError(f"{key} is missing")
             case = cls(**given)
-            checks.number(case.link_alpha_us, "link_alpha_us")
-            checks.number(case.link_mbytes_per_s, "link_mbytes_per_s", above=0)
-            _ = case.schedule
-            return case
+            return case.checked()
         except ValueError as error:
             raise ValueError(f"{where}: {error}" if where else str(error)) from None
+
+    def checked(self) -> Case:
+        """This case; raises ValueError naming the field at fault."""
+        checks.number(self.link_alpha_us, "link_alpha_us")
+        checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
+        _ = self.schedule
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.names()}
@@ -81,7 +87,7 @@ class Case:
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }  # fmt: skip
         scenario = scenario_from_dict(data, hardware)
-        if self.link not in ("shm", "shaped"):
+        if self.link not in SHAPED:
             return scenario
         source = f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, kept by the runner"
         link = Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
@@ -106,6 +112,7 @@ class Case:
         return {
             "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict(),
             "link": self.link, "shape": [self.link_alpha_us, self.link_mbytes_per_s],
+            "synthetic": dict(self.synthetic or {}),
         }  # fmt: skip
 
     def rank_bytes(self) -> list[int]:
@@ -135,26 +142,46 @@ def load_cases(path: Path) -> list[Case]:
     return [Case.from_dict(row, f"{path}: schedule {index}") for index, row in enumerate(rows)]
 
 
-def standard_cases(*, quick: bool) -> list[Case]:
-    """The schedules that `realrun validate` runs by itself: policies, orders and degrees on small layers, 1+1 ranks."""
-    shapes: list[dict[str, Any]] = [
-        {"model": "deepseek-v2-lite", "scale": 0.125, "layers": 3, "seq_len": 128, "samples": 16},
-        {"model": "qwen3-30b-a3b", "scale": 0.125, "layers": 3, "seq_len": 256, "samples": 8},
-    ]
-    if not quick:
-        shapes += [
-            {"model": "deepseek-v2", "scale": 0.0625, "layers": 2, "seq_len": 128, "samples": 8},
-            {"model": "deepseek-v2-lite", "scale": 0.5, "layers": 2, "seq_len": 64, "samples": 4},
-        ]
-    return [case for shape in shapes for case in _standard(**shape)]
+def standard_cases(size: str = "default") -> list[Case]:
+    """The schedules that `realrun validate` runs by itself on 1+1 ranks: `quick` (24), `default` or `full` (over 150).
+
+    Links are such that communication decides, that it balances computation, and that computation decides.
+    """
+    lite = _Family("deepseek-v2-lite", 0.125, 3, 128, 16)
+    qwen = _Family("qwen3-30b-a3b", 0.125, 3, 256, 8)
+    if size == "quick":
+        return [*lite.cases((2, 4), 300), *qwen.cases((2, 4), 1500)]
+    if size == "default":
+        return [case for rate in (300, 1500) for family in (lite, qwen) for case in family.cases((1, 2, 4), rate)]
+    small = [case for rate in (100, 300, 1500) for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
+    whole = _Family("deepseek-v2-lite", 1.0, 2, 16, 4)
+    wide = [case for rate in (10, 30, 200) for case in whole.cases((1, 2, 4), rate) if case.r1 * case.r2 <= 4]
+    return small + wide
 
 
-def _standard(model: str, scale: float, layers: int, seq_len: int, samples: int) -> Iterator[Case]:
-    degrees = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 4, 1)]
-    degrees += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in (2, 4)]
-    for policy, order, r1, r2 in degrees:
-        if order == "asas" or (r1 > 1 and load_model(model).has_shared):  # else the orders are the same
-            yield Case(model, layers, seq_len, samples // r1, 1, 1, policy, order, r1, r2, scale)
+@dataclass(frozen=True)
+class _Family:
+    """One layer shape and the samples of one AG rank: every policy, order and degree on it."""
+
+    model: str
+    scale: float
+    layers: int
+    seq_len: int
+    samples: int
+
+    def cases(self, cuts: Sequence[int], mbytes_per_s: float) -> Iterator[Case]:
+        degrees = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 4, 1)]
+        degrees += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in cuts]
+        degrees += [("findep", "A0 A1 S0 A2 S1 A3 S2 S3", 4, r2) for r2 in cuts]
+        shared = load_model(self.model).has_shared
+        for policy, order, r1, r2 in degrees:
+            # Without shared experts there is one order, and uncut micro-batches are what pppipe does
+            if (order != "asas" and (r1 == 1 or not shared)) or (policy == "findep" and r2 == 1 and not shared):
+                continue
+            yield Case(
+                self.model, self.layers, self.seq_len, self.samples // r1, 1, 1, policy, order, r1, r2, self.scale,
+                link_mbytes_per_s=mbytes_per_s,
+            )  # fmt: skip
 
 
 def check_memory(cases: Sequence[Case]) -> None:

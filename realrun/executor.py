@@ -10,8 +10,9 @@ every later run are known, and a run that finds others raises RuntimeError.
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from realrun.layers import AttentionLayer, ExpertLayer, Numerics, Routing, combine, dispatch, norm, owned
 from realrun.links import Clock, Link, Message
 from realrun.place import Place
+from realrun.shaped import sleep_until
 from simdep.models import ModelSpec
 from simdep.schedule import Kind, Schedule, Task
 
@@ -189,11 +191,30 @@ class ExpertRank:
         return self._buffers[key][:size]
 
 
+class SyntheticRank:
+    """Timed waits in place of computation: tests schedules, links and hosts, not processors. Label it synthetic."""
+
+    def __init__(self, durations: Mapping[str, float], pieces: Callable[[Task], list[Tensor]]) -> None:
+        """`durations` are microseconds by kind; `pieces` are the tensors that a task's message carries."""
+        self._durations, self._of = durations, pieces
+
+    def compute(self, task: Task) -> None:
+        sleep_until(time.perf_counter_ns() + 1e3 * self._durations[task.kind.label], spin=True)
+
+    def outgoing(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
+        return self._of(task)
+
+    incoming = outgoing
+
+
+Work = AttentionRank | ExpertRank | SyntheticRank
+
+
 class Executor:
     """One schedule on one rank: `learn` once, then `run` as often as wanted."""
 
     def __init__(
-        self, schedule: Schedule, place: Place, work: AttentionRank | ExpertRank, link: Link, clock: Clock,
+        self, schedule: Schedule, place: Place, work: Work, link: Link, clock: Clock,
         groups: tuple[dist.ProcessGroup, dist.ProcessGroup], experts: int,
     ) -> None:  # fmt: skip
         """`groups` carry A2E and E2A; `experts` is the model's number of routed experts."""
@@ -218,6 +239,11 @@ class Executor:
                 self._blocking(dist.isend, stream, self._payload(self.work.outgoing(task, self._counts[task.name])))
             elif stream == incoming:
                 self._blocking(dist.irecv, stream, self._payload(self.work.incoming(task, self._counts[task.name])))
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Lay out the messages of a run; `learn` ends with it, and synthetic work needs nothing else."""
+        _, outgoing, incoming = self._place.streams
         self._out = {
             t.name: self._message(i, t, self.work.outgoing) for i, t in enumerate(self.schedule.streams[outgoing])
         }
@@ -256,7 +282,7 @@ class Executor:
 
     def _message(self, tag: int, task: Task, pieces: object) -> Message:
         assert callable(pieces)
-        return task.name, tag, pieces(task, self._counts[task.name])
+        return task.name, tag, pieces(task, self._counts.get(task.name, ()))
 
     def _exchange_counts(self, task: Task) -> list[list[int]]:
         if isinstance(self.work, AttentionRank):
@@ -269,6 +295,7 @@ class Executor:
         rows = [self._tensor([0] * (1 + len(mine))) for _ in self._place.peers]
         self._blocking(dist.irecv, "A2E", rows)
         known = [row.tolist()[1:] for row in rows]
+        assert isinstance(self.work, ExpertRank)
         self.work.first_rows[place_of(task)] = [int(row[0]) for row in rows]
         self.work.known[place_of(task)] = known
         return known

@@ -37,13 +37,23 @@ class Shape:
         return 1e3 * (self.alpha_us + load / self.mbytes_per_s)
 
 
+def sleep_until(at: float, *, spin: bool) -> None:
+    """Return at this nanosecond of the host's clock; sleep first, then spin, or yield where others need the core."""
+    left = at - time.perf_counter_ns()
+    if left > _SPIN_NS:
+        time.sleep((left - _SPIN_NS) / 1e9)
+    while time.perf_counter_ns() < at:
+        if not spin:
+            os.sched_yield()
+
+
 class SharedMemoryLink:
     """`shm`: payload and posts in shared memory. One rank's two directions."""
 
     carries_payload = False
 
     def __init__(self, shape: Shape, posts: Tensor, place: Place, *, spin: bool) -> None:
-        """`posts` [2, tasks, ranks] int64 is shared by all ranks, A2E first; `spin`: wait awake, on a core of its own."""
+        """`posts` [2, tasks, ranks] int64 is shared by all ranks, A2E first; `spin`: wait awake, on an own core."""
         self._shape, self._spin = shape, spin
         posts_np = posts.numpy()
         outgoing, incoming = (0, 1) if place.on_ag else (1, 0)
@@ -65,13 +75,13 @@ class SharedMemoryLink:
     def wait(self, name: str) -> None:
         while name not in self._arrived:
             self._deliver(next(self._expected))
-        self._sleep_until(self._arrived[name])
+        sleep_until(self._arrived[name], spin=self._spin)
 
     def close(self) -> tuple[dict[str, float], dict[str, float]]:
         for message in self._expected:
             self._deliver(message)
         for at in list(self._arrived.values())[-1:]:
-            self._sleep_until(at)
+            sleep_until(at, spin=self._spin)
         return self._posted, self._arrived
 
     def _deliver(self, message: Message) -> None:
@@ -93,14 +103,6 @@ class SharedMemoryLink:
                 return max(times)
             if not self._spin:
                 time.sleep(_NAP_S)
-
-    def _sleep_until(self, at: float) -> None:
-        left = at - time.perf_counter_ns()
-        if left > _SPIN_NS:
-            time.sleep((left - _SPIN_NS) / 1e9)
-        while time.perf_counter_ns() < at:
-            if not self._spin:
-                os.sched_yield()
 
 
 class ShapedGlooLink(SharedMemoryLink):

@@ -1,12 +1,13 @@
 """What every rank does: walk one list of jobs together, and let rank 0 write each result before the next job begins.
 
 A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale, seq_len, schedule,
-link, shape}; a job is one of
+link, shape, synthetic}; a job is one of
 
     {"job": "run", "case": id}                         execute the case's schedule once (first: learn it)
     {"job": "stages", "case": id, "samples": [...], "chunks": [...]}    time attention, combine, shared experts for
                                                        numbers of samples, routed experts for tokens of a chunk
     {"job": "link", "case": id, "chunks": [...]}       time trains of messages in each direction
+    {"job": "host", "case": id, "chunks": [...]}       time what hosts do between tasks, for tokens of a chunk
     {"job": "operations"}                              time matrix products, attention cores and experts of any shape
     {"job": "output", "case": id, "folder": path}      save the output of the case's last run, one file an AG rank
 
@@ -19,6 +20,7 @@ import gc
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,15 +30,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, place_of
+from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, SyntheticRank, place_of
 from realrun.layers import AttentionLayer, Expert, ExpertLayer, owned
 from realrun.ranks import World, die_with_parent
 from realrun.shaped import Shape
 from simdep.models import load_model
-from simdep.policies import naive
+from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 
 REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
+STAGES = ("attention", "shared", "expert")
+HOST_LAYERS, HOST_TASK_US = 4, 300.0
 TRAIN = 4  # back-to-back messages of a link measurement
 
 
@@ -79,13 +83,13 @@ class Rank:
         """One job; returns what this rank has to tell, ready for JSON."""
         doers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "run": self._run, "stages": self._stages, "link": self._link, "operations": self._operations,
-            "output": self._output,
+            "host": self._host, "output": self._output,
         }  # fmt: skip
         return doers[job["job"]](job)
 
     def _load(self, case: dict[str, Any]) -> None:
         schedule = Schedule.from_dict(case["schedule"])
-        shape = (case["model"], case["scale"], schedule.layers)
+        shape = (case["model"], case["scale"], schedule.layers, bool(case["synthetic"]))
         if shape == self._shape:
             return
         self._shape = shape
@@ -94,7 +98,7 @@ class Rank:
         self._model = load_model(case["model"]).scaled(case["scale"])
         place, numerics = self._world.place, self._world.numerics
         self._layers: list[Any] = []  # frees the old ones first
-        for layer in range(schedule.layers):
+        for layer in range(0 if case["synthetic"] else schedule.layers):
             if place.on_ag:
                 self._layers.append(AttentionLayer(self._model, layer, numerics))
             else:
@@ -104,7 +108,9 @@ class Rank:
     def _executor(self, case_id: str) -> Executor:
         case = self._cases[case_id]
         self._load(case)
-        if case_id not in self._executors:
+        if case_id not in self._executors and case["synthetic"]:
+            self._executors[case_id] = self._synthetic(case, Schedule.from_dict(case["schedule"]), case["synthetic"])
+        elif case_id not in self._executors:
             world, schedule = self._world, Schedule.from_dict(case["schedule"])
             clock = world.clock()
             link = world.link(clock, case["link"], Shape(*case["shape"]))
@@ -117,6 +123,31 @@ class Rank:
             executor.learn()
             self._executors[case_id] = executor
         return self._executors[case_id]
+
+    def _synthetic(self, case: dict[str, Any], schedule: Schedule, durations: dict[str, float]) -> Executor:
+        """Timed waits for computation, messages of the size that balanced routing gives them."""
+        world, model, place = self._world, self._model, self._world.place
+        clock = world.clock()
+        link = world.link(clock, case["link"], Shape(*case["shape"]))
+        rows = {t.name: max(1, t.tokens * model.top_k // place.eg) for t in schedule}
+        scratch = torch.zeros(
+            max(rows.values()), model.hidden, device=world.numerics.device, dtype=world.numerics.dtype
+        )
+        work = SyntheticRank(durations, lambda task: [scratch[: rows[task.name]]] * len(place.peers))
+        executor = Executor(schedule, place, work, link, clock, world.links, model.experts)
+        executor.prepare()
+        return executor
+
+    def _host(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Runs with short timed waits, one a chunk size: what is between their tasks is the host's."""
+        case = self._cases[job["case"]]
+        self._load(case)
+        runs = {}
+        for tokens in job["chunks"]:
+            schedule = findep(HOST_LAYERS, 2, 2, "AASS", tokens=2 * tokens)
+            executor = self._synthetic(case, schedule, dict.fromkeys(STAGES, HOST_TASK_US))
+            runs[tokens] = self._once(executor)
+        return {"runs": runs}
 
     def _attention(self, schedule: Schedule, seq_len: int, arena: torch.Tensor) -> AttentionRank:
         place, numerics = self._world.place, self._world.numerics
@@ -136,11 +167,16 @@ class Rank:
         return self._memory[shape, shared]
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        executor = self._executor(job["case"])
+        return self._once(self._executor(job["case"]))
+
+    def _once(self, executor: Executor) -> dict[str, Any]:
         executor.open()
         self._world.start_together()
+        waited = queued_ns()
         stamps = executor.run()
-        return {"computed": stamps.computed, "posted": stamps.posted, "arrived": stamps.arrived}
+        waited = queued_ns() - waited
+        row = {"computed": stamps.computed, "posted": stamps.posted, "arrived": stamps.arrived}
+        return row | {"queued_ns": waited, "sentinel_ns": sentinel_ns()}
 
     def _output(self, job: dict[str, Any]) -> dict[str, Any]:
         executor, place = self._executor(job["case"]), self._world.place
@@ -202,7 +238,8 @@ class Rank:
         """
         known: list[tuple[int, Sequence[Sequence[int]]]] = []
         for executor in self._executors.values():
-            assert isinstance(executor.work, ExpertRank)
+            if not isinstance(executor.work, ExpertRank):
+                continue
             sizes = {place_of(task): task.tokens for task in executor.schedule.streams["EG"]}
             known += [(at[0], rows) for at, rows in executor.work.known.items() if sizes[at] == tokens]
         if known:
@@ -270,6 +307,25 @@ class Rank:
             work = 2 * batch * heads * seq_len * seq_len * dim
             time_all("attention", work, F.scaled_dot_product_attention, q, k, v, is_causal=True)
         return {"operations": rows}
+
+
+def queued_ns() -> int:
+    """Nanoseconds that this thread has been ready to run while its core did something else; 0 where unknown."""
+    try:
+        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1])
+    except OSError:
+        return 0
+
+
+def sentinel_ns() -> int:
+    """Nanoseconds of a fixed loop, the best of four: the speed of the core at the moment."""
+    best = 1 << 62
+    for _ in range(4):
+        start = time.perf_counter_ns()
+        for _ in range(1000):
+            pass
+        best = min(best, time.perf_counter_ns() - start)
+    return best
 
 
 def stamps_of(row: dict[str, Any]) -> Stamps:

@@ -17,7 +17,7 @@ from simdep.checks import InfeasibleError
 
 # Modules that import numpy, pandas or simpy are imported by the command that needs them: --help answers at once.
 if TYPE_CHECKING:
-    from simdep.engine import Costs
+    from simdep.costs import Costs
     from simdep.schedule import Schedule
     from simdep.timeline import Timeline
 

@@ -7,6 +7,7 @@ measured expert, else matrix products as in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -14,6 +15,28 @@ from simdep import checks
 from simdep.hardware import Cost, HardwareProfile
 from simdep.scenario import Scenario
 from simdep.schedule import Kind, Task
+
+Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
+
+
+def _free(_: Task) -> float:
+    return 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What hosts and links add to the ideal streams: microseconds, the share of speed that one transfer takes from
+    computation, and whether the two directions of a link share it (first come, first served)."""
+
+    gap_us: float = 0
+    wake_us: float = 0
+    post_us: Costs = _free
+    contention: float = 0
+    half_duplex: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contention < 0.5:
+            raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,19 @@ class ScenarioCosts:
         if where.link is not None:
             return where.link
         return self._links[kind]
+
+    @property
+    def host(self) -> Host:
+        """What the hosts of the profile add to the paper's model; nothing where it holds no such cost."""
+        where = self.scenario.deployment
+        terms = ("gap", "wake", "post", "contention")
+        gap, wake, post, slow = (self._profile.find(f"host.{term}", ag=where.ag, eg=where.eg) for term in terms)
+        return Host(
+            gap_us=gap(0) if gap else 0,
+            wake_us=wake(0) if wake else 0,
+            post_us=(lambda task: post(self.transfer_bytes(task.tokens))) if post else _free,
+            contention=slow(0) if slow else 0,
+        )
 
     @property
     def notes(self) -> list[str]:

@@ -12,34 +12,15 @@ stream that computes what they carry, in the order of their own stream, before i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Generator
 
 import simpy
 
+from simdep.costs import Costs, Host
 from simdep.schedule import Schedule, Task
 from simdep.timeline import Timeline
 
-Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 Steps = Generator[simpy.Event, None, None]
-
-
-def _free(_: Task) -> float:
-    return 0
-
-
-@dataclass(frozen=True)
-class Host:
-    """What hosts add to the ideal streams; microseconds, and the share of speed that one transfer costs computation."""
-
-    gap_us: float = 0
-    wake_us: float = 0
-    post_us: Costs = _free
-    contention: float = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.contention < 0.5:
-            raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
 
 
 IDEAL = Host()
@@ -65,6 +46,7 @@ class _Run:
         self.heads: dict[str, tuple[Task, str]] = {}
         self.posts = posts_after(schedule)
         self.posted = {task.name: self.env.event() for tasks in self.posts.values() for task in tasks}
+        self.medium = simpy.Resource(self.env) if host.half_duplex else None
         self.under_way = 0
         self.changed = self.env.event()
 
@@ -95,10 +77,15 @@ class _Run:
         posted = self.posted.get(task.name)
         if posted is not None and not posted.processed:
             yield posted
+        turn = self.medium.request() if self.medium else None
+        if turn:
+            yield turn
         start = self.env.now
         self.count(+1)
         yield self.env.timeout(self.durations[task.name])
         self.count(-1)
+        if self.medium and turn:
+            self.medium.release(turn)
         self.end(task, start)
 
     def compute(self, task: Task, waited: bool) -> Steps:

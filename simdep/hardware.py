@@ -6,6 +6,9 @@ measured (work, microseconds) and follows the line only beyond them. What counts
     gemm, attention       multiply-accumulates of one matrix product, of one attention core
     expert                multiply-accumulates of one expert on the tokens routed to it
     a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
+    host.gap, host.wake   none: microseconds before a computation; more if it had to wait
+    host.post             bytes of a message (as for a2e): microseconds that posting it takes of the computing stream
+    host.contention       none: share of the computing speed that one transfer under way takes away
     stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
 """
 
@@ -25,7 +28,8 @@ from simdep import checks
 
 FORMAT = 1  # version of the JSON form
 STAGES = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
-OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *STAGES)
+HOST = ("host.gap", "host.wake", "host.post", "host.contention")
+OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *HOST, *STAGES)
 LABELS = ("measured", "published", "datasheet", "assumed")
 
 

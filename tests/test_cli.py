@@ -129,7 +129,7 @@ BAD = [
     ("realrun run --seq-len 8 --r2 9", "r2=9 does not fit"),
     ("realrun run --backend mpi", "invalid choice: 'mpi'"),
     ("realrun validate --schedules nowhere.json", "nowhere.json"),
-    ("realrun validate --quick --schedules some.json", "leave out --schedules"),
+    ("realrun validate --quick --schedules some.json", "give one of --quick, --full and --schedules"),
     ("realrun validate --profile nowhere.json", "nowhere.json"),
     ("realrun validate --quick --tolerance nan", "--tolerance=nan"),
 ]
