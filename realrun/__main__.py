@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ _EXAMPLES = """examples:
   realrun validate --quick
   realrun validate --schedules my_schedules.json --out runs/mine --tolerance 15
   realrun calibrate --out profile.json
+  realrun experiment speedup
   realrun run --model deepseek-v2-lite --scale 0.125 --layers 2 --seq-len 64 --m-a 2 --ag 1 --eg 1 --r1 2 --r2 2
   torchrun --standalone --nproc-per-node 8 -m realrun run --model deepseek-v2-lite --layers 4 --ag 3 --eg 5 --m-a 2
 """
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("realrun", description=__doc__, epilog=_EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, add in (("run", _add_run), ("calibrate", _add_calibrate), ("validate", _add_validate)):
+    adders = {"run": _add_run, "calibrate": _add_calibrate, "validate": _add_validate, "experiment": _add_experiment}
+    for name, add in adders.items():
         word = str(add.__doc__)
         command = commands.add_parser(name, help=word, description=word, epilog=_EXAMPLES, formatter_class=raw)
         add(command)
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--seed", type=int, default=0, help="of weights, inputs and the order of runs")
     args = parser.parse_args(argv)
     doers: dict[str, Callable[[argparse.Namespace], int]] = {
-        "run": run_one, "calibrate": calibrate, "validate": validate
+        "run": run_one, "calibrate": calibrate, "validate": validate, "experiment": experiment
     }  # fmt: skip
     return run_command("realrun", lambda: doers[args.command](args))
 
@@ -81,6 +84,13 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--profile", type=Path, metavar="FILE", help="predict from this profile, do not calibrate")
     p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 8, --full: 10)")
     p.add_argument("--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger")
+    p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
+
+
+def _add_experiment(p: argparse.ArgumentParser) -> None:
+    """repeat an experiment of FinDEP here, predicted and measured"""
+    p.add_argument("name", choices=("monotonicity", "speedup"), help="throughput in m_a and r1; PPPipe against FinDEP")
+    p.add_argument("--rounds", type=int, default=10, help="measured runs of each schedule, default 10")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 
 
@@ -196,6 +206,20 @@ def validate(args: argparse.Namespace) -> int:
         median = result["median_abs_error_pct"]
         print(f"realrun: median error {median:.1f} % is above the tolerance of {args.tolerance:g} %", file=sys.stderr)
         return 4
+    return 0
+
+
+def experiment(args: argparse.Namespace) -> int:
+    """`realrun experiment`: run, print, keep result.json in the run folder."""
+    from realrun import experiments
+
+    folder = args.out or _dated_folder()
+    with _progress(args.name) as progress:
+        ready = functools.partial(_ready, args=args)
+        result = experiments.experiment(args.name, _rounds(args.rounds), args.seed, folder, ready, progress)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result) if args.json else experiments.as_table(args.name, result).to_string(index=False))
+    print(f"realrun: measurements are in {folder}", file=sys.stderr)
     return 0
 
 

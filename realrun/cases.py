@@ -147,8 +147,8 @@ def standard_cases(size: str = "default") -> list[Case]:
 
     Links are such that communication decides, that it balances computation, and that computation decides.
     """
-    lite = _Family("deepseek-v2-lite", 0.125, 3, 128, 16)
-    qwen = _Family("qwen3-30b-a3b", 0.125, 3, 256, 8)
+    lite = _Family("deepseek-v2-lite", 0.125, 3, 128, 8)
+    qwen = _Family("qwen3-30b-a3b", 0.125, 3, 256, 4)
     if size == "quick":
         return [*lite.cases((2, 4), 300), *qwen.cases((2, 4), 1500)]
     if size == "default":

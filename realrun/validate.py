@@ -30,6 +30,7 @@ from simdep.schedule import Task
 from simdep.timeline import Timeline
 
 BOOTSTRAPS = 2000
+UNSTABLE_PCT = 5.0  # median test-retest difference above which raw errors say more about the machine than the model
 
 
 def predict(case: Case, profile: HardwareProfile) -> Timeline:
@@ -232,11 +233,14 @@ def summary_text(result: dict[str, Any]) -> str:
     sizes["test-retest noise of the measurement"] = result["noise"]
     errors = "; ".join(f"{k} {v['median_abs_pct']:.2f} and {v['p95_abs_pct']:.2f} %" for k, v in sizes.items())
     pairs, bad = result["pairs"], result["disturbed_runs"]
+    unstable = result["noise"]["median_abs_pct"] > UNSTABLE_PCT
+    warning = f" The machine is unstable: halves of the rounds differ by over {UNSTABLE_PCT:g} %." if unstable else ""
     return (
         f"{len(result['schedules'])} schedules. Makespan error, median and 95th percentile: {errors}. "
         f"Bias {result['bias_pct']:+.1f} %. Rank correlation (Spearman) {rank}. Of {pairs['told_apart']} pairs that "
         f"the measurement tells apart, {pairs['ordered_wrongly']} are ordered wrongly. "
         f"Regret of the predicted best {regret}. {bad['rejected']} of {bad['of']} runs were disturbed and rejected."
+        f"{warning}"
     )
 
 

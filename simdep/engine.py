@@ -63,10 +63,10 @@ class _Run:
         for task in tasks:
             waited = False
             for needed in task.after:
+                waited |= not self.ended[needed].triggered
                 if not self.ended[needed].processed:
                     self.heads[stream] = (task, needed)
                     yield self.ended[needed]
-                    waited = True
             if task.kind.is_transfer:
                 yield from self.transfer(task)
             else:

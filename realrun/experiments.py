@@ -1,0 +1,128 @@
+"""FinDEP's experiments, predicted and really measured on this machine; the first, calibration, is `realrun calibrate`.
+
+    monotonicity   throughput against m_a at r1 = 1, and against r1 at m_a = 1, with the best r2 (Tables 3 and 4)
+    speedup        PPPipe against FinDEP, each in its best configuration, over three speeds of link (Table 5)
+
+The best configuration is the best predicted one: a first calibration ranks the candidates, then the chosen ones are run
+and calibrated again, in rounds. Throughput counts tokens of the AG through the layers that were run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from realrun.calibrate import profile_from
+from realrun.campaign import Campaign, Progress, measure
+from realrun.cases import Case
+from realrun.validate import evaluate, predict
+from simdep.hardware import HardwareProfile
+
+RATES = (100.0, 300.0, 1500.0)  # MB/s: communication decides, balances computation, is small beside it
+_BASE = Case("deepseek-v2-lite", 3, 128, 1, 1, 1, "findep", scale=0.125)
+_CUTS, _DEGREES = (1, 2, 4, 8), (1, 2, 4)
+
+
+def _candidates_of_monotonicity() -> dict[tuple[Any, ...], list[Case]]:
+    rows: dict[tuple[Any, ...], list[Case]] = {}
+    for m_a, r1 in [(m_a, 1) for m_a in (1, 2, 4, 8)] + [(1, r1) for r1 in (2, 4, 8)]:
+        rows[m_a, r1] = [
+            replace(_BASE, m_a=m_a, r1=r1, r2=r2, order=order, link_mbytes_per_s=RATES[1])
+            for r2 in _CUTS
+            for order in (("asas", "aass") if r1 > 1 else ("asas",))
+        ]
+    return rows
+
+
+def _candidates_of_speedup() -> dict[tuple[Any, ...], list[Case]]:
+    rows: dict[tuple[Any, ...], list[Case]] = {}
+    for rate in RATES:
+        base = replace(_BASE, link_mbytes_per_s=rate)
+        rows[rate, "pppipe"] = [replace(base, policy="pppipe", r1=r1, m_a=8 // r1) for r1 in _DEGREES]
+        rows[rate, "findep"] = [
+            replace(base, r1=r1, m_a=8 // r1, r2=r2, order=order)
+            for r1 in _DEGREES
+            for r2 in _CUTS
+            for order in ("asas", "aass")
+        ]
+    return rows
+
+
+CANDIDATES: dict[str, Callable[[], dict[tuple[Any, ...], list[Case]]]] = {
+    "monotonicity": _candidates_of_monotonicity, "speedup": _candidates_of_speedup
+}  # fmt: skip
+
+
+def experiment(
+    name: str, rounds: int, seed: int, folder: Path, ready: Callable[[Sequence[Case]], list[Case]], progress: Progress
+) -> dict[str, Any]:
+    """Run an experiment of `CANDIDATES`; `ready` prepares cases for this machine. The result is ready for JSON."""
+    rows = {key: ready(cases) for key, cases in CANDIDATES[name]().items()}
+    candidates = [case for cases in rows.values() for case in cases]
+    first = measure(Campaign(candidates, 3, seed, runs=False), folder / "calibration", progress)
+    rough = profile_from(first.points, "first calibration", "to choose configurations by")
+    chosen = [min(cases, key=lambda case: _us_per_token(case, rough)) for cases in rows.values()]
+    found = measure(Campaign(chosen, rounds, seed), folder / "runs", progress)
+    result = evaluate(chosen, profile_from(found.points, "this-machine", "measured between the runs"), found, seed)
+    for row in result["schedules"]:
+        tokens = row["m_a"] * row["r1"] * row["seq_len"] * row["ag"]
+        low, high = row["ci_us"]
+        row["predicted_tokens_per_s"] = 1e6 * tokens / row["predicted_us"]
+        row["measured_tokens_per_s"] = 1e6 * tokens / row["measured_us"]
+        row["ci_tokens_per_s"] = [1e6 * tokens / high, 1e6 * tokens / low]
+    return result | ({"speedups": speedups(result["schedules"])} if name == "speedup" else {})
+
+
+def speedups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """FinDEP over PPPipe for each link, predicted and measured, with an interval from those of both makespans."""
+    found = []
+    for rate in RATES:
+        here = {row["policy"]: row for row in rows if row["link_mbytes_per_s"] == rate}
+        pppipe, findep = here["pppipe"], here["findep"]
+        predicted = pppipe["predicted_us"] / findep["predicted_us"]
+        measured = pppipe["measured_us"] / findep["measured_us"]
+        interval = [pppipe["ci_us"][0] / findep["ci_us"][1], pppipe["ci_us"][1] / findep["ci_us"][0]]
+        found.append(
+            {
+                "link_mbytes_per_s": rate, "pppipe": pppipe["label"], "findep": findep["label"],
+                "predicted": predicted, "measured": measured, "ci": interval,
+                "difference_points": 100 * (predicted - measured),
+            }
+        )  # fmt: skip
+    return found
+
+
+def as_table(name: str, result: dict[str, Any]) -> pd.DataFrame:
+    """The result of an experiment as a table to read."""
+    if name == "speedup":
+        return pd.DataFrame(
+            {
+                "link MB/s": f"{row['link_mbytes_per_s']:g}",
+                "PPPipe": row["pppipe"],
+                "FinDEP": row["findep"],
+                "speed-up predicted": f"{row['predicted']:.3f}",
+                "measured": f"{row['measured']:.3f}",
+                "interval": "{:.3f} .. {:.3f}".format(*row["ci"]),
+                "difference, points": f"{row['difference_points']:+.1f}",
+            }
+            for row in result["speedups"]
+        )
+    return pd.DataFrame(
+        {
+            "m_a": row["m_a"],
+            "r1": row["r1"],
+            "best predicted": row["label"],
+            "predicted tokens/s": f"{row['predicted_tokens_per_s']:,.0f}",
+            "measured tokens/s": f"{row['measured_tokens_per_s']:,.0f}",
+            "95 % interval": "{:,.0f} .. {:,.0f}".format(*row["ci_tokens_per_s"]),
+        }
+        for row in result["schedules"]
+    )
+
+
+def _us_per_token(case: Case, profile: HardwareProfile) -> float:
+    return predict(case, profile).makespan_us / case.schedule.tokens
