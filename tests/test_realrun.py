@@ -137,31 +137,56 @@ def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_s
                 assert (lane["start_us"].to_numpy()[1:] >= lane["end_us"].to_numpy()[:-1]).all()
 
 
-def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: Path) -> None:
+def start_campaign(folder: Path) -> tuple[subprocess.Popen[str], Case, dict[str, int]]:
+    """A long campaign in a process of its own, some results in; with its case, and the pid of each rank."""
     case = Case("deepseek-v2-lite", 2, 32, 2, 1, 1, "pppipe", r1=2, scale=0.0625)
-    script = tmp_path / "go.py"
+    script = folder / "go.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom realrun.campaign import Campaign, measure\n"
         "from realrun.cases import Case\n"
-        f"measure(Campaign([{case!r}], 100000, calibrate=False, backend='gloo'), Path({str(tmp_path)!r}))\n"
+        f"measure(Campaign([{case!r}], 100000, calibrate=False, backend='gloo'), Path({str(folder)!r}))\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
-    results = tmp_path / "ranks-1+1" / "results.jsonl"
+    results = folder / "ranks-1+1" / "results.jsonl"
     deadline = time.monotonic() + 120
     while not (results.exists() and results.read_text().count("\n") > 3):
         assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.05)
     children = [int(pid) for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
-    ranks = {Path(f"/proc/{pid}/environ").read_text().split("\0RANK=")[1][0]: pid for pid in children}
+    return parent, case, {Path(f"/proc/{pid}/environ").read_text().split("\0RANK=")[1][0]: pid for pid in children}
+
+
+def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: Path) -> None:
+    parent, case, ranks = start_campaign(tmp_path)
     os.kill(ranks["1"], signal.SIGKILL)
     _, said = parent.communicate(timeout=30)
     assert parent.returncode != 0
     assert "rank 1 (EG0) was killed by SIGKILL" in said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
     plan = json.loads((tmp_path / "ranks-1+1" / "plan.json").read_text())
     found = Measurements()
-    read_results(plan, results, [case], found)
-    assert len(found.timelines[0]) >= 2
+    read_results(plan, tmp_path / "ranks-1+1" / "results.jsonl", [case], found)
+    assert len(found.runs(0)) >= 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_ranks_and_shared_memory_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    parent, _, ranks = start_campaign(tmp_path)
+    parent.send_signal(how)
+    parent.communicate(timeout=30)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in ranks.values()):
+        assert time.monotonic() < deadline, "a rank outlived its parent"
+        time.sleep(0.05)
+    assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return "Z"
 
 
 def test_a_campaign_goes_on_where_it_stopped_and_refuses_another_in_its_folder(tmp_path: Path) -> None:
