@@ -99,7 +99,7 @@ def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> 
             schedule = build(policy, LAYERS, r1, r2, order, tokens=tokens, shared=shared)
             name = f"{config.stem}-{schedule.label.replace(' ', '_')}"
             entry = {"model": str(config), "scale": 1.0, "seq_len": SEQ_LEN, "schedule": schedule.to_dict()}
-            entry |= {"link": link, "shape": [5.0, 1000.0]}
+            entry |= {"link": link, "shape": [5.0, 1000.0], "synthetic": {}}
             cases[name] = entry
     jobs = []
     for name in cases:
