@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realrun.place import LINKS
 from simdep.__main__ import Parser, run_command
 
 # Modules that import torch are imported by the command that needs them: --help answers at once.
@@ -96,7 +97,7 @@ def _add_experiment(p: argparse.ArgumentParser) -> None:
 
 def _add_link(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--link", default="shm", choices=("shm", "shaped", "lo"),
+        "--link", default="shm", choices=LINKS,
         help="between CPU ranks. shm (default): payload in shared memory, delivered at the speed below; "
         "shaped: the same speed, bytes carried by gloo; lo: gloo over loopback as fast as it goes",
     )  # fmt: skip

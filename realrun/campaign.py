@@ -45,13 +45,11 @@ class Measurements:
 
     timelines: dict[int, list[Timeline]] = field(default_factory=dict)
     disturbed: dict[int, list[Timeline]] = field(default_factory=dict)
-    sentinel_ns: list[int] = field(default_factory=list)
+    points: Points = field(default_factory=new_points)
 
     def runs(self, index: int) -> list[Timeline]:
         """The undisturbed runs of a case; all of them if none was left alone."""
         return self.timelines.get(index) or self.disturbed[index]
-
-    points: Points = field(default_factory=new_points)
 
 
 def measure(campaign: Campaign, folder: Path, progress: Progress = lambda done, total: None) -> Measurements:
@@ -117,7 +115,6 @@ def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], fou
             queued = max(rank.get("queued_ns", 0) for rank in row["ranks"]) / 1e3
             kept = queued <= MOST_QUEUED * timeline.makespan_us or not own_cores
             (found.timelines if kept else found.disturbed).setdefault(index, []).append(timeline)
-            found.sentinel_ns.append(max(rank.get("sentinel_ns", 0) for rank in row["ranks"]))
         elif job["job"] in ("stages", "link", "host", "operations"):
             collect(found.points, job, row["ranks"], cases[index] if index >= 0 else None)
 

@@ -45,7 +45,7 @@ class Case:
     custom: Schedule | None = None  # runs instead of the policy's
     dtype: str = "fp32"  # what the backend computes in
     synthetic: Mapping[str, float] | None = None  # microseconds by kind: timed waits in place of computation
-    link: str = "shm"  # what carries messages between CPU ranks; see `realrun.ranks.LINKS`
+    link: str = "shm"  # what carries messages between CPU ranks; see `realrun.place.LINKS`
     link_alpha_us: float = Shape.alpha_us
     link_mbytes_per_s: float = Shape.mbytes_per_s
 

@@ -1,8 +1,10 @@
-"""Where a rank stands in a deployment."""
+"""Where a rank stands in a deployment, and what can lie between ranks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+LINKS = ("shm", "shaped", "lo")  # between CPU ranks; between GPUs the link is what it is
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from realrun.place import Place
 from realrun.shaped import Shape, ShapedGlooLink, SharedMemoryLink
 
 TIMEOUT = timedelta(minutes=30)  # longer than any single wait; a dead rank is noticed by its parent at once
-LINKS = ("shm", "shaped", "lo")  # between CPU ranks; between GPUs the link is what it is
 MOST_MESSAGES = 100_000  # of one direction in a run
 DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what ranks compute in
 _START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
@@ -81,7 +80,7 @@ class World:
         return CudaClock() if self.backend == "nccl" else HostClock()
 
     def link(self, clock: Clock, kind: str, shape: Shape) -> Link:
-        """A link of a kind of `LINKS`; `shape` is for those whose speed is chosen."""
+        """A link of a kind of `realrun.place.LINKS`; `shape` is for those whose speed is chosen."""
         a2e, e2a = self.links
         outgoing, incoming = (a2e, e2a) if self.place.on_ag else (e2a, a2e)
         if isinstance(clock, CudaClock):
