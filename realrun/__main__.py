@@ -1,7 +1,7 @@
 """Run schedules of disaggregated MoE layers for real, and hold simdep's predictions against them.
 
 Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 internal error or a rank that failed,
-2 bad input, 3 infeasible (memory), 4 validation over tolerance.
+2 bad input, 3 infeasible (memory), 4 a validation over its tolerance or a calibration that misses its own points.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def _add_calibrate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--name", default="this-machine", help="name of the profile")
     p.add_argument("--rounds", type=int, default=5, help="default 5")
     p.add_argument("--out", type=Path, metavar="FILE.json", default=Path("profile.json"), help="default profile.json")
+    p.add_argument("--force", action="store_true", help="keep lines that miss their own points by more than 5 %%")
 
 
 def _add_validate(p: argparse.ArgumentParser) -> None:
@@ -83,7 +84,17 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--full", action="store_true", help="over 150 schedules, also of full width, in about 20 minutes")
     p.add_argument("--schedules", type=Path, metavar="FILE.json", help="a JSON list of the schedules to run")
     p.add_argument("--profile", type=Path, metavar="FILE", help="predict from this profile, do not calibrate")
-    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 5 (--quick: 8, --full: 10)")
+    p.add_argument(
+        "--foreign-profile", type=Path, metavar="FILE", help="predict also from this one, as a stale profile"
+    )
+    p.add_argument(
+        "--in-situ",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let N schedules of each shape correct the calibration; they are left out of the score",
+    )
+    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 10 (--quick: 20)")
     p.add_argument("--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 
@@ -99,9 +110,10 @@ def _add_link(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--link", default="shm", choices=LINKS,
         help="between CPU ranks. shm (default): payload in shared memory, delivered at the speed below; "
-        "shaped: the same speed, bytes carried by gloo; lo: gloo over loopback as fast as it goes",
+        "shaped: the same speed, bytes carried by gloo; tbf: gloo between network namespaces, at a speed that the "
+        "kernel keeps (root only); lo: gloo over loopback as fast as it goes",
     )  # fmt: skip
-    p.add_argument("--link-mbytes-per-s", type=float, metavar="MB/S", help="speed of shm and shaped, default 1000")
+    p.add_argument("--link-mbytes-per-s", type=float, metavar="MB/S", help="speed of shm, shaped and tbf, default 1000")
     p.add_argument("--link-alpha-us", type=float, metavar="US", help="start-up of a message, default 50")
 
 
@@ -157,9 +169,9 @@ def run_one(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """`realrun calibrate`: measure, fit, write the profile, print its lines."""
-    from realrun.calibrate import profile_from
+    from realrun.calibrate import profile_from, refusals
     from realrun.campaign import Campaign, measure
-    from realrun.validate import costs_table
+    from realrun.page import costs_table
 
     (case,) = _ready([_case(args)], args)
     folder = _dated_folder()
@@ -167,10 +179,14 @@ def calibrate(args: argparse.Namespace) -> int:
     with _progress("calibrating") as progress:
         found = measure(campaign, folder, progress)
     profile = profile_from(found.points, args.name, f"measured by realrun calibrate on {case.ag}+{case.eg} ranks")
+    refused = {} if args.force else refusals(profile)
+    for reason in refused.values():
+        print(f"realrun: {reason}; left out, --force keeps it", file=sys.stderr)
+    profile = replace(profile, costs=tuple(cost for cost in profile.costs if cost not in refused))
     profile.save(args.out)
     print(json.dumps(profile.to_dict()) if args.json else costs_table(profile).to_string(index=False))
     print(f"realrun: wrote {args.out}", file=sys.stderr)
-    return 0
+    return 4 if refused else 0
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -178,7 +194,8 @@ def validate(args: argparse.Namespace) -> int:
     from realrun.calibrate import profile_from
     from realrun.campaign import Campaign, measure
     from realrun.cases import load_cases, standard_cases
-    from realrun.validate import evaluate, summary_text, table_of, write
+    from realrun.page import summary_text, table_of, write
+    from realrun.validate import Evidence, evaluate, trained
     from simdep import checks
     from simdep.hardware import load_hardware
 
@@ -191,16 +208,24 @@ def validate(args: argparse.Namespace) -> int:
         if args.schedules
         else standard_cases("quick" if args.quick else "full" if args.full else "default")
     )
+    if args.in_situ < 0:
+        raise ValueError(f"--in-situ={args.in_situ}; it is a number of schedules")
     profile: HardwareProfile | None = load_hardware(str(args.profile)) if args.profile else None
+    foreign = {}
+    if args.foreign_profile:
+        foreign = {f"foreign calibration: {args.foreign_profile.name}": load_hardware(str(args.foreign_profile))}
     cases = _ready(cases, args)
     folder = args.out or _dated_folder()
-    rounds = _rounds(args.rounds or (8 if args.quick else 10 if args.full else 5))
+    rounds = _rounds(args.rounds or (20 if args.quick else 10))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with _progress("measuring") as progress:
         found = measure(campaign, folder, progress)
     profile = profile or profile_from(found.points, "this-machine", "measured in this validation, between its runs")
-    result = evaluate(cases, profile, found, args.seed)
-    write(folder, cases, profile, found, result)
+    evidence = Evidence(cases, profile, found, foreign)
+    if args.in_situ:
+        evidence = trained(evidence, args.in_situ, args.seed)
+    result = evaluate(evidence, args.seed)
+    write(folder, evidence, result)
     print(json.dumps(result) if args.json else f"{table_of(result).to_string(index=False)}\n\n{summary_text(result)}")
     print(f"realrun: report in {folder / 'report.html'}", file=sys.stderr)
     if args.tolerance is not None and result["median_abs_error_pct"] > args.tolerance:

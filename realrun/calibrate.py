@@ -1,7 +1,9 @@
 """Calibration: what the ranks' micro-benchmarks say about the machine, as a hardware profile.
 
 All ranks measure at the same time, on the cores and with the neighbours that they have in a run. Times of one point are
-joined by a trimmed mean, points by a line fitted on relative error (`simdep.fitting`).
+joined by a trimmed mean, points by a line fitted on relative error (`simdep.fitting`). A line that misses its own
+points by more than `MOST_MAPE_PCT` is refused; costs that go through their points are judged by how far the two halves
+of the measurement are apart.
 """
 
 from __future__ import annotations
@@ -10,19 +12,28 @@ import datetime
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
 
-from realrun.cases import SHAPED, UNMEASURED, Case
-from realrun.measured import timeline_of
+from realrun.cases import UNMEASURED, Case
+from realrun.measured import delays, timeline_of
 from realrun.worker import HOST_LAYERS, stamps_of
 from simdep.costs import ScenarioCosts
+from simdep.engine import posts_after
 from simdep.fitting import fit_line, trimmed_mean
-from simdep.hardware import Cost, HardwareProfile
+from simdep.hardware import HOST, Cost, HardwareProfile
+from simdep.hardware import OPERATIONS as KNOWN
 from simdep.policies import findep
+from simdep.schedule import Schedule
+from simdep.timeline import Timeline
 
 OPERATIONS: dict[str, Any] = {
     "job": "operations",
@@ -31,24 +42,47 @@ OPERATIONS: dict[str, Any] = {
     "experts": [(256, 176), (512, 384), (1024, 704)],
     "attention": [(1, 64, 4, 128), (4, 64, 8, 128), (2, 128, 8, 128), (4, 256, 8, 128), (1, 512, 16, 128)],
 }
+MOST_MAPE_PCT = 5.0
+TRAIN_US, MOST_IN_TRAIN, PRODUCT_US = 50_000.0, 64, 80.0  # of an interference measurement
 Key = tuple[str, int, int, str]  # operation, ag, eg, shape
-Points = dict[Key, dict[float, list[float]]]  # -> work -> microseconds
+Points = dict[Key, dict[float, list[float]]]  # -> work -> microseconds; see `collect` for what is no operation
 
 
-def stage_jobs(case_id: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """The calibration jobs for cases of one shape, the first of which is `case_id` in the plan."""
-    samples = _at_least_three({case.m_a for case in cases})
-    chunks = _at_least_three({task.tokens for case in cases for task in case.schedule.streams["A2E"]})
-    jobs: list[dict[str, Any]] = [{"job": "host", "case": case_id, "chunks": chunks}]
-    if not cases[0].synthetic:
-        jobs.append({"job": "stages", "case": case_id, "samples": samples, "chunks": chunks})
-    if cases[0].link not in SHAPED:
-        jobs.append({"job": "link", "case": case_id, "chunks": chunks})
+def stage_jobs(cases: Mapping[str, Case]) -> list[dict[str, Any]]:
+    """The calibration jobs for cases of one shape, by their ids in the plan."""
+    first, *_ = cases
+    samples = _at_least_three({case.m_a for case in cases.values()})
+    chunks = _at_least_three({task.tokens for case in cases.values() for task in case.schedule.streams["A2E"]})
+    jobs: list[dict[str, Any]] = []
+    if not cases[first].synthetic:
+        jobs.append({"job": "stages", "case": first, "samples": samples, "chunks": chunks})
+    for case_id in {case.transport: case_id for case_id, case in cases.items()}.values():
+        case = cases[case_id]
+        jobs.append({"job": "host", "case": case_id, "chunks": chunks})
+        if case.link != "shm":  # there the runner itself delivers on time, at no cost
+            jobs.append({"job": "link", "case": case_id, "chunks": chunks[:3]})
+        if not case.synthetic:
+            jobs.append({"job": "interference", "case": case_id, **_train(case, chunks[-1])})
     return jobs
 
 
+def _train(case: Case, tokens: int) -> dict[str, int]:
+    """A train of messages that takes about `TRAIN_US` at the speed of the case's link, with chunks of at most `tokens`,
+    and as many products."""
+    one = ScenarioCosts(case.scenario(UNMEASURED)).transfer_bytes(1)
+    rate = case.link_mbytes_per_s if case.link != "lo" else 1000.0
+    chunk = min(tokens, max(1, round(TRAIN_US / 8 * rate / one)))
+    messages = max(4, min(MOST_IN_TRAIN, round(TRAIN_US * rate / (chunk * one))))
+    return {"chunk": chunk, "messages": messages, "products": round(TRAIN_US / PRODUCT_US)}
+
+
 def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]], case: Case | None) -> None:
-    """Add the times of one calibration job, as its ranks returned them, to `points`."""
+    """Add the times of one calibration job, as its ranks returned them, to `points`.
+
+    Beside the operations of `simdep.hardware`, `duplex.a2e` and `duplex.e2a` are messages (bytes -> us) while the other
+    direction is busy; `slowdown` is computation beside transfers over computation alone, by rank; `mbytes_per_s.alone`
+    and `mbytes_per_s.beside` are what each direction (0: A2E) then carries without and with computation.
+    """
     if job["job"] == "operations":
         for op, work, values in (row for rank in ranks for row in rank["operations"]):
             points[op, 0, 0, ""][work] += values
@@ -67,42 +101,185 @@ def collect(points: Points, job: dict[str, Any], ranks: Sequence[dict[str, Any]]
     if job["job"] == "host":
         _collect_host(points, ranks, case)
         return
-    for stream in ("A2E", "E2A"):
-        sides = (ranks[: case.ag], ranks[case.ag :])
-        senders, receivers = sides if stream == "A2E" else sides[::-1]
-        for index, train in enumerate(senders[0]["trains"]):
-            if train["stream"] == stream:
-                posted = [rank["trains"][index]["posted"] for rank in senders]
-                arrived = [rank["trains"][index]["arrived"] for rank in receivers]
-                points[stream.lower(), *where, ""][float(train["bytes"])] += _occupancies(posted, arrived)
+    if job["job"] == "interference":
+        _collect_interference(points, ranks, case)
+        return
+    for index, train in enumerate(ranks[0]["trains"]):
+        for stream in train["streams"]:
+            op = stream.lower() if len(train["streams"]) == 1 else f"duplex.{stream.lower()}"
+            posted, arrived = _stamps_of_train([rank["trains"][index] for rank in ranks], stream, case.ag)
+            points[op, *where, case.transport][float(train["bytes"])] += _occupancies(posted, arrived)
+
+
+def _stamps_of_train(
+    rows: Sequence[dict[str, Any]], stream: str, ag: int
+) -> tuple[list[list[float]], list[list[float]]]:
+    """(posts of every sender, arrivals at every receiver) of the messages of one direction."""
+    sides = (rows[:ag], rows[ag:])
+    senders, receivers = sides if stream == "A2E" else sides[::-1]
+    return [row["posted"] for row in senders], [row["arrived"] for row in receivers]
+
+
+def _collect_interference(points: Points, ranks: Sequence[dict[str, Any]], case: Case) -> None:
+    where = (case.ag, case.eg, case.transport)
+    both = [rank["both"] for rank in ranks]
+    busy_until = min(max(row["arrived"]) for row in both)
+    for rank, row in enumerate(ranks):
+        alone = np.diff(row["compute"]["products"])
+        marks = np.array(row["both"]["products"])
+        beside = np.diff(marks)[marks[1:] < busy_until]
+        if len(beside):
+            points["slowdown", *where][float(rank)].append(float(np.mean(beside) / np.mean(alone)))
+    if case.link == "shm":
+        return  # transfers are on time by construction
+    for direction, stream in enumerate(("A2E", "E2A")):
+        for op, rows in (("alone", [rank["transfer"] for rank in ranks]), ("beside", both)):
+            posted, arrived = _stamps_of_train(rows, stream, case.ag)
+            spent_us = (max(map(max, arrived)) - min(map(min, posted))) / 1e3
+            moved = len(arrived[0]) * ranks[0]["bytes"]
+            points[f"mbytes_per_s.{op}", *where][float(direction)].append(moved / spent_us)
 
 
 def _collect_host(points: Points, ranks: Sequence[dict[str, Any]], case: Case) -> None:
-    """From runs with timed waits in the order A0 A1 S0 S1: S1 follows S0 at once, A1 follows two posts of A0's chunks,
-    and the first expert task of a micro-batch has waited for its arrival."""
-    where = (case.ag, case.eg, "")
+    """From runs with timed waits: what passes between two of them that had not to wait is the host's doing.
+
+    It is a gap, a posting for each message of the earlier task, and a taking in of each message that the later needs.
+    """
+    where = (case.ag, case.eg, case.transport)
     cost = ScenarioCosts(case.scenario(UNMEASURED))
     for tokens in ranks[0]["runs"]:
         schedule = findep(HOST_LAYERS, 2, 2, "AASS", tokens=2 * int(tokens))
         timeline = timeline_of(schedule, case.ag, [stamps_of(rank["runs"][tokens]) for rank in ranks])
-        rows = timeline.rows.set_index(["task", "rank"])
-        for layer in range(HOST_LAYERS):
-            for rank in range(case.ag):
-                starts, ends = rows["start_us"], rows["end_us"]
-                gap = starts[f"S[{layer}.1]", rank] - ends[f"S[{layer}.0]", rank]
-                posts = starts[f"A[{layer}.1]", rank] - ends[f"A[{layer}.0]", rank] - gap
-                points["host.gap", *where][0.0].append(gap)
-                if layer == 0:  # later ones wait for what comes back
-                    points["host.post", *where][cost.transfer_bytes(int(tokens))].append(max(posts / 2, 0.1))
-            for rank in range(case.eg):
-                name = f"[{layer}.0.0]"
-                wake = starts[f"E{name}", rank] - ends[f"A2E{name}", rank]
-                points["host.wake", *where][0.0].append(max(wake - gap, 0.0))
+        found: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for group, size in (("AG", case.ag), ("EG", case.eg)):
+            for rank in range(size):
+                for counts, us in _pauses(schedule, group, timeline.rows[timeline.rows["rank"] == rank]):
+                    found[counts].append(us)
+        points["host.gap", *where][0.0] += found[0, 0]
+        gap = trimmed_mean(found[0, 0])
+        posting = [(posted, us) for (posted, taken), values in found.items() if posted and not taken for us in values]
+        posts = [max((us - gap) / posted, 0.1) for posted, us in posting]
+        points["host.post", *where][cost.transfer_bytes(int(tokens))] += posts
+        post = trimmed_mean(posts)
+        for (posted, taken), values in found.items():
+            if taken:
+                points["host.receive", *where][0.0] += [max((us - gap - posted * post) / taken, 0.0) for us in values]
+
+
+def _pauses(schedule: Schedule, group: str, rows: pd.DataFrame) -> Iterable[tuple[tuple[int, int], float]]:
+    """((messages posted before, messages taken in), microseconds) ahead of the tasks of a rank that had not to wait."""
+    posts = posts_after(schedule)
+    starts, ends = (dict(zip(rows["task"], rows[f"{edge}_us"], strict=True)) for edge in ("start", "end"))
+    delay = delays(schedule, group, starts, ends)
+    for last, task in pairwise(schedule.streams[group]):
+        us, waited = delay[task.name]
+        if not waited:
+            taken = sum(schedule[name].kind.is_transfer for name in task.after)
+            yield (len(posts.get(last.name, ())), taken), us
 
 
 def profile_from(points: Points, name: str, description: str) -> HardwareProfile:
-    """A profile with a line for every operation that was measured."""
+    """A profile with a cost for every operation that was measured; `refusals` says which of them to distrust."""
     return HardwareProfile(name, description, tuple(_costs(points)), environment=environment())
+
+
+def refusals(profile: HardwareProfile) -> dict[Cost, str]:
+    """The lines of a profile that miss their own points by more than `MOST_MAPE_PCT`, each with a sentence on it.
+
+    Host terms are no part of it: they are microseconds beside tasks of milliseconds.
+    """
+    return {
+        cost: f"{cost.op}: its line misses its own points by {cost.fit.mape_pct:.1f} % on average (limit "
+        f"{MOST_MAPE_PCT:g} %; R2 {cost.fit.r2:.4f})"
+        for cost in profile.costs
+        if cost.fit and not cost.points and cost.op not in HOST and cost.fit.mape_pct > MOST_MAPE_PCT
+    }
+
+
+def halves(points: Points) -> list[dict[str, Any]]:
+    """How far the first and the second half of each measured stage and link are apart, in percent."""
+    return [
+        {"operation": op, "ranks": f"{ag}+{eg}", "for": shape, "halves_pct": _halves_pct(sizes)}
+        for (op, ag, eg, shape), sizes in sorted(points.items())
+        if op in KNOWN and op not in HOST
+    ]
+
+
+def in_situ(profile: HardwareProfile, measured: Sequence[tuple[Case, Sequence[Timeline]]]) -> HardwareProfile:
+    """The profile with its stage costs brought to the speed of some training schedules.
+
+    Every stage of a shape is scaled by the computation measured in the schedules of that shape over that predicted.
+    """
+    spent: dict[tuple[str, int, int, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for case, runs in measured:
+        price = ScenarioCosts(case.scenario(profile))
+        for run in runs:
+            rows = run.rows[~run.rows["stream"].isin(("A2E", "E2A"))]
+            times = (rows["end_us"] - rows["start_us"]).groupby(rows["task"]).max()
+            for name, us in times.items():
+                task = case.schedule[str(name)]
+                found = spent[task.kind.label, case.ag, case.eg, price.scenario.shape]
+                found[0] += us
+                found[1] += price(task)
+
+    def scaled(cost: Cost) -> Cost:
+        kind = cost.op.removeprefix("stage.").replace("combine", "attention")  # attention tasks begin with the combine
+        real, predicted = spent.get((kind, cost.ag, cost.eg, cost.shape), (0.0, 0.0))
+        if not cost.op.startswith("stage.") or not predicted:
+            return cost
+        factor = real / predicted
+        return replace(
+            cost, alpha_us=cost.alpha_us * factor, beta_us=cost.beta_us * factor,
+            points=tuple((work, us * factor) for work, us in cost.points),
+            source=f"{cost.source}, times {factor:.3f} in situ",
+        )  # fmt: skip
+
+    return replace(profile, name=f"{profile.name}, in situ", costs=tuple(map(scaled, profile.costs)))
+
+
+def interference(points: Points) -> list[dict[str, Any]]:
+    """What transfers and computation take from each other, a row a deployment and transport, with 95 % intervals."""
+    rows = []
+    for op, ag, eg, transport in sorted(points):
+        if op != "slowdown":
+            continue
+        of_ranks = points[op, ag, eg, transport]
+        alone, beside = (points[f"mbytes_per_s.{name}", ag, eg, transport] for name in ("alone", "beside"))
+        rows.append(
+            {
+                "ranks": f"{ag}+{eg}",
+                "transport": transport,
+                "compute_slowdown": {
+                    group: _mean_ci([x for rank in members for x in of_ranks.get(float(rank), [])])
+                    for group, members in (("AG", range(ag)), ("EG", range(ag, ag + eg)))
+                },
+                "mbytes_per_s_alone": {name: _mean_ci(alone[d]) for d, name in ((0.0, "A2E"), (1.0, "E2A"))},
+                "mbytes_per_s_computing": {name: _mean_ci(beside[d]) for d, name in ((0.0, "A2E"), (1.0, "E2A"))},
+                "contention": _contention(of_ranks),
+            }
+        )
+    return rows
+
+
+def link_speeds(points: Points) -> list[dict[str, Any]]:
+    """What links that carry payload achieve: start-up and rate of each direction, alone and in duplex."""
+    rows = []
+    for (op, ag, eg, transport), sizes in sorted(points.items()):
+        if op.removeprefix("duplex.") not in ("a2e", "e2a"):
+            continue
+        work = sorted(sizes)
+        line = fit_line(op, work, [trimmed_mean(sizes[w]) for w in work], "")
+        fit = line.fit
+        assert fit is not None
+        rows.append(
+            {
+                "ranks": f"{ag}+{eg}", "transport": transport, "direction": op.removeprefix("duplex.").upper(),
+                "other direction": "busy" if op.startswith("duplex.") else "idle",
+                "alpha_us": line.alpha_us, "alpha_ci_us": list(fit.alpha_ci_us),
+                "mbytes_per_s": 1 / line.beta_us if line.beta_us else None, "mape_pct": fit.mape_pct,
+            }
+        )  # fmt: skip
+    return rows
 
 
 def environment() -> dict[str, Any]:
@@ -129,11 +306,17 @@ def new_points() -> Points:
 
 def _costs(points: Points) -> Iterable[Cost]:
     for (op, ag, eg, shape), sizes in sorted(points.items()):
+        if op == "slowdown":
+            share = _contention(sizes)
+            if share:
+                yield Cost("host.contention", share, 0.0, "measured", "realrun calibrate, on/off", ag, eg, shape)
+        if op not in KNOWN:
+            continue
         work = sorted(sizes)
         us = [trimmed_mean(sizes[w]) for w in work]
         calls = sum(map(len, sizes.values()))
-        if op in ("host.gap", "host.wake"):
-            yield Cost(op, us[0], 0.0, "measured", f"realrun calibrate, {calls} calls", ag, eg)
+        if op in ("host.gap", "host.receive"):
+            yield Cost(op, us[0], 0.0, "measured", f"realrun calibrate, {calls} calls", ag, eg, shape)
             continue
         yield fit_line(
             op, work, us, f"realrun calibrate, {calls} calls", ag=ag, eg=eg, shape=shape, keep_points=bool(shape)
@@ -148,6 +331,31 @@ def _occupancies(posted: Sequence[Sequence[float]], arrived: Sequence[Sequence[f
     )
     free = [0.0, *ended[:-1]]
     return [(end - max(start, before)) / 1e3 for start, before, end in zip(sent, free, ended, strict=True)][1:]
+
+
+def _contention(slowdowns: Mapping[float, Sequence[float]]) -> float:
+    """The share of computing speed that one transfer takes, from slow-downs beside two; 0 if it may be noise."""
+    low, mean, _ = _mean_ci([1 - 1 / value for values in slowdowns.values() for value in values])
+    return mean / 2 if low > 0 else 0.0
+
+
+def _mean_ci(values: Sequence[float]) -> tuple[float, float, float]:
+    """(low, mean, high): the mean and its 95 % interval; without width for a single value, 0 for none."""
+    if not values:
+        return 0.0, 0.0, 0.0
+    mean = float(np.mean(values))
+    reach = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else 0.0
+    return mean - reach, mean, mean + reach
+
+
+def _halves_pct(sizes: Mapping[float, Sequence[float]]) -> float:
+    """Mean relative difference of the points of the first and of the second half of a measurement."""
+    pairs = [
+        (trimmed_mean(values[: len(values) // 2]), trimmed_mean(values[len(values) // 2 :]))
+        for values in sizes.values()
+        if len(values) > 1
+    ]
+    return float(np.mean([200 * abs(one - other) / (one + other) for one, other in pairs])) if pairs else 0.0
 
 
 def _at_least_three(sizes: set[int]) -> list[int]:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 from realrun.calibrate import OPERATIONS, Points, collect, new_points, stage_jobs
 from realrun.cases import Case
 from realrun.measured import timeline_of
+from realrun.netns import Namespaces
 from realrun.ranks import spawn
 from realrun.worker import stamps_of, work
 from simdep.timeline import Timeline
 
-MOST_QUEUED = 0.05  # share of a run that a rank may wait for its own core; above it other programs were at work
+MOST_LOST = 0.05  # share of a run that a rank may be kept from its own core; above it other programs were at work
 Progress = Callable[[int, int], None]  # jobs done, jobs in all
 
 
@@ -47,6 +49,14 @@ class Measurements:
     disturbed: dict[int, list[Timeline]] = field(default_factory=dict)
     points: Points = field(default_factory=new_points)
 
+    def only(self, indices: Sequence[int]) -> Measurements:
+        """These cases, numbered anew, with all calibration points."""
+        timelines, disturbed = (
+            {new: kind[old] for new, old in enumerate(indices) if old in kind}
+            for kind in (self.timelines, self.disturbed)
+        )
+        return Measurements(timelines, disturbed, self.points)
+
     def runs(self, index: int) -> list[Timeline]:
         """The undisturbed runs of a case; all of them if none was left alone."""
         return self.timelines.get(index) or self.disturbed[index]
@@ -70,9 +80,9 @@ def measure(campaign: Campaign, folder: Path, progress: Progress = lambda done, 
             progress(before + _lines(results), total)
 
         if _lines(results) < len(plan["jobs"]):
-            spawn(
-                ["-m", "realrun.worker", str(place / "plan.json"), str(results)], plan["ag"], plan["eg"], place, watch
-            )
+            command = ["-m", "realrun.worker", str(place / "plan.json"), str(results)]
+            with _network(plan) as network:
+                spawn(command, plan["ag"], plan["eg"], place, watch, network)
         done += len(plan["jobs"])
         progress(done, total)
         read_results(plan, results, campaign.cases, found)
@@ -99,7 +109,7 @@ def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], fou
     """Add the results of a plan to `found`.
 
     The first run of a case warms up and is left out. A run is disturbed, and kept apart, if a rank that has a core of
-    its own was queued for more than `MOST_QUEUED` of it.
+    its own was kept from it for more than `MOST_LOST` of the run, by another program or by the host.
     """
     warm: set[int] = set()
     own_cores = len(os.sched_getaffinity(0)) >= plan["ag"] + plan["eg"]
@@ -111,11 +121,15 @@ def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], fou
             warm.add(index)
         elif job["job"] == "run":
             case = cases[index]
-            timeline = timeline_of(case.schedule, case.ag, [stamps_of(rank) for rank in row["ranks"]])
-            queued = max(rank.get("queued_ns", 0) for rank in row["ranks"]) / 1e3
-            kept = queued <= MOST_QUEUED * timeline.makespan_us or not own_cores
+            meta = {
+                "round": job["round"],
+                "sentinel_us": [sum(rank["sentinel_ns"]) / 2e3 for rank in row["ranks"]],
+            }
+            timeline = timeline_of(case.schedule, case.ag, [stamps_of(rank) for rank in row["ranks"]], meta)
+            lost = max(rank["lost_ns"] for rank in row["ranks"]) / 1e3
+            kept = lost <= MOST_LOST * timeline.makespan_us or not own_cores
             (found.timelines if kept else found.disturbed).setdefault(index, []).append(timeline)
-        elif job["job"] in ("stages", "link", "host", "operations"):
+        elif job["job"] != "output":
             collect(found.points, job, row["ranks"], cases[index] if index >= 0 else None)
 
 
@@ -129,13 +143,18 @@ def _plans(campaign: Campaign) -> Iterator[dict[str, Any]]:
         for shape in dict.fromkeys(case.shape for _, case in mine):
             same = [(index, case) for index, case in mine if case.shape == shape]
             runs = [{"job": "run", "case": index} for index, _ in same] if campaign.runs else []
-            extra = stage_jobs(same[0][0], [case for _, case in same]) if campaign.calibrate else []
+            extra = stage_jobs(dict(same)) if campaign.calibrate else []
             extra += [OPERATIONS] if campaign.operations else []
             jobs += runs
-            for _ in range(campaign.rounds):
-                jobs += draw.sample(runs + extra, len(runs) + len(extra))
+            for number in range(campaign.rounds):
+                jobs += [{**job, "round": number} for job in draw.sample(runs + extra, len(runs) + len(extra))]
         cases = {index: case.plan_entry() for index, case in mine}
         yield {"ag": ag, "eg": eg, "backend": campaign.backend, "seed": campaign.seed, "cases": cases, "jobs": jobs}
+
+
+def _network(plan: dict[str, Any]) -> AbstractContextManager[Namespaces | None]:
+    """What the ranks of a plan stand in: two network namespaces if the kernel keeps the speed of their link."""
+    return Namespaces() if any(case["link"] == "tbf" for case in plan["cases"].values()) else nullcontext()
 
 
 def _keep_plan(plan: dict[str, Any], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import psutil
 import torch
 
 from realrun.layers import owned
-from realrun.shaped import Shape
+from realrun.shaped import MOST_MESSAGES, Shape
 from simdep import checks
 from simdep.hardware import Cost, HardwareProfile
 from simdep.models import MLA, load_model
@@ -72,7 +73,9 @@ class Case:
         """This case; raises ValueError naming the field at fault."""
         checks.number(self.link_alpha_us, "link_alpha_us")
         checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
-        _ = self.schedule
+        messages = len(self.schedule.streams["A2E"]) if "A2E" in self.schedule.streams else 0
+        if messages > MOST_MESSAGES:
+            raise ValueError(f"{messages:,} messages in each direction; a real run has at most {MOST_MESSAGES:,}")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,11 +90,19 @@ class Case:
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }  # fmt: skip
         scenario = scenario_from_dict(data, hardware)
-        if self.link not in SHAPED:
-            return scenario
+        link = self._kept_link if self.link in SHAPED else None
+        return replace(scenario, deployment=replace(scenario.deployment, link=link, transport=self.transport))
+
+    @property
+    def _kept_link(self) -> Cost:
         source = f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, kept by the runner"
-        link = Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
-        return replace(scenario, deployment=replace(scenario.deployment, link=link))
+        return Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
+
+    @property
+    def transport(self) -> str:
+        """What carries messages, as far as costs depend on it: those of the link and of the host."""
+        carries_at_a_rate = self.link in ("shaped", "tbf")
+        return f"{self.link} {self.link_mbytes_per_s:g} MB/s" if carries_at_a_rate else self.link
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -105,7 +116,12 @@ class Case:
     @property
     def workload(self) -> tuple[Any, ...]:
         """Cases of one workload do the same work: the fastest of them is the best schedule."""
-        return *self.shape, self.link_alpha_us, self.link_mbytes_per_s, self.m_a * self.r1
+        return *self.link_group, self.m_a * self.r1
+
+    @property
+    def link_group(self) -> tuple[Any, ...]:
+        """Cases of one shape over one link."""
+        return *self.shape, self.link_alpha_us, self.link_mbytes_per_s
 
     def plan_entry(self) -> dict[str, Any]:
         """What a rank needs to know of the case."""
@@ -143,20 +159,23 @@ def load_cases(path: Path) -> list[Case]:
 
 
 def standard_cases(size: str = "default") -> list[Case]:
-    """The schedules that `realrun validate` runs by itself on 1+1 ranks: `quick` (24), `default` or `full` (over 150).
+    """The schedules that `realrun validate` runs by itself: `quick` (24), `default` (78) or `full` (over 150).
 
-    Links are such that communication decides, that it balances computation, and that computation decides.
+    Links are such that communication decides, that it balances computation, and that computation decides. They are for
+    1+1 ranks; where four cores are, `full` has some for 2+2.
     """
-    lite = _Family("deepseek-v2-lite", 0.125, 3, 128, 8)
-    qwen = _Family("qwen3-30b-a3b", 0.125, 3, 256, 4)
+    lite = _Family("deepseek-v2-lite", 0.125, 2, 128, 4)
+    qwen = _Family("qwen3-30b-a3b", 0.125, 2, 128, 4)
     if size == "quick":
-        return [*lite.cases((2, 4), 300), *qwen.cases((2, 4), 1500)]
+        return [*lite.cases((2, 4), 100), *qwen.cases((2, 4), 300)]
     if size == "default":
-        return [case for rate in (300, 1500) for family in (lite, qwen) for case in family.cases((1, 2, 4), rate)]
-    small = [case for rate in (100, 300, 1500) for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
-    whole = _Family("deepseek-v2-lite", 1.0, 2, 16, 4)
-    wide = [case for rate in (10, 30, 200) for case in whole.cases((1, 2, 4), rate) if case.r1 * case.r2 <= 4]
-    return small + wide
+        return [case for rate in (100, 300) for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
+    rates = (40, 100, 300, 1500)
+    small = [case for rate in rates for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
+    whole = _Family("deepseek-v2-lite", 1.0, 2, 16, 2)
+    wide = [case for rate in (5, 20, 200) for case in whole.cases((1, 2, 4), rate) if case.r1 * case.r2 <= 4]
+    more = lite.cases((1, 2, 4), 300) if len(os.sched_getaffinity(0)) >= 4 else []
+    return [*small, *wide, *(replace(case, ag=2, eg=2) for case in more)]
 
 
 @dataclass(frozen=True)
@@ -177,6 +196,8 @@ class _Family:
         for policy, order, r1, r2 in degrees:
             # Without shared experts there is one order, and uncut micro-batches are what pppipe does
             if (order != "asas" and (r1 == 1 or not shared)) or (policy == "findep" and r2 == 1 and not shared):
+                continue
+            if self.samples % r1:
                 continue
             yield Case(
                 self.model, self.layers, self.seq_len, self.samples // r1, 1, 1, policy, order, r1, r2, self.scale,

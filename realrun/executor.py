@@ -36,6 +36,8 @@ class Stamps:
     arrived: dict[str, float]
 
 
+_LEARNING = 0.5  # of how late timed waits end
+
 # What a task of a stream may wait for: a rank knows the end of its own computation and of what arrives, nothing else.
 _VISIBLE = {"AG": {"AG", "E2A"}, "A2E": {"AG"}, "EG": {"EG", "A2E"}, "E2A": {"EG"}}
 
@@ -80,7 +82,7 @@ class AttentionRank:
         self, schedule: Schedule, place: Place, model: ModelSpec, layers: Sequence[AttentionLayer], numerics: Numerics,
         seq_len: int, arena: Tensor,
     ) -> None:  # fmt: skip
-        """`arena` [2, copies, hidden] holds the copies sent and those returned, micro-batch after micro-batch."""
+        """`arena` [2, rows, hidden] holds the copies sent and those returned, micro-batch after micro-batch."""
         self._layers, self._model, self._eg = layers, model, place.eg
         sizes = {t.mb: t.tokens for t in schedule.streams["AG"] if t.kind is Kind.ATTENTION}
         samples = numerics.inputs(place.index, sum(sizes.values()) // seq_len, seq_len, model.hidden)
@@ -90,7 +92,9 @@ class AttentionRank:
         self._chunks = _chunk_sizes(schedule)
         copies = [sizes[mb] * model.top_k for mb in sorted(sizes)]
         self._first = dict(zip(sorted(sizes), [0, *itertools.accumulate(copies)], strict=False))
-        self._sent, self._returned = (dict(zip(sorted(sizes), side.split(copies), strict=True)) for side in arena)
+        self._sent, self._returned = (
+            dict(zip(sorted(sizes), side[: sum(copies)].split(copies), strict=True)) for side in arena
+        )
         self._residual: dict[int, Tensor] = {}
         self._normed: dict[int, Tensor] = {}
         self._shared: dict[int, Tensor] = {}
@@ -192,14 +196,23 @@ class ExpertRank:
 
 
 class SyntheticRank:
-    """Timed waits in place of computation: tests schedules, links and hosts, not processors. Label it synthetic."""
+    """Timed waits in place of computation: tests schedules, links and hosts, not processors. Label it synthetic.
 
-    def __init__(self, durations: Mapping[str, float], pieces: Callable[[Task], list[Tensor]]) -> None:
-        """`durations` are microseconds by kind; `pieces` are the tensors that a task's message carries."""
-        self._durations, self._of = durations, pieces
+    Waits that end late, as they do on shared cores, ask for less the next time: on average they last what they should.
+    """
+
+    def __init__(self, durations: Mapping[str, float], pieces: Callable[[Task], list[Tensor]], *, spin: bool) -> None:
+        """`durations` are microseconds by kind; `pieces` are the tensors that a task's message carries.
+
+        `spin`: wait awake, on a core of its own.
+        """
+        self._durations, self._of, self._spin = durations, pieces, spin
+        self._late_ns = 0.0
 
     def compute(self, task: Task) -> None:
-        sleep_until(time.perf_counter_ns() + 1e3 * self._durations[task.kind.label], spin=True)
+        at = time.perf_counter_ns() + 1e3 * self._durations[task.kind.label]
+        sleep_until(at - self._late_ns, spin=self._spin)
+        self._late_ns = max(0.0, self._late_ns + _LEARNING * (time.perf_counter_ns() - at))
 
     def outgoing(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
         return self._of(task)

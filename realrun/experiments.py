@@ -19,7 +19,7 @@ import pandas as pd
 from realrun.calibrate import profile_from
 from realrun.campaign import Campaign, Progress, measure
 from realrun.cases import Case
-from realrun.validate import evaluate, predict
+from realrun.validate import Evidence, evaluate, predict
 from simdep.hardware import HardwareProfile
 
 RATES = (100.0, 300.0, 1500.0)  # MB/s: communication decides, balances computation, is small beside it
@@ -67,7 +67,8 @@ def experiment(
     rough = profile_from(first.points, "first calibration", "to choose configurations by")
     chosen = [min(cases, key=lambda case: _us_per_token(case, rough)) for cases in rows.values()]
     found = measure(Campaign(chosen, rounds, seed), folder / "runs", progress)
-    result = evaluate(chosen, profile_from(found.points, "this-machine", "measured between the runs"), found, seed)
+    profile = profile_from(found.points, "this-machine", "measured between the runs")
+    result = evaluate(Evidence(chosen, profile, found), seed)
     for row in result["schedules"]:
         tokens = row["m_a"] * row["r1"] * row["seq_len"] * row["ag"]
         low, high = row["ci_us"]

@@ -12,15 +12,18 @@ A wrong model must not pass: `CONTROLS` are models with one thing wrong, replaye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from realrun.measured import delays
+from realrun.scores import error_pct, size
 from simdep.costs import Costs, Host
-from simdep.engine import simulate
+from simdep.engine import IDEAL, makespan_us, simulate
 from simdep.policies import findep
 from simdep.schedule import Kind, Schedule, Task
 from simdep.timeline import Timeline
@@ -29,15 +32,22 @@ GROUPS = ("AG", "EG")
 Model = tuple[Schedule, Costs, Host]
 
 
-def error_pct(predicted: float, measured: float) -> float:
-    return 100 * (predicted - measured) / measured
+@dataclass(frozen=True)
+class Run:
+    """A real run as its judges need it: the duration of every task, that of its slowest rank, and the makespan."""
 
+    spent: Mapping[str, float]
+    makespan_us: float
 
-def own_times(timeline: Timeline, costs: Costs) -> Costs:
-    """Measured times of the computations of a run; transfers as in `costs`."""
-    rows = timeline.by_task()
-    times = (rows["end_us"] - rows["start_us"]).to_dict()
-    return lambda task: costs(task) if task.kind.is_transfer else times[task.name]
+    @classmethod
+    def of(cls, timeline: Timeline) -> Run:
+        rows = timeline.rows
+        spent = (rows["end_us"] - rows["start_us"]).groupby(rows["task"]).max()
+        return cls({str(name): us for name, us in spent.items()}, timeline.makespan_us)
+
+    def own_times(self, costs: Costs) -> Costs:
+        """The measured times of computations; transfers as in `costs`."""
+        return lambda task: costs(task) if task.kind.is_transfer else self.spent[task.name]
 
 
 def _as_measured(task: Task) -> float:
@@ -48,66 +58,76 @@ def _long_experts(task: Task) -> float:
     return 1.2 if task.kind is Kind.EXPERT else 1.0
 
 
-def structural(model: Model, runs: Sequence[Timeline], factor: Costs = _as_measured) -> float:
+def structural(model: Model, runs: Sequence[Run], factor: Costs = _as_measured) -> float:
     """The median error over runs of a schedule, each re-simulated from its own task times, times `factor`."""
+    return float(np.median([error_pct(replayed(model, run, factor), run.makespan_us) for run in runs]))
+
+
+def replayed(model: Model, run: Run, factor: Costs = _as_measured) -> float:
+    """The makespan of a schedule with a run's own task times, times `factor`; links and hosts stay predicted.
+
+    What contention took is in the measured times already.
+    """
     schedule, costs, host = model
-    errors = []
-    for run in runs:
-        own = own_times(run, costs)
-        errors.append(error_pct(_span(schedule, own, factor, host), run.makespan_us))
-    return float(np.median(errors))
+    own = run.own_times(costs)
+    return makespan_us(schedule, lambda task: factor(task) * own(task), replace(host, contention=0))
 
 
-def _span(schedule: Schedule, costs: Costs, factor: Costs, host: Host) -> float:
-    return simulate(schedule, lambda task: factor(task) * costs(task), host).makespan_us
+PARTS = ("tasks", "link", "host", "waits")
 
 
-def speeds(model: Model, run: Timeline) -> tuple[float, float]:
+def parts(model: Model, run: Timeline) -> dict[str, float]:
+    """What contributes to the error of a run's makespan, in percent of it.
+
+    The prediction becomes the measurement step by step, and each step's change of the makespan is a part: the durations
+    of computation are replaced by the measured ones (`tasks`), then those of transfers (`link`), then what passes
+    before a computation that had not to wait and between a computation and the start of its message (`host`), then what
+    passes before a computation that had waited (`waits`). The parts sum to the error but for the skew of ranks, which
+    rows joined by task do not show.
+    """
+    schedule, costs, host = model
+    calm = replace(host, contention=0)  # measured times hold what it took
+    spent, rows = Run.of(run).spent, run.by_task()
+    starts, ends = (dict(zip(rows.index.astype(str), rows[f"{edge}_us"], strict=True)) for edge in ("start", "end"))
+    delay = {k: v for stream in schedule.streams for k, v in delays(schedule, stream, starts, ends).items()}
+
+    def delayed(task: Task) -> float:
+        before, waited = delay[task.name]
+        return spent[task.name] + (host.gap_us if waited and not task.kind.is_transfer else before)
+
+    spans = [
+        makespan_us(schedule, costs, host),
+        makespan_us(schedule, Run.of(run).own_times(costs), calm),
+        makespan_us(schedule, lambda task: spent[task.name], calm),
+        makespan_us(schedule, delayed),
+        makespan_us(schedule, lambda task: spent[task.name] + delay[task.name][0]),
+    ]
+    steps = [100 * (one - other) / run.makespan_us for one, other in pairwise(spans)]
+    return dict(zip(PARTS, steps, strict=True))
+
+
+def speeds(schedule: Schedule, predicted: Run, run: Run) -> tuple[float, float]:
     """(AG, EG): measured computation of a run over the predicted one."""
-    schedule, costs, _ = model
-    rows = run.by_task()
-    spent = (rows["end_us"] - rows["start_us"]).groupby(rows["stream"]).sum()
-    wanted = [sum(costs(task) for task in schedule.streams[group]) for group in GROUPS]
-    return spent["AG"] / wanted[0], spent["EG"] / wanted[1]
+    ag, eg = (
+        sum(run.spent[t.name] for t in schedule.streams[group])
+        / sum(predicted.spent[t.name] for t in schedule.streams[group])
+        for group in GROUPS
+    )
+    return ag, eg
 
 
 def at_speed(model: Model, speed: tuple[float, float]) -> float:
     """The predicted makespan when the groups compute so many times longer."""
     schedule, costs, host = model
     factors = {Kind.ATTENTION: speed[0], Kind.SHARED: speed[0], Kind.EXPERT: speed[1]}
-    return _span(schedule, costs, lambda task: factors.get(task.kind, 1.0), host)
+    return makespan_us(schedule, lambda task: factors.get(task.kind, 1.0) * costs(task), host)
 
 
-def adjusted(model: Model, runs: Sequence[Timeline], reference: tuple[float, float]) -> tuple[float, list[float]]:
+def adjusted(model: Model, runs: Sequence[Run], reference: tuple[float, float]) -> tuple[float, list[float]]:
     """(predicted makespan at the reference speed, makespan of each run brought to that speed)."""
-    predicted = at_speed(model, reference)
-    return predicted, [run.makespan_us * predicted / at_speed(model, speeds(model, run)) for run in runs]
-
-
-def noise_pct(spans: Sequence[float]) -> float:
-    """Test-retest difference: between the medians of the even and of the odd runs, relative; 0 for one run."""
-    if len(spans) < 2:
-        return 0.0
-    even, odd = np.median(spans[::2]), np.median(spans[1::2])
-    return float(200 * abs(even - odd) / (even + odd))
-
-
-def order_errors(groups: Sequence[Sequence[tuple[float, Sequence[float]]]]) -> tuple[int, int]:
-    """(pairs of schedules of one workload that the measurement tells apart, those that the prediction orders wrongly).
-
-    Each schedule is (predicted, makespans measured); a pair is told apart if the medians differ by more than two
-    standard errors of a median, 1.25 s / sqrt(n), taken together.
-    """
-    apart = wrong = 0
-    for group in groups:
-        several = [(p, m) for p, m in group if len(m) > 1]
-        rows = [(p, float(np.median(m)), 1.25 * float(np.std(m, ddof=1)) / len(m) ** 0.5) for p, m in several]
-        for index, (p1, m1, e1) in enumerate(rows):
-            for p2, m2, e2 in rows[index + 1 :]:
-                if abs(m1 - m2) > 2 * np.hypot(e1, e2):
-                    apart += 1
-                    wrong += (p1 - p2) * (m1 - m2) < 0
-    return apart, wrong
+    predicted, own = at_speed(model, reference), Run.of(simulate(*model))
+    factors = (speeds(model[0], own, run) for run in runs)
+    return predicted, [run.makespan_us * predicted / at_speed(model, f) for run, f in zip(runs, factors, strict=True)]
 
 
 def _slower_link(model: Model) -> Model:
@@ -150,6 +170,32 @@ def _lost_dependency(model: Model) -> Model | None:
     return Schedule({**schedule.streams, "AG": tuple(map(forget, schedule.streams["AG"]))}), costs, host
 
 
+TERMS: dict[str, Callable[[Host], Host]] = {
+    "gap": lambda host: replace(host, gap_us=0),
+    "receive": lambda host: replace(host, receive_us=0),
+    "post": lambda host: replace(host, post_us=IDEAL.post_us),
+    "contention": lambda host: replace(host, contention=0),
+    "all": lambda host: IDEAL,
+}
+
+
+def terms(models: Sequence[Model], runs: Sequence[Sequence[Run]]) -> list[dict[str, object]]:
+    """What each term of the host buys: the errors, raw and structural, of the model without it.
+
+    The first row is the model; a term that no model has has no row.
+    """
+    rows: list[dict[str, object]] = []
+    for name, off in {"nothing": lambda host: host, **TERMS}.items():
+        without = [(schedule, costs, off(host)) for schedule, costs, host in models]
+        if name != "nothing" and all(one[2] == other[2] for one, other in zip(models, without, strict=True)):
+            continue
+        pairs = list(zip(without, runs, strict=True))
+        raw = [error_pct(makespan_us(*m), float(np.median([run.makespan_us for run in own]))) for m, own in pairs]
+        own_times = [structural(m, own) for m, own in pairs]
+        rows.append({"without": name, "raw": size(raw), "structural": size(own_times)})
+    return rows
+
+
 CONTROLS: dict[str, Callable[[Model], Model | None]] = {
     "link 10 % slower": _slower_link,
     "half duplex": _half_duplex,
@@ -159,7 +205,7 @@ CONTROLS: dict[str, Callable[[Model], Model | None]] = {
 }
 
 
-def power(models: Sequence[Model], runs: Sequence[Sequence[Timeline]]) -> pd.DataFrame:
+def power(models: Sequence[Model], runs: Sequence[Sequence[Run]]) -> pd.DataFrame:
     """A row a wrong model: its structural errors, and whether the data rejects it.
 
     It is rejected if its absolute errors are larger than the right model's on the same schedules (one-sided Wilcoxon

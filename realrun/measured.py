@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from realrun.executor import Stamps
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
+
+
+def delays(
+    schedule: Schedule, stream: str, starts: Mapping[str, float], ends: Mapping[str, float]
+) -> dict[str, tuple[float, bool]]:
+    """Of each task of a stream: microseconds from when it could have started to when it did, and whether it had to
+    wait for something after the task before it had ended.
+
+    `starts` and `ends` are those of the stream and of what it waits for. The first task has no delay.
+    """
+    found = {}
+    free = starts[schedule.streams[stream][0].name]
+    for task in schedule.streams[stream]:
+        ready = max((ends[name] for name in task.after), default=free)
+        found[task.name] = max(0.0, starts[task.name] - max(ready, free)), ready > free
+        free = ends[task.name]
+    return found
 
 
 def timeline_of(schedule: Schedule, ag: int, stamps: Sequence[Stamps], meta: dict[str, Any] | None = None) -> Timeline:

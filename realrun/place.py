@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LINKS = ("shm", "shaped", "lo")  # between CPU ranks; between GPUs the link is what it is
+LINKS = ("shm", "shaped", "tbf", "lo")  # between CPU ranks; between GPUs the link is what it is
 
 
 @dataclass(frozen=True)

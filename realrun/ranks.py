@@ -23,13 +23,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from realrun import netns
 from realrun.layers import Numerics
 from realrun.links import Clock, CudaClock, GlooLink, HostClock, Link, NcclLink
 from realrun.place import Place
-from realrun.shaped import Shape, ShapedGlooLink, SharedMemoryLink
+from realrun.shaped import MOST_MESSAGES, Shape, ShapedGlooLink, SharedMemoryLink, sleep_until
 
 TIMEOUT = timedelta(minutes=30)  # longer than any single wait; a dead rank is noticed by its parent at once
-MOST_MESSAGES = 100_000  # of one direction in a run
 DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what ranks compute in
 _START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
 _POLL_S = 0.05
@@ -59,6 +59,7 @@ class World:
             0 if self.place.on_ag else 1
         ]
         self._posts: torch.Tensor | None = None
+        self._kernel_rate = 0.0  # MB/s of a tbf link, once set
         hosts = {row["host"] for row in self.all_gather({"host": socket.gethostname()})}
         if len(hosts) > 1:
             raise ValueError(f"ranks run on {len(hosts)} hosts, whose clocks differ; timelines need ranks on one host")
@@ -85,7 +86,7 @@ class World:
         outgoing, incoming = (a2e, e2a) if self.place.on_ag else (e2a, a2e)
         if isinstance(clock, CudaClock):
             return NcclLink(self.place.peers, outgoing, incoming, clock)
-        if kind == "lo":
+        if kind in ("lo", "tbf"):
             return GlooLink(self.place.peers, outgoing, incoming)
         if self._posts is None:
             elements = 2 * MOST_MESSAGES * (self.place.ag + self.place.eg)
@@ -94,6 +95,13 @@ class World:
         if kind == "shm":
             return SharedMemoryLink(shape, posts, self.place, spin=self.own_core)
         return ShapedGlooLink(shape, posts, self.place, spin=False).through(outgoing, incoming)
+
+    def tune(self, kind: str, shape: Shape) -> None:
+        """Before a run: have the kernel keep the speed of a link whose speed it keeps."""
+        if kind == "tbf" and shape.mbytes_per_s != self._kernel_rate:
+            self._kernel_rate = shape.mbytes_per_s
+            if self.place.index == 0:
+                netns.set_rate(shape.mbytes_per_s)
 
     def share(self, elements: Sequence[int], dtype: torch.dtype) -> list[torch.Tensor]:
         """Tensors in memory that all ranks share, one an owner: rank r owns elements[r] of them. All ranks call it.
@@ -118,8 +126,7 @@ class World:
         dist.barrier()
         moment = torch.tensor([time.perf_counter_ns() + _START_NS])
         dist.broadcast(moment, 0)
-        while time.perf_counter_ns() < moment.item():
-            pass
+        sleep_until(moment.item(), spin=self.own_core)
 
     def meet(self) -> None:
         """Wait for all ranks."""
@@ -173,30 +180,38 @@ def pin(place: Place) -> bool:
         mine = cores
     os.sched_setaffinity(0, mine)
     torch.set_num_threads(1)
+    _prctl(29, 1)  # PR_SET_TIMERSLACK: sleeps end within a nanosecond of their time as far as the kernel can
     # Before other programs on its core; only root may, and where sessions are scheduled as groups only this works.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")
     return len(cores) >= place.ag + place.eg
 
 
-def spawn(command: Sequence[str], ag: int, eg: int, folder: Path, watch: Callable[[], None] = lambda: None) -> None:
+def spawn(
+    command: Sequence[str], ag: int, eg: int, folder: Path, watch: Callable[[], None] = lambda: None,
+    network: netns.Namespaces | None = None,
+) -> None:  # fmt: skip
     """Run `command` (arguments of this Python) as `ag` + `eg` ranks of this host until all have ended well.
 
-    Each rank's output goes to folder/rank-N.log; `watch` is called now and then. Raises RuntimeError naming the rank
-    that failed first, after ending the others; they are ended, too, when this process is interrupted or killed.
+    Each rank's output goes to folder/rank-N.log; `watch` is called now and then; in a `network`, AG and EG stand in
+    its two namespaces. Raises RuntimeError naming the rank that failed first, after ending the others; they are ended,
+    too, when this process is interrupted or killed.
     """
     size = ag + eg
     environment = {**os.environ, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
     environment |= {"MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
+    environment |= network.environment if network else {}
     logs = [folder / f"rank-{rank}.log" for rank in range(size)]
     processes = []
     try:
         for rank, log in enumerate(logs):
+            python = [sys.executable, *command]
             with log.open("w") as output:
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, *command],
+                        network.command(int(rank >= ag), python) if network else python,
                         env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                         stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
                     )
@@ -233,8 +248,11 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def die_with_parent() -> None:
     """Let the kernel end this process when its parent ends, however that happens."""
-    prctl_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(prctl_set_pdeathsig, signal.SIGKILL)
+    _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value)
 
 
 def _free_port() -> int:

@@ -6,7 +6,8 @@ link, shape, synthetic}; a job is one of
     {"job": "run", "case": id}                         execute the case's schedule once (first: learn it)
     {"job": "stages", "case": id, "samples": [...], "chunks": [...]}    time attention, combine, shared experts for
                                                        numbers of samples, routed experts for tokens of a chunk
-    {"job": "link", "case": id, "chunks": [...]}       time trains of messages in each direction
+    {"job": "link", "case": id, "chunks": [...]}       time trains of messages in each direction, alone and in duplex
+    {"job": "interference", "case": id, "chunk": n}    time computation and transfers alone, and beside each other
     {"job": "host", "case": id, "chunks": [...]}       time what hosts do between tasks, for tokens of a chunk
     {"job": "operations"}                              time matrix products, attention cores and experts of any shape
     {"job": "output", "case": id, "folder": path}      save the output of the case's last run, one file an AG rank
@@ -17,12 +18,16 @@ Results are JSON lines {"index", "ranks": [one object a rank]}; a job whose line
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,7 @@ from realrun.ranks import World, die_with_parent
 from realrun.shaped import Shape
 from simdep.models import load_model
 from simdep.policies import findep, naive
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import Kind, Schedule
 
 REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
 STAGES = ("attention", "shared", "expert")
@@ -83,7 +88,7 @@ class Rank:
         """One job; returns what this rank has to tell, ready for JSON."""
         doers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "run": self._run, "stages": self._stages, "link": self._link, "operations": self._operations,
-            "host": self._host, "output": self._output,
+            "host": self._host, "interference": self._interference, "output": self._output,
         }  # fmt: skip
         return doers[job["job"]](job)
 
@@ -109,12 +114,13 @@ class Rank:
         case = self._cases[case_id]
         self._load(case)
         if case_id not in self._executors and case["synthetic"]:
-            self._executors[case_id] = self._synthetic(case, Schedule.from_dict(case["schedule"]), case["synthetic"])
+            schedule, shape = Schedule.from_dict(case["schedule"]), Shape(*case["shape"])
+            self._executors[case_id] = self._synthetic(case, schedule, case["synthetic"], shape)
         elif case_id not in self._executors:
             world, schedule = self._world, Schedule.from_dict(case["schedule"])
             clock = world.clock()
             link = world.link(clock, case["link"], Shape(*case["shape"]))
-            arenas = self._arenas(schedule, shared=not link.carries_payload)
+            arenas = self._arenas(case, schedule.tokens)
             if world.place.on_ag:
                 work: AttentionRank | ExpertRank = self._attention(schedule, case["seq_len"], arenas[world.place.index])
             else:
@@ -124,16 +130,20 @@ class Rank:
             self._executors[case_id] = executor
         return self._executors[case_id]
 
-    def _synthetic(self, case: dict[str, Any], schedule: Schedule, durations: dict[str, float]) -> Executor:
+    def _synthetic(
+        self, case: dict[str, Any], schedule: Schedule, durations: dict[str, float], shape: Shape
+    ) -> Executor:
         """Timed waits for computation, messages of the size that balanced routing gives them."""
         world, model, place = self._world, self._model, self._world.place
         clock = world.clock()
-        link = world.link(clock, case["link"], Shape(*case["shape"]))
+        link = world.link(clock, case["link"], shape)
         rows = {t.name: max(1, t.tokens * model.top_k // place.eg) for t in schedule}
         scratch = torch.zeros(
             max(rows.values()), model.hidden, device=world.numerics.device, dtype=world.numerics.dtype
         )
-        work = SyntheticRank(durations, lambda task: [scratch[: rows[task.name]]] * len(place.peers))
+        work = SyntheticRank(
+            durations, lambda task: [scratch[: rows[task.name]]] * len(place.peers), spin=world.own_core
+        )
         executor = Executor(schedule, place, work, link, clock, world.links, model.experts)
         executor.prepare()
         return executor
@@ -145,18 +155,19 @@ class Rank:
         runs = {}
         for tokens in job["chunks"]:
             schedule = findep(HOST_LAYERS, 2, 2, "AASS", tokens=2 * tokens)
-            executor = self._synthetic(case, schedule, dict.fromkeys(STAGES, HOST_TASK_US))
-            runs[tokens] = self._once(executor)
+            executor = self._synthetic(case, schedule, dict.fromkeys(STAGES, HOST_TASK_US), Shape(0.0, 1e6))
+            runs[tokens] = self._once(executor, case)
         return {"runs": runs}
 
     def _attention(self, schedule: Schedule, seq_len: int, arena: torch.Tensor) -> AttentionRank:
         place, numerics = self._world.place, self._world.numerics
         return AttentionRank(schedule, place, self._model, self._layers, numerics, seq_len, arena)
 
-    def _arenas(self, schedule: Schedule, *, shared: bool) -> list[torch.Tensor]:
+    def _arenas(self, case: dict[str, Any], tokens: int) -> list[torch.Tensor]:
         """Memory for the copies that each AG rank sends and gets back: its own, or that of all, shared by all ranks."""
         place, numerics, model = self._world.place, self._world.numerics, self._model
-        shape = (2, schedule.tokens * model.top_k, model.hidden)
+        shared = case["link"] == "shm" and self._world.backend == "gloo"
+        shape = (2, tokens * model.top_k, model.hidden)
         if (shape, shared) not in self._memory:
             if shared:
                 elements = [math.prod(shape)] * place.ag + [0] * place.eg
@@ -167,16 +178,18 @@ class Rank:
         return self._memory[shape, shared]
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        return self._once(self._executor(job["case"]))
+        return self._once(self._executor(job["case"]), self._cases[job["case"]])
 
-    def _once(self, executor: Executor) -> dict[str, Any]:
+    def _once(self, executor: Executor, case: dict[str, Any]) -> dict[str, Any]:
+        self._world.tune(case["link"], Shape(*case["shape"]))
+        before = sentinel_ns()
         executor.open()
         self._world.start_together()
-        waited = queued_ns()
+        lost = lost_ns()
         stamps = executor.run()
-        waited = queued_ns() - waited
+        lost = lost_ns() - lost
         row = {"computed": stamps.computed, "posted": stamps.posted, "arrived": stamps.arrived}
-        return row | {"queued_ns": waited, "sentinel_ns": sentinel_ns()}
+        return row | {"lost_ns": lost, "sentinel_ns": [before, sentinel_ns()]}
 
     def _output(self, job: dict[str, Any]) -> dict[str, Any]:
         executor, place = self._executor(job["case"]), self._world.place
@@ -185,51 +198,58 @@ class Rank:
         return {}
 
     def _stages(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Time the stages of one group while the other one rests, and then the other's."""
+        """Time the stages of both groups side by side, one size after another, as they work side by side in a run.
+
+        They share the memory of the copies and the outer caches, which one group alone would have to itself.
+        """
+        case, place = self._cases[job["case"]], self._world.place
         self._executor(job["case"])  # so that the experts know how real tokens are routed
-        seq_len, place = self._cases[job["case"]]["seq_len"], self._world.place
-        times: dict[str, dict[int, list[float]]] = {}
-        for on_ag in (True, False):
-            self._world.meet()
-            if place.on_ag != on_ag:
-                continue
-            for size in job["samples"] if on_ag else job["chunks"]:
-                found = self._time_attention(size, seq_len) if on_ag else self._time_experts(size)
-                for kind, values in found.items():
-                    times.setdefault(kind, {})[size * seq_len if on_ag else size] = values
+        samples, chunks = job["samples"], job["chunks"]
+        arenas = self._arenas(case, max(max(samples) * case["seq_len"], *chunks))
+        sizes = [size * case["seq_len"] for size in samples] if place.on_ag else chunks
+        calls = {
+            n: self._attention_calls(n, case, arenas) if place.on_ag else self._expert_calls(n, arenas) for n in sizes
+        }
+        times: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for repeat in range(REPEATS):
+            for step in range(max(len(samples), len(chunks))):
+                size = sizes[step % len(sizes)]
+                self._world.meet()
+                for stage, us in next(calls[size]).items():
+                    times[stage][size] += [us] if repeat else []
         return {"times": times}
 
-    def _time_attention(self, samples: int, seq_len: int) -> dict[str, list[float]]:
-        schedule = naive(len(self._layers), tokens=samples * seq_len, shared=self._model.has_shared)
-        rank = self._attention(schedule, seq_len, self._arenas(schedule, shared=False)[self._world.place.index])
+    def _attention_calls(
+        self, tokens: int, case: dict[str, Any], arenas: Sequence[torch.Tensor]
+    ) -> Iterator[dict[str, float]]:
+        """Microseconds by stage of an AG rank's work on one micro-batch, layer after layer."""
+        schedule = naive(len(self._layers), tokens=tokens, shared=self._model.has_shared)
+        rank = self._attention(schedule, case["seq_len"], arenas[self._world.place.index])
         rank.compute(schedule["A[0.0]"])
         if self._model.has_shared:
             rank.compute(schedule["S[0.0]"])
-        times: dict[str, list[float]] = {"attention": [], "combine": [], "shared": []}
-        for repeat in range(REPEATS):
-            layer = repeat % len(self._layers)
-            self._world.meet_group()
+        for layer in itertools.cycle(range(len(self._layers))):
             h, combined = self._timed(rank.combined, 0)
-            task = Task(Kind.ATTENTION, layer, 0, tokens=samples * seq_len)
+            task = replace(schedule["A[0.0]"], layer=layer)
             _, attended = self._timed(rank.attend, task, h)
-            times["combine"].append(combined)
-            times["attention"].append(attended)
+            times = {"combine": combined, "attention": attended}
             if self._model.has_shared:
-                task = Task(Kind.SHARED, layer, 0, tokens=samples * seq_len)
-                times["shared"].append(self._timed(rank.compute, task)[1])
-        return {kind: values[1:] for kind, values in times.items() if values}
+                times["shared"] = self._timed(rank.compute, replace(task, kind=Kind.SHARED))[1]
+            yield times
 
-    def _time_experts(self, tokens: int) -> dict[str, list[float]]:
-        numerics, times = self._world.numerics, []
-        known = self._routings(tokens)
-        for _ in range(REPEATS):
+    def _expert_calls(self, tokens: int, arenas: Sequence[torch.Tensor]) -> Iterator[dict[str, float]]:
+        """Microseconds of an EG rank's work on a chunk, whose copies lie in the arenas of the AG ranks."""
+        place, known = self._world.place, self._routings(tokens)
+        while True:
             layer, counts = known[self._draw.integers(len(known))]
-            arrived = [torch.randn(sum(rows), self._model.hidden) for rows in counts]
-            arrived = [rows.to(numerics.device, numerics.dtype) for rows in arrived]
-            out = [torch.empty_like(rows) for rows in arrived]
-            self._world.meet_group()
-            times.append(self._timed(self._layers[layer], arrived, counts, out)[1])
-        return {"expert": times[1:]}
+            sizes = [sum(rows) for rows in counts]
+            first = [
+                min(place.index * a.shape[1] // place.eg, a.shape[1] - n) for a, n in zip(arenas, sizes, strict=True)
+            ]
+            sent, returned = (
+                [arena[side, at : at + n] for arena, at, n in zip(arenas, first, sizes, strict=True)] for side in (0, 1)
+            )
+            yield {"expert": self._timed(self._layers[layer], sent, counts, returned)[1]}
 
     def _routings(self, tokens: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
         """(layer, copies from each AG rank for each own expert) of chunks of this many tokens.
@@ -268,22 +288,54 @@ class Rank:
             shape = (TRAIN, len(place.peers), rows, self._model.hidden)
             pieces = torch.zeros(shape, device=numerics.device, dtype=numerics.dtype)
             size = rows * place.ag * self._model.hidden * pieces.element_size()
-            for stream in ("A2E", "E2A"):
-                found.append({"stream": stream, "bytes": size} | self._train(stream, pieces, case))
+            for streams in (["A2E"], ["E2A"], ["A2E", "E2A"]):
+                beside = self._beside(case, pieces, streams, 0)
+                found.append({"streams": streams, "bytes": size} | beside)
         return {"trains": found}
 
-    def _train(self, stream: str, pieces: torch.Tensor, case: dict[str, Any]) -> dict[str, Any]:
+    def _interference(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Computation alone, transfers in both directions alone, and both, on all ranks at once."""
+        case = self._cases[job["case"]]
+        self._load(case)
+        numerics, place = self._world.numerics, self._world.place
+        rows = max(1, job["chunk"] * self._model.top_k // place.eg)
+        shape = (job["messages"], len(place.peers), rows, self._model.hidden)
+        pieces = torch.zeros(shape, device=numerics.device, dtype=numerics.dtype)
+        size = rows * place.ag * self._model.hidden * pieces.element_size()
+        both = ["A2E", "E2A"]
+        return {
+            "bytes": size,
+            "compute": self._beside(case, pieces, [], job["products"]),
+            "transfer": self._beside(case, pieces, both, 0),
+            "both": self._beside(case, pieces, both, job["products"]),
+        }
+
+    def _beside(
+        self, case: dict[str, Any], pieces: torch.Tensor, streams: Sequence[str], products: int
+    ) -> dict[str, Any]:
+        """Post all messages of some streams at once, then compute; nanoseconds of posts, arrivals and products.
+
+        `pieces` are [messages, peers, rows, hidden]; a product is [64, 256] x [256, 256] and stays in a core's cache.
+        """
+        numerics, (_, outgoing, incoming) = self._world.numerics, self._world.place.streams
+        x, weight = (torch.randn(n, 256).to(numerics.device, numerics.dtype) for n in (64, 256))
         clock = self._world.clock()
+        self._world.tune(case["link"], Shape(*case["shape"]))
         link = self._world.link(clock, case["link"], Shape(*case["shape"]))
         messages = [(str(i), i, list(piece)) for i, piece in enumerate(pieces)]
+        expected = zip(messages, pieces, strict=True) if incoming in streams else ()
         clock.start()
-        sends = (stream == "A2E") == self._world.place.on_ag
-        link.open([] if sends else messages)
+        link.open([(name, tag, list(torch.empty_like(piece))) for (name, tag, _), piece in expected])
         self._world.start_together()
-        for message in messages if sends else []:
+        for message in messages if outgoing in streams else []:
             link.post(message)
+        marks = [clock.mark()]
+        for _ in range(products):
+            F.linear(x, weight)
+            marks.append(clock.mark())
         posted, arrived = link.close()
-        return {"posted": list(posted.values()), "arrived": list(arrived.values())}
+        row = {"posted": list(posted.values()), "arrived": list(arrived.values())}
+        return row | {"products": [clock.read(mark) for mark in marks]}
 
     def _operations(self, job: dict[str, Any]) -> dict[str, Any]:
         """Matrix products [m, k] x [k, n], causal attention cores and experts, each over a range of sizes."""
@@ -309,10 +361,17 @@ class Rank:
         return {"operations": rows}
 
 
-def queued_ns() -> int:
-    """Nanoseconds that this thread has been ready to run while its core did something else; 0 where unknown."""
+def lost_ns() -> int:
+    """Nanoseconds that this thread was ready to run while its core did something else, or the host took the core away.
+
+    0 where the kernel does not tell.
+    """
     try:
-        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1])
+        queued = int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1])
+        cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        rows = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+        stolen = sum(int(row[8]) for row in rows if row[0] in cores)
+        return queued + stolen * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     except OSError:
         return 0
 

@@ -25,14 +25,20 @@ def _free(_: Task) -> float:
 
 @dataclass(frozen=True)
 class Host:
-    """What hosts and links add to the ideal streams: microseconds, the share of speed that one transfer takes from
-    computation, and whether the two directions of a link share it (first come, first served)."""
+    """What hosts and links add to the ideal streams; every term that is left at its default adds nothing.
+
+    Microseconds before each computation, for each message that it needs, and for each that is posted after it; the
+    share of speed that one transfer takes from computation; whether the two directions of a link share it (first come,
+    first served); and the coefficient of variation of computation times, drawn by `seed` from a lognormal of mean 1.
+    """
 
     gap_us: float = 0
-    wake_us: float = 0
+    receive_us: float = 0
     post_us: Costs = _free
     contention: float = 0
     half_duplex: bool = False
+    noise: float = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.contention < 0.5:
@@ -149,11 +155,13 @@ class ScenarioCosts:
     def host(self) -> Host:
         """What the hosts of the profile add to the paper's model; nothing where it holds no such cost."""
         where = self.scenario.deployment
-        terms = ("gap", "wake", "post", "contention")
-        gap, wake, post, slow = (self._profile.find(f"host.{term}", ag=where.ag, eg=where.eg) for term in terms)
+        terms = ("gap", "receive", "post", "contention")
+        gap, receive, post, slow = (
+            self._profile.find(f"host.{term}", ag=where.ag, eg=where.eg, shape=where.transport) for term in terms
+        )
         return Host(
             gap_us=gap(0) if gap else 0,
-            wake_us=wake(0) if wake else 0,
+            receive_us=receive(0) if receive else 0,
             post_us=(lambda task: post(self.transfer_bytes(task.tokens))) if post else _free,
             contention=slow(0) if slow else 0,
         )
@@ -170,8 +178,9 @@ class ScenarioCosts:
 
     @cached_property
     def _links(self) -> dict[Kind, Cost]:
-        ag, eg = self.scenario.deployment.ag, self.scenario.deployment.eg
-        return {kind: link_cost(self._profile, kind, ag, eg) for kind in (Kind.A2E, Kind.E2A)}
+        where = self.scenario.deployment
+        kinds = (Kind.A2E, Kind.E2A)
+        return {kind: link_cost(self._profile, kind, where.ag, where.eg, where.transport) for kind in kinds}
 
     def _stage(self, stage: str, tokens: int) -> float | None:
         where = self.scenario.deployment
@@ -185,13 +194,13 @@ class ScenarioCosts:
         return cost
 
 
-def link_cost(profile: HardwareProfile, kind: Kind, ag: int, eg: int) -> Cost:
+def link_cost(profile: HardwareProfile, kind: Kind, ag: int, eg: int, transport: str = "") -> Cost:
     """The link of a profile for a direction and a split ag:eg.
 
     A split without a figure of its own takes one interpolated over the AG's share ag / (ag + eg) between those that
     have one (the nearest beyond them), labelled assumed. Raises ValueError for a profile without any link.
     """
-    exact = profile.find(kind.label, ag=ag, eg=eg) or profile.find("link", ag=ag, eg=eg)
+    exact = profile.find(kind.label, ag=ag, eg=eg, shape=transport) or profile.find("link", ag=ag, eg=eg)
     if exact is not None:
         return exact
     listed = [c for c in profile.costs if c.op in (kind.label, "link") and c.ag]

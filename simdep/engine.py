@@ -4,16 +4,19 @@ It computes with whatever numbers the costs return, so integer costs give exact 
 schedule's order and SimPy serves equal times in creation order: the same input always gives the same timeline.
 
 What a real host adds to FinDEP's model are the terms of `Host`, each 0 or 1 by default: then it is the paper's model
-exactly. A computation is preceded by `gap_us`, and by `wake_us` more if it had to wait. Messages are posted by the
-stream that computes what they carry, in the order of their own stream, before its next computation: each takes
-`post_us` there and may start when its posting starts. While n transfers are under way, computation runs at
+exactly. Before a computation its stream takes in the messages that it needs, `receive_us` each, while it waits for them
+if it has to, and then pauses for `gap_us`. Messages are posted by the stream that computes what they carry, in the
+order of their own stream, before its next computation: each takes `post_us` there and may start when its posting
+starts. Computation times vary by `noise`. While n transfers are under way, computation runs at
 `1 - n * contention` of its speed, integrated exactly from one change of n to the next.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 
+import numpy as np
 import simpy
 
 from simdep.costs import Costs, Host
@@ -31,7 +34,13 @@ def simulate(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> Timeline:
 
     A cost that is negative or not finite raises ValueError naming the task.
     """
-    return _Run(schedule, costs, host).timeline()
+    return Timeline.from_times(schedule, "sim", _Run(schedule, costs, host).times())
+
+
+def makespan_us(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> float:
+    """The makespan that `simulate` gives, without its timeline."""
+    times = _Run(schedule, costs, host).times()
+    return max(end for *_, end in times) - min(start for *_, start, _ in times)
 
 
 class _Run:
@@ -40,9 +49,11 @@ class _Run:
     def __init__(self, schedule: Schedule, costs: Costs, host: Host) -> None:
         self.schedule, self.host = schedule, host
         self.durations = {task.name: _checked(task, costs(task)) for task in schedule}
+        if host.noise:
+            self.durations |= _varied(schedule, self.durations, host)
         self.env = simpy.Environment()
         self.ended = {task.name: self.env.event() for task in schedule}
-        self.times: list[tuple[str, int, float, float]] = []
+        self.served: list[tuple[str, int, float, float]] = []
         self.heads: dict[str, tuple[Task, str]] = {}
         self.posts = posts_after(schedule)
         self.posted = {task.name: self.env.event() for tasks in self.posts.values() for task in tasks}
@@ -50,27 +61,27 @@ class _Run:
         self.under_way = 0
         self.changed = self.env.event()
 
-    def timeline(self) -> Timeline:
+    def times(self) -> list[tuple[str, int, float, float]]:
+        """(task, rank 0, start, end) of every task, in order of their ends."""
         for stream, tasks in self.schedule.streams.items():
             self.env.process(self.serve(stream, tasks))
         self.env.run()
-        if len(self.times) < len(self.schedule):
+        if len(self.served) < len(self.schedule):
             waits = "; ".join(f"{stream} waits at {task} for {needed}" for stream, (task, needed) in self.heads.items())
             raise RuntimeError(f"schedule is stuck at {self.env.now} us: {waits}")
-        return Timeline.from_times(self.schedule, "sim", self.times)
+        return self.served
 
     def serve(self, stream: str, tasks: tuple[Task, ...]) -> Steps:
         for task in tasks:
-            waited = False
+            free = self.env.now
             for needed in task.after:
-                waited |= not self.ended[needed].triggered
                 if not self.ended[needed].processed:
                     self.heads[stream] = (task, needed)
                     yield self.ended[needed]
             if task.kind.is_transfer:
                 yield from self.transfer(task)
             else:
-                yield from self.compute(task, waited)
+                yield from self.compute(task, free)
         self.heads.pop(stream, None)
 
     def transfer(self, task: Task) -> Steps:
@@ -88,8 +99,11 @@ class _Run:
             self.medium.release(turn)
         self.end(task, start)
 
-    def compute(self, task: Task, waited: bool) -> Steps:
-        overhead = self.host.gap_us + (self.host.wake_us if waited else 0)
+    def compute(self, task: Task, free: float) -> Steps:
+        overhead = self.host.gap_us
+        if self.host.receive_us:
+            taken_in = free + self.host.receive_us * self.messages(task)
+            overhead += max(0, taken_in - self.env.now)
         if overhead:
             yield self.env.timeout(overhead)
         start = self.env.now
@@ -103,6 +117,9 @@ class _Run:
             cost = self.host.post_us(message)
             if cost:
                 yield self.env.timeout(cost)
+
+    def messages(self, task: Task) -> int:
+        return sum(self.schedule[needed].kind.is_transfer for needed in task.after)
 
     def slowed(self, work: float) -> Steps:
         """Do `work` microseconds of computation at a speed that changes with the transfers under way."""
@@ -119,7 +136,7 @@ class _Run:
             self.changed = self.env.event()
 
     def end(self, task: Task, start: float) -> None:
-        self.times.append((task.name, 0, start, self.env.now))
+        self.served.append((task.name, 0, start, self.env.now))
         self.ended[task.name].succeed()
 
 
@@ -145,6 +162,14 @@ def posts_after(schedule: Schedule) -> dict[str, list[Task]]:
             last = max(p for p in [*places, last] if p is not None)
             posts.setdefault(schedule.streams[last[0]][last[1]].name, []).append(task)
     return posts
+
+
+def _varied(schedule: Schedule, durations: dict[str, float], host: Host) -> dict[str, float]:
+    """The durations of computations, each times its own draw of the host's noise."""
+    names = [task.name for task in schedule if not task.kind.is_transfer]
+    spread = math.log1p(host.noise**2)
+    factors = np.random.default_rng(host.seed).lognormal(-spread / 2, math.sqrt(spread), len(names))
+    return {name: durations[name] * float(factor) for name, factor in zip(names, factors, strict=True)}
 
 
 def _checked(task: Task, cost: float) -> float:

@@ -6,7 +6,8 @@ measured (work, microseconds) and follows the line only beyond them. What counts
     gemm, attention       multiply-accumulates of one matrix product, of one attention core
     expert                multiply-accumulates of one expert on the tokens routed to it
     a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
-    host.gap, host.wake   none: microseconds before a computation; more if it had to wait
+    host.gap              none: microseconds before a computation
+    host.receive          none: microseconds that a computation is held up by each message it needs
     host.post             bytes of a message (as for a2e): microseconds that posting it takes of the computing stream
     host.contention       none: share of the computing speed that one transfer under way takes away
     stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
@@ -28,7 +29,7 @@ from simdep import checks
 
 FORMAT = 1  # version of the JSON form
 STAGES = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
-HOST = ("host.gap", "host.wake", "host.post", "host.contention")
+HOST = ("host.gap", "host.receive", "host.post", "host.contention")
 OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *HOST, *STAGES)
 LABELS = ("measured", "published", "datasheet", "assumed")
 

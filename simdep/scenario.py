@@ -42,12 +42,16 @@ PHASES = ("prefill", "decode")
 
 @dataclass(frozen=True)
 class Deployment:
-    """`ag` + `eg` GPUs of one kind; `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU)."""
+    """`ag` + `eg` GPUs of one kind; `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU).
+
+    `transport` names what carries messages: costs of link and host that the profile holds for it go first.
+    """
 
     ag: int
     eg: int
     hardware: HardwareProfile
     link: Cost | None = None
+    transport: str = ""
 
 
 @dataclass(frozen=True)
