@@ -94,7 +94,7 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="let N schedules of each shape correct the calibration; they are left out of the score",
     )
-    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 10 (--quick: 20)")
+    p.add_argument("--rounds", type=int, help="measured runs of each schedule, default 10 (--quick: 16)")
     p.add_argument("--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 
@@ -216,7 +216,7 @@ def validate(args: argparse.Namespace) -> int:
         foreign = {f"foreign calibration: {args.foreign_profile.name}": load_hardware(str(args.foreign_profile))}
     cases = _ready(cases, args)
     folder = args.out or _dated_folder()
-    rounds = _rounds(args.rounds or (20 if args.quick else 10))
+    rounds = _rounds(args.rounds or (16 if args.quick else 10))
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with _progress("measuring") as progress:
         found = measure(campaign, folder, progress)

@@ -57,6 +57,13 @@ class Measurements:
         )
         return Measurements(timelines, disturbed, self.points)
 
+    def early(self) -> Points:
+        """The first fifth of each calibration point."""
+        return {
+            key: {work: values[: max(1, len(values) // 5)] for work, values in sizes.items()}
+            for key, sizes in self.points.items()
+        }
+
     def runs(self, index: int) -> list[Timeline]:
         """The undisturbed runs of a case; all of them if none was left alone."""
         return self.timelines.get(index) or self.disturbed[index]
@@ -108,18 +115,15 @@ def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
 def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], found: Measurements) -> None:
     """Add the results of a plan to `found`.
 
-    The first run of a case warms up and is left out. A run is disturbed, and kept apart, if a rank that has a core of
-    its own was kept from it for more than `MOST_LOST` of the run, by another program or by the host.
+    A run is disturbed, and kept apart, if a rank that has a core of its own was kept from it for more than `MOST_LOST`
+    of the run, by another program or by the host.
     """
-    warm: set[int] = set()
     own_cores = len(os.sched_getaffinity(0)) >= plan["ag"] + plan["eg"]
     for line in results.read_text().splitlines():
         row = json.loads(line)
         job = plan["jobs"][row["index"]]
         index = int(job["case"]) if "case" in job else -1
-        if job["job"] == "run" and index not in warm:
-            warm.add(index)
-        elif job["job"] == "run":
+        if job["job"] == "run":
             case = cases[index]
             meta = {
                 "round": job["round"],
@@ -129,7 +133,7 @@ def read_results(plan: dict[str, Any], results: Path, cases: Sequence[Case], fou
             lost = max(rank["lost_ns"] for rank in row["ranks"]) / 1e3
             kept = lost <= MOST_LOST * timeline.makespan_us or not own_cores
             (found.timelines if kept else found.disturbed).setdefault(index, []).append(timeline)
-        elif job["job"] != "output":
+        elif job["job"] not in ("learn", "output"):
             collect(found.points, job, row["ranks"], cases[index] if index >= 0 else None)
 
 
@@ -145,7 +149,7 @@ def _plans(campaign: Campaign) -> Iterator[dict[str, Any]]:
             runs = [{"job": "run", "case": index} for index, _ in same] if campaign.runs else []
             extra = stage_jobs(dict(same)) if campaign.calibrate else []
             extra += [OPERATIONS] if campaign.operations else []
-            jobs += runs
+            jobs += [{"job": "learn", "case": index} for index, _ in same]
             for number in range(campaign.rounds):
                 jobs += [{**job, "round": number} for job in draw.sample(runs + extra, len(runs) + len(extra))]
         cases = {index: case.plan_entry() for index, case in mine}

@@ -195,24 +195,29 @@ class ExpertRank:
         return self._buffers[key][:size]
 
 
-class SyntheticRank:
-    """Timed waits in place of computation: tests schedules, links and hosts, not processors. Label it synthetic.
+class TimedWait:
+    """Waits of a given length. Those that end late, as they do on shared cores, make the next ones ask for less: on
+    average they last what they should."""
 
-    Waits that end late, as they do on shared cores, ask for less the next time: on average they last what they should.
-    """
+    def __init__(self, *, spin: bool) -> None:
+        """`spin`: wait awake, on a core of its own."""
+        self._spin, self._late_ns = spin, 0.0
 
-    def __init__(self, durations: Mapping[str, float], pieces: Callable[[Task], list[Tensor]], *, spin: bool) -> None:
-        """`durations` are microseconds by kind; `pieces` are the tensors that a task's message carries.
-
-        `spin`: wait awake, on a core of its own.
-        """
-        self._durations, self._of, self._spin = durations, pieces, spin
-        self._late_ns = 0.0
-
-    def compute(self, task: Task) -> None:
-        at = time.perf_counter_ns() + 1e3 * self._durations[task.kind.label]
+    def __call__(self, us: float) -> None:
+        at = time.perf_counter_ns() + 1e3 * us
         sleep_until(at - self._late_ns, spin=self._spin)
         self._late_ns = max(0.0, self._late_ns + _LEARNING * (time.perf_counter_ns() - at))
+
+
+class SyntheticRank:
+    """Timed waits in place of computation: tests schedules, links and hosts, not processors. Label it synthetic."""
+
+    def __init__(self, durations: Mapping[str, float], pieces: Callable[[Task], list[Tensor]], wait: TimedWait) -> None:
+        """`durations` are microseconds by kind; `pieces` are the tensors that a task's message carries."""
+        self._durations, self._of, self._wait = durations, pieces, wait
+
+    def compute(self, task: Task) -> None:
+        self._wait(self._durations[task.kind.label])
 
     def outgoing(self, task: Task, counts: Sequence[Sequence[int]]) -> list[Tensor]:
         return self._of(task)

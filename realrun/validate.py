@@ -177,7 +177,8 @@ def _replay(
     """The same runs predicted from their own task times, from their own calibration, and from foreign ones."""
     own = [float(np.median([judge.replayed(m, run) for run in some])) for m, some in zip(models, runs, strict=True)]
     sets = {"own task times": own, "own calibration": list(predicted)}
-    for name, profile in evidence.foreign.items():
+    stale = {"the first fifth of the calibration": calibrate.profile_from(evidence.measured.early(), "early", "")}
+    for name, profile in {**(stale if evidence.measured.points else {}), **evidence.foreign}.items():
         sets[name] = [makespan_us(*model_of(case, profile)) for case in evidence.cases]
     spans = [[run.makespan_us for run in some] for some in runs]
     return [

@@ -3,7 +3,8 @@
 A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale, seq_len, schedule,
 link, shape, synthetic}; a job is one of
 
-    {"job": "run", "case": id}                         execute the case's schedule once (first: learn it)
+    {"job": "learn", "case": id}                       get a case's schedule ready: walk it once, task by task
+    {"job": "run", "case": id}                         execute it once
     {"job": "stages", "case": id, "samples": [...], "chunks": [...]}    time attention, combine, shared experts for
                                                        numbers of samples, routed experts for tokens of a chunk
     {"job": "link", "case": id, "chunks": [...]}       time trains of messages in each direction, alone and in duplex
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, SyntheticRank, place_of
+from realrun.executor import AttentionRank, Executor, ExpertRank, Stamps, SyntheticRank, TimedWait, place_of
 from realrun.layers import AttentionLayer, Expert, ExpertLayer, owned
 from realrun.ranks import World, die_with_parent
 from realrun.shaped import Shape
@@ -82,13 +83,14 @@ class Rank:
         self._shape: tuple[Any, ...] = ()
         self._executors: dict[str, Executor] = {}
         self._memory: dict[Any, list[torch.Tensor]] = {}
+        self._wait = TimedWait(spin=world.own_core)
         self._draw = np.random.default_rng(world.numerics.seed)  # the same on every rank
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job; returns what this rank has to tell, ready for JSON."""
         doers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "run": self._run, "stages": self._stages, "link": self._link, "operations": self._operations,
-            "host": self._host, "interference": self._interference, "output": self._output,
+            "learn": self._learn, "run": self._run, "output": self._output, "stages": self._stages, "host": self._host,
+            "link": self._link, "interference": self._interference, "operations": self._operations,
         }  # fmt: skip
         return doers[job["job"]](job)
 
@@ -141,9 +143,7 @@ class Rank:
         scratch = torch.zeros(
             max(rows.values()), model.hidden, device=world.numerics.device, dtype=world.numerics.dtype
         )
-        work = SyntheticRank(
-            durations, lambda task: [scratch[: rows[task.name]]] * len(place.peers), spin=world.own_core
-        )
+        work = SyntheticRank(durations, lambda task: [scratch[: rows[task.name]]] * len(place.peers), self._wait)
         executor = Executor(schedule, place, work, link, clock, world.links, model.experts)
         executor.prepare()
         return executor
@@ -177,6 +177,10 @@ class Rank:
             self._memory[shape, shared] = found
         return self._memory[shape, shared]
 
+    def _learn(self, job: dict[str, Any]) -> dict[str, Any]:
+        self._executor(job["case"])
+        return {}
+
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         return self._once(self._executor(job["case"]), self._cases[job["case"]])
 
@@ -184,9 +188,10 @@ class Rank:
         self._world.tune(case["link"], Shape(*case["shape"]))
         before = sentinel_ns()
         executor.open()
-        self._world.start_together()
         lost = lost_ns()
+        self._world.start_together()
         stamps = executor.run()
+        self._world.meet()  # what follows is not to disturb ranks on the same core that still run
         lost = lost_ns() - lost
         row = {"computed": stamps.computed, "posted": stamps.posted, "arrived": stamps.arrived}
         return row | {"lost_ns": lost, "sentinel_ns": [before, sentinel_ns()]}

@@ -15,12 +15,12 @@ from realrun.campaign import Campaign, measure
 from realrun.cases import Case
 from realrun.validate import Evidence, evaluate
 
-WAITS = {"attention": 12000.0, "shared": 4000.0, "expert": 8000.0}  # us
+WAITS = {"attention": 18000.0, "shared": 6000.0, "expert": 12000.0}  # us
 DEGREES = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 3, 1)]
 DEGREES += [("findep", "asas", 1, 2), ("findep", "aass", 2, 2), ("findep", "asas", 2, 3)]
 RANKS = [(1, 1), (2, 2), (3, 5)]
 CASES = [
-    Case("deepseek-v2-lite", 2, 32, 1, ag, eg, *degree, 0.125, synthetic=WAITS, link_mbytes_per_s=20)
+    Case("deepseek-v2-lite", 2, 32, 1, ag, eg, *degree, 0.125, synthetic=WAITS, link_mbytes_per_s=14)
     for ag, eg in RANKS
     for degree in DEGREES
 ]
