@@ -102,7 +102,7 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
 def _add_experiment(p: argparse.ArgumentParser) -> None:
     """repeat an experiment of FinDEP here, predicted and measured"""
     p.add_argument("name", choices=("monotonicity", "speedup"), help="throughput in m_a and r1; PPPipe against FinDEP")
-    p.add_argument("--rounds", type=int, default=10, help="measured runs of each schedule, default 10")
+    p.add_argument("--rounds", type=int, default=40, help="measured runs of each schedule, default 40")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 
 
@@ -169,7 +169,7 @@ def run_one(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """`realrun calibrate`: measure, fit, write the profile, print its lines."""
-    from realrun.calibrate import profile_from, refusals
+    from realrun.calibrate import for_any_transport, profile_from, refusals
     from realrun.campaign import Campaign, measure
     from realrun.page import costs_table
 
@@ -179,6 +179,7 @@ def calibrate(args: argparse.Namespace) -> int:
     with _progress("calibrating") as progress:
         found = measure(campaign, folder, progress)
     profile = profile_from(found.points, args.name, f"measured by realrun calibrate on {case.ag}+{case.eg} ranks")
+    profile = for_any_transport(profile, case)
     refused = {} if args.force else refusals(profile)
     for reason in refused.values():
         print(f"realrun: {reason}; left out, --force keeps it", file=sys.stderr)
@@ -257,6 +258,7 @@ def _case(args: argparse.Namespace) -> Case:
 
 def _ready(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     """The cases in the precision of their backend and over the link asked for, if they fit into memory."""
+    from realrun import netns
     from realrun.cases import check_memory
     from realrun.ranks import DTYPES, choose_backend
 
@@ -267,6 +269,10 @@ def _ready(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
         speed = {"link_alpha_us": args.link_alpha_us, "link_mbytes_per_s": args.link_mbytes_per_s}
         given = {key: value for key, value in speed.items() if value is not None}
         ready.append(replace(case, dtype=DTYPES[chosen], link=link, **given).checked())
+    if any(case.link == "tbf" for case in ready):
+        if "RANK" in os.environ:
+            raise ValueError("--link tbf: torchrun's ranks stand in one network namespace; start without torchrun")
+        netns.check_available()
     check_memory(ready)
     return ready
 

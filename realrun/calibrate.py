@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from realrun.cases import UNMEASURED, Case
+from realrun.cases import SHAPED, UNMEASURED, Case
 from realrun.measured import delays, timeline_of
 from realrun.worker import HOST_LAYERS, stamps_of
 from simdep.costs import ScenarioCosts
@@ -181,6 +181,12 @@ def _pauses(schedule: Schedule, group: str, rows: pd.DataFrame) -> Iterable[tupl
 def profile_from(points: Points, name: str, description: str) -> HardwareProfile:
     """A profile with a cost for every operation that was measured; `refusals` says which of them to distrust."""
     return HardwareProfile(name, description, tuple(_costs(points)), environment=environment())
+
+
+def for_any_transport(profile: HardwareProfile, case: Case) -> HardwareProfile:
+    """The profile of a machine whose one transport is that of the case: its costs of link and host hold for any."""
+    costs = tuple(replace(cost, shape="") if cost.shape == case.transport else cost for cost in profile.costs)
+    return replace(profile, costs=(*costs, case.kept_link) if case.link in SHAPED else costs)
 
 
 def refusals(profile: HardwareProfile) -> dict[Cost, str]:

@@ -90,11 +90,12 @@ class Case:
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }  # fmt: skip
         scenario = scenario_from_dict(data, hardware)
-        link = self._kept_link if self.link in SHAPED else None
+        link = self.kept_link if self.link in SHAPED else None
         return replace(scenario, deployment=replace(scenario.deployment, link=link, transport=self.transport))
 
     @property
-    def _kept_link(self) -> Cost:
+    def kept_link(self) -> Cost:
+        """The link whose speed the runner keeps (`SHAPED`)."""
         source = f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, kept by the runner"
         return Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
 

@@ -75,25 +75,29 @@ def experiment(
         row["predicted_tokens_per_s"] = 1e6 * tokens / row["predicted_us"]
         row["measured_tokens_per_s"] = 1e6 * tokens / row["measured_us"]
         row["ci_tokens_per_s"] = [1e6 * tokens / high, 1e6 * tokens / low]
+        for source in ("predicted", "measured"):
+            row[f"equal_speed_{source}_tokens_per_s"] = 1e6 * tokens / row[f"adjusted_{source}_us"]
     return result | ({"speedups": speedups(result["schedules"])} if name == "speedup" else {})
 
 
 def speedups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """FinDEP over PPPipe for each link, predicted and measured, with an interval from those of both makespans."""
+    """FinDEP over PPPipe for each link, predicted and measured: as run, and with all runs brought to one speed of the
+    machine, which its drift between runs then leaves alone. Intervals are from those of both makespans."""
     found = []
     for rate in RATES:
         here = {row["policy"]: row for row in rows if row["link_mbytes_per_s"] == rate}
         pppipe, findep = here["pppipe"], here["findep"]
-        predicted = pppipe["predicted_us"] / findep["predicted_us"]
-        measured = pppipe["measured_us"] / findep["measured_us"]
-        interval = [pppipe["ci_us"][0] / findep["ci_us"][1], pppipe["ci_us"][1] / findep["ci_us"][0]]
-        found.append(
-            {
-                "link_mbytes_per_s": rate, "pppipe": pppipe["label"], "findep": findep["label"],
-                "predicted": predicted, "measured": measured, "ci": interval,
-                "difference_points": 100 * (predicted - measured),
-            }
-        )  # fmt: skip
+        row: dict[str, Any] = {"link_mbytes_per_s": rate, "pppipe": pppipe["label"], "findep": findep["label"]}
+        for name, prefix in (("", ""), ("equal_speed_", "adjusted_")):
+            predicted, measured = (
+                pppipe[f"{prefix}{source}_us"] / findep[f"{prefix}{source}_us"] for source in ("predicted", "measured")
+            )
+            (low, high), (least, most) = pppipe[f"{prefix}ci_us"], findep[f"{prefix}ci_us"]
+            row |= {
+                f"{name}predicted": predicted, f"{name}measured": measured, f"{name}ci": [low / most, high / least],
+                f"{name}difference_points": 100 * (predicted - measured),
+            }  # fmt: skip
+        found.append(row)
     return found
 
 
@@ -105,10 +109,8 @@ def as_table(name: str, result: dict[str, Any]) -> pd.DataFrame:
                 "link MB/s": f"{row['link_mbytes_per_s']:g}",
                 "PPPipe": row["pppipe"],
                 "FinDEP": row["findep"],
-                "speed-up predicted": f"{row['predicted']:.3f}",
-                "measured": f"{row['measured']:.3f}",
-                "interval": "{:.3f} .. {:.3f}".format(*row["ci"]),
-                "difference, points": f"{row['difference_points']:+.1f}",
+                **_columns(row, "speed-up", ""),
+                **_columns(row, "at equal speed:", "equal_speed_"),
             }
             for row in result["speedups"]
         )
@@ -120,9 +122,20 @@ def as_table(name: str, result: dict[str, Any]) -> pd.DataFrame:
             "predicted tokens/s": f"{row['predicted_tokens_per_s']:,.0f}",
             "measured tokens/s": f"{row['measured_tokens_per_s']:,.0f}",
             "95 % interval": "{:,.0f} .. {:,.0f}".format(*row["ci_tokens_per_s"]),
+            "at equal speed: predicted": f"{row['equal_speed_predicted_tokens_per_s']:,.0f}",
+            "measured": f"{row['equal_speed_measured_tokens_per_s']:,.0f}",
         }
         for row in result["schedules"]
     )
+
+
+def _columns(row: dict[str, Any], title: str, prefix: str) -> dict[str, str]:
+    low, high = row[f"{prefix}ci"]
+    return {
+        f"{title} predicted": f"{row[f'{prefix}predicted']:.3f}",
+        f"{title} measured": f"{row[f'{prefix}measured']:.3f} ({low:.3f} .. {high:.3f})",
+        f"{title} difference, points": f"{row[f'{prefix}difference_points']:+.1f}",
+    }
 
 
 def _us_per_token(case: Case, profile: HardwareProfile) -> float:

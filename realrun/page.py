@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realrun import judge
 from realrun.validate import UNSTABLE_PCT, Evidence, predict, typical
 from simdep import figures, report, trace
 from simdep.hardware import HardwareProfile
@@ -63,8 +64,9 @@ def _statistics(result: dict[str, Any]) -> Iterable[figures.Section]:
     yield figures.Section("What each term of the host buys", "Errors of the model without it.", flat(result["terms"]))
     yield figures.Section(
         "Power: does the data reject wrong models?",
-        "Structural errors of models with one thing wrong, on the same measured task times. A model is rejected if "
-        "its errors are larger than the right model's (one-sided Wilcoxon signed-rank test, p < 0.01).",
+        "Structural errors of models with one thing wrong, on the same measured task times and on the schedules that "
+        f"can tell: those for which the two models predict makespans over {judge.TELLING_PCT:g} % apart. A wrong model "
+        "is rejected if its errors are larger than the right one's (one-sided Wilcoxon signed-rank test, p < 0.01).",
         flat(result["power"]),
     )
     if result["interference"]:

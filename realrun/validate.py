@@ -73,6 +73,7 @@ def evaluate(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
     ]
     rows = []
     for index, case in enumerate(cases):
+        at_speed, brought_to_it = brought[index]
         median, error = float(np.median(spans[index])), error_pct(predicted[index], float(np.median(spans[index])))
         parts = judge.parts(models[index], typical(timelines[index]))
         parts["rest"] = error - sum(parts[name] for name in judge.PARTS)
@@ -84,7 +85,10 @@ def evaluate(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
                 "measured_us": median,
                 "ci_us": interval(spans[index], seed),
                 "error_pct": error,
-                "adjusted_error_pct": error_pct(brought[index][0], float(np.median(brought[index][1]))),
+                "adjusted_predicted_us": at_speed,
+                "adjusted_measured_us": float(np.median(brought_to_it)),
+                "adjusted_ci_us": interval(brought_to_it, seed),
+                "adjusted_error_pct": error_pct(at_speed, float(np.median(brought_to_it))),
                 "structural_error_pct": judge.structural(models[index], runs[index]),
                 "noise_pct": noise_pct(spans[index]),
                 "parts_pct": parts,

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,7 @@ from simdep.checks import InfeasibleError
 
 # Modules that import numpy, pandas or simpy are imported by the command that needs them: --help answers at once.
 if TYPE_CHECKING:
-    from simdep.costs import Costs
+    from simdep.costs import Costs, Host
     from simdep.schedule import Schedule
     from simdep.timeline import Timeline
 
@@ -87,6 +88,12 @@ def _add_simulate(commands: Any) -> None:
     cut.add_argument("--r1", type=int, help="micro-batches on the AG, default 1")
     cut.add_argument("--r2", type=int, help="chunks of each micro-batch on the EG, default 1")
     cut.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
+    terms = p.add_argument_group("what hosts add to the paper's model")
+    terms.add_argument("--ideal", action="store_true", help="nothing, whatever the hardware profile holds")
+    terms.add_argument(
+        "--noise", type=float, default=0.0, metavar="CV", help="vary computation times by this coefficient of variation"
+    )
+    terms.add_argument("--seed", type=int, default=0, help="of --noise, default 0")
     out = p.add_argument_group("output")
     out.add_argument("--json", action="store_true", help="one JSON object on stdout")
     out.add_argument("--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet")
@@ -95,11 +102,13 @@ def _add_simulate(commands: Any) -> None:
 
 def simulate_command(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
-    from simdep import report, trace
-    from simdep.engine import simulate
+    from simdep import checks, report, trace
+    from simdep.engine import IDEAL, simulate
 
-    schedule, costs, tokens, notes = _bare(args) if args.stage_times else _served(args)
-    timeline = simulate(schedule, costs)
+    checks.number(args.noise, "--noise")
+    schedule, costs, host, tokens, notes = _bare(args) if args.stage_times else _served(args)
+    host = replace(IDEAL if args.ideal else host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0))
+    timeline = simulate(schedule, costs, host)
     result = report.summary(timeline, tokens) | {"assumptions": notes}
     if args.trace:
         trace.write(args.trace, timeline)
@@ -111,8 +120,9 @@ def simulate_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bare(args: argparse.Namespace) -> tuple[Schedule, Costs, None, list[str]]:
+def _bare(args: argparse.Namespace) -> tuple[Schedule, Costs, Host, None, list[str]]:
     from simdep.costs import StageTimes
+    from simdep.engine import IDEAL
     from simdep.policies import build
     from simdep.schedule import Schedule
 
@@ -121,12 +131,12 @@ def _bare(args: argparse.Namespace) -> tuple[Schedule, Costs, None, list[str]]:
         raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
     times = StageTimes.parse(args.stage_times)
     if args.schedule:
-        return Schedule.load(args.schedule), times, None, []
+        return Schedule.load(args.schedule), times, IDEAL, None, []
     layers, r1, r2 = (1 if value is None else value for value in (args.layers, args.r1, args.r2))
-    return build(args.policy or "findep", layers, r1, r2, args.order or "asas"), times, None, []
+    return build(args.policy or "findep", layers, r1, r2, args.order or "asas"), times, IDEAL, None, []
 
 
-def _served(args: argparse.Namespace) -> tuple[Schedule, Costs, int, list[str]]:
+def _served(args: argparse.Namespace) -> tuple[Schedule, Costs, Host, int, list[str]]:
     from simdep.costs import ScenarioCosts
     from simdep.policies import schedule_for
     from simdep.scenario import override, read_toml, scenario_from_dict
@@ -138,7 +148,7 @@ def _served(args: argparse.Namespace) -> tuple[Schedule, Costs, int, list[str]]:
     scenario = scenario_from_dict(override(data, {name: getattr(args, name) for name in _FLAGS}))
     costs = ScenarioCosts(scenario)
     schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
-    return schedule, costs, schedule.tokens * scenario.deployment.ag, costs.notes
+    return schedule, costs, costs.host, schedule.tokens * scenario.deployment.ag, costs.notes
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:

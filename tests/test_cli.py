@@ -132,6 +132,8 @@ BAD = [
     ("realrun validate --quick --schedules some.json", "give one of --quick, --full and --schedules"),
     ("realrun validate --profile nowhere.json", "nowhere.json"),
     ("realrun validate --quick --tolerance nan", "--tolerance=nan"),
+    ("realrun validate --quick --in-situ -1", "--in-situ=-1"),
+    (f"simdep {BARE} --noise -0.1", "--noise=-0.1"),
 ]
 
 
@@ -242,3 +244,29 @@ def test_a_schedule_from_a_file_runs_instead_of_a_policy(tmp_path: Path, capsys:
     findep(3, 2, 2, "aass").save(file)
     assert run(f"simdep {BARE} --json --schedule", str(file)) == 0
     assert json.loads(capsys.readouterr().out)["label"] == "findep AASS r1=2 r2=2"
+
+
+def test_noise_varies_the_prediction_and_its_seed_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    spans = []
+    for more in ("", "--noise 0.1 --seed 1", "--noise 0.1 --seed 1", "--noise 0.1 --seed 2"):
+        assert run(f"simdep {BARE} --json {more}") == 0
+        spans.append(json.loads(capsys.readouterr().out)["makespan_us"])
+    assert spans[1] == spans[2]
+    assert len(set(spans)) == 3
+
+
+def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One layer of naive: a gap of 5 us before S and one before E; the one before A is over when time begins."""
+    file = tmp_path / "p.json"
+    row = {"label": "assumed", "source": "test", "beta_us": 1e-6}
+    costs = [{"op": op, "alpha_us": 10, **row} for op in ("gemm", "attention", "link")]
+    costs.append({"op": "host.gap", "alpha_us": 5, **row, "beta_us": 0})
+    file.write_text(json.dumps({"format": 1, "name": "x", "costs": costs}))
+    spans = []
+    for more in ("", "--ideal"):
+        command = f"simdep {SERVED} --layers 1 --policy naive --json {more} --hardware"
+        assert run(command, str(file)) == 0
+        spans.append(json.loads(capsys.readouterr().out)["makespan_us"])
+    assert spans[0] - spans[1] == pytest.approx(10)

@@ -1,5 +1,7 @@
 """The experiments of FinDEP: which schedules compete, and what is made of their makespans."""
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("torch")
@@ -20,15 +22,24 @@ def test_the_candidates_of_a_speedup_compete_over_the_same_link_on_the_same_samp
 
 
 def test_a_speedup_is_the_ratio_of_makespans_with_the_interval_of_both() -> None:
-    rows = [
-        {"policy": policy, "link_mbytes_per_s": rate, "label": policy, "predicted_us": p, "measured_us": m, "ci_us": ci}
-        for rate in RATES
-        for policy, p, m, ci in (("pppipe", 120.0, 130.0, [110.0, 143.0]), ("findep", 100.0, 104.0, [100.0, 110.0]))
-    ]
+    def row(rate: float, policy: str, predicted: float, measured: float, ci: list[float]) -> dict[str, Any]:
+        found = {"policy": policy, "link_mbytes_per_s": rate, "label": policy}
+        found |= {"predicted_us": predicted, "measured_us": measured, "ci_us": ci}
+        return found | {
+            "adjusted_predicted_us": predicted,
+            "adjusted_measured_us": predicted,
+            "adjusted_ci_us": [predicted, predicted],
+        }
+
+    makespans = (("pppipe", 120.0, 130.0, [110.0, 143.0]), ("findep", 100.0, 104.0, [100.0, 110.0]))
+    rows = [row(rate, *makespan) for rate in RATES for makespan in makespans]
     found = speedups(rows)
     assert [row["link_mbytes_per_s"] for row in found] == list(RATES)
     assert found[0]["predicted"] == pytest.approx(1.2)
     assert found[0]["measured"] == pytest.approx(1.25)
     assert found[0]["ci"] == pytest.approx([1.0, 1.43])
     assert found[0]["difference_points"] == pytest.approx(-5)
-    assert as_table("speedup", {"speedups": found})["difference, points"].tolist() == ["-5.0"] * 3
+    assert found[0]["equal_speed_measured"] == pytest.approx(1.2)
+    table = as_table("speedup", {"speedups": found})
+    assert table["speed-up difference, points"].tolist() == ["-5.0"] * 3
+    assert table["at equal speed: measured"].tolist() == ["1.200 (1.200 .. 1.200)"] * 3

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simdep.costs import Host, StageTimes
-from simdep.engine import posts_after, simulate
+from simdep.engine import makespan_us, posts_after, simulate
 from simdep.policies import findep, naive, pppipe
 from simdep.schedule import Schedule, Task
 
@@ -28,14 +28,43 @@ def test_with_all_terms_off_nothing_changes(times: StageTimes, T: int, r1: int, 
     assert slowed["end_us"].to_numpy(float) == pytest.approx(ideal["end_us"].to_numpy(float))
 
 
+def test_the_makespan_alone_is_that_of_the_timeline() -> None:
+    schedule, host = findep(3, 2, 3), Host(gap_us=2, receive_us=3, post_us=lambda task: 1, contention=0.1)
+    assert makespan_us(schedule, TIMES, host) == simulate(schedule, TIMES, host).makespan_us
+
+
 def test_a_gap_precedes_every_computation() -> None:
     """One layer of naive: A, S and E follow each other; the makespan begins with A, after its own gap."""
     assert span(naive(1), Host(gap_us=5)) == 100 + 30 + 20 + 50 + 20 + 2 * 5
 
 
-def test_a_computation_that_waited_wakes_up() -> None:
-    """A and S of one stream do not wait for anything to arrive; E does."""
-    assert span(naive(1), Host(wake_us=7)) == 100 + 30 + 20 + 50 + 20 + 7
+def test_messages_are_taken_in_while_waiting_for_them() -> None:
+    """Naive: E is free long before its message comes. It has taken it in by then."""
+    assert span(naive(1), Host(receive_us=7)) == 100 + 30 + 20 + 50 + 20
+
+
+def test_a_message_that_is_there_already_holds_the_computation_up() -> None:
+    """E[0.0.1] has arrived at 140 and can start at 170, when E[0.0.0] ends; A[1.0] waits for two messages until 240."""
+    schedule = findep(2, 1, 2)
+    tasks = simulate(schedule, TIMES, Host(receive_us=7)).by_task()
+    assert tasks.at["E[0.0.0]", "start_us"] == 120
+    assert tasks.at["E[0.0.1]", "start_us"] == 170 + 7
+    assert tasks.at["A[1.0]", "start_us"] == 170 + 7 + 50 + 20
+
+
+def test_noise_varies_computations_around_their_cost_and_leaves_transfers() -> None:
+    schedule = findep(40, 2, 2)
+    tasks = simulate(schedule, TIMES, Host(noise=0.1, seed=3)).by_task()
+    spent = (tasks["end_us"] - tasks["start_us"]).astype(float)
+    assert spent[tasks["kind"] == "a2e"].to_numpy() == pytest.approx(20)
+    expert = spent[tasks["kind"] == "expert"]
+    assert expert.mean() == pytest.approx(50, rel=0.03)
+    assert expert.std() / expert.mean() == pytest.approx(0.1, rel=0.15)
+
+
+def test_noise_is_the_same_for_the_same_seed() -> None:
+    spans = [span(findep(2, 2, 2), Host(noise=0.2, seed=seed)) for seed in (1, 1, 2)]
+    assert spans[0] == spans[1] != spans[2]
 
 
 def test_posting_takes_time_of_the_stream_that_computed_and_none_of_the_transfer() -> None:

@@ -1,5 +1,6 @@
 """Real runs over gloo: what they compute, in which order, and what happens when a rank dies."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from realrun import netns  # noqa: E402
 from realrun.campaign import Campaign, Measurements, measure, read_results  # noqa: E402
 from realrun.cases import Case  # noqa: E402
 from realrun.executor import check_executable  # noqa: E402
@@ -103,7 +105,11 @@ def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> 
             cases[name] = entry
     jobs = []
     for name in cases:
-        jobs += [{"job": "run", "case": name}, {"job": "output", "case": name, "folder": str(folder)}]
+        jobs += [
+            {"job": "learn", "case": name},
+            {"job": "run", "case": name},
+            {"job": "output", "case": name, "folder": str(folder)},
+        ]
     return {"ag": ag, "eg": eg, "backend": "gloo", "seed": SEED, "cases": cases, "jobs": jobs}
 
 
@@ -137,9 +143,9 @@ def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_s
                 assert (lane["start_us"].to_numpy()[1:] >= lane["end_us"].to_numpy()[:-1]).all()
 
 
-def start_campaign(folder: Path) -> tuple[subprocess.Popen[str], Case, dict[str, int]]:
+def start_campaign(folder: Path, link: str = "shm") -> tuple[subprocess.Popen[str], Case, dict[str, int]]:
     """A long campaign in a process of its own, some results in; with its case, and the pid of each rank."""
-    case = Case("deepseek-v2-lite", 2, 32, 2, 1, 1, "pppipe", r1=2, scale=0.0625)
+    case = Case("deepseek-v2-lite", 2, 32, 2, 1, 1, "pppipe", r1=2, scale=0.0625, link=link)
     script = folder / "go.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom realrun.campaign import Campaign, measure\n"
@@ -166,7 +172,12 @@ def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: P
     plan = json.loads((tmp_path / "ranks-1+1" / "plan.json").read_text())
     found = Measurements()
     read_results(plan, tmp_path / "ranks-1+1" / "results.jsonl", [case], found)
-    assert len(found.runs(0)) >= 2
+    assert runs_of(found) >= 2
+
+
+def runs_of(found: Measurements) -> int:
+    """How many runs of the first case there are, disturbed ones included."""
+    return len(found.timelines.get(0, [])) + len(found.disturbed.get(0, []))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -175,11 +186,68 @@ def test_ranks_and_shared_memory_end_with_their_parent(how: signal.Signals, tmp_
     parent, _, ranks = start_campaign(tmp_path)
     parent.send_signal(how)
     parent.communicate(timeout=30)
+    wait_for_end(ranks)
+    assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def wait_for_end(ranks: dict[str, int]) -> None:
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in ranks.values()):
         assert time.monotonic() < deadline, "a rank outlived its parent"
         time.sleep(0.05)
-    assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def namespaces() -> set[str]:
+    """The network namespaces that any process or its open files keep alive."""
+    found = set()
+    for place in ("ns/net", "fd/*"):
+        for link in Path("/proc").glob(f"[0-9]*/{place}"):
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return {name for name in found if name.startswith("net:")}
+
+
+def refusal_of_namespaces() -> str:
+    try:
+        netns.check_available()
+        with netns.Namespaces():
+            return ""
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+
+
+needs_namespaces = pytest.mark.skipif(bool(refusal_of_namespaces()), reason=refusal_of_namespaces())
+
+
+@needs_namespaces
+@pytest.mark.parametrize("how", ["success", "failure", "SIGINT", "SIGKILL"])
+def test_namespaces_end_with_the_command_however_it_ends(how: str, tmp_path: Path) -> None:
+    before, devices = namespaces(), sorted(Path("/sys/class/net").iterdir())
+    if how == "success":
+        case = Case("deepseek-v2-lite", 1, 16, 2, 1, 1, "findep", r2=2, scale=0.0625, link="tbf", link_mbytes_per_s=50)
+        found = measure(Campaign([case], 2, backend="gloo"), tmp_path)
+        assert runs_of(found) == 2
+    else:
+        parent, _, ranks = start_campaign(tmp_path, "tbf")
+        assert len(namespaces() - before) == 2
+        if how == "failure":
+            os.kill(ranks["0"], signal.SIGKILL)
+        else:
+            parent.send_signal(signal.Signals[how])
+        parent.communicate(timeout=30)
+        wait_for_end(ranks)
+    assert namespaces() <= before
+    assert sorted(Path("/sys/class/net").iterdir()) == devices
+
+
+@needs_namespaces
+def test_the_kernel_keeps_the_speed_of_the_link(tmp_path: Path) -> None:
+    """Loopback carries over 1000 MB/s; messages of 196,608 bytes over 50 MB/s lose some of it between them."""
+    case = Case("deepseek-v2-lite", 1, 64, 1, 1, 1, "findep", r2=2, scale=0.0625, link="tbf", link_mbytes_per_s=50)
+    found = measure(Campaign([case], 1, runs=False, backend="gloo"), tmp_path)
+    for direction in (0.0, 1.0):
+        (rate,) = found.points["mbytes_per_s.alone", 1, 1, "tbf 50 MB/s"][direction]
+        assert 20 < rate < 55
 
 
 def _state(pid: int) -> str:
@@ -198,7 +266,7 @@ def test_a_campaign_goes_on_where_it_stopped_and_refuses_another_in_its_folder(t
     results.write_text("".join(lines[:2]))
     again = measure(campaign, tmp_path)
     assert results.read_text().splitlines(keepends=True)[:2] == lines[:2]
-    assert len(first.timelines[0]) == len(again.timelines[0]) == 2
+    assert runs_of(first) == runs_of(again) == 2
     with pytest.raises(ValueError, match="holds the results of another campaign"):
         measure(Campaign([case], 3, calibrate=False, backend="gloo"), tmp_path)
 
