@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +182,6 @@ def override(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
         for other in {"m_a": ("samples",), "samples": ("m_a",)}.get(key, ()):
             place.pop(other, None)
     return merged
-
-
-def with_hardware(scenario: Scenario, hardware: HardwareProfile) -> Scenario:
-    """The same scenario on another profile."""
-    return replace(scenario, deployment=replace(scenario.deployment, hardware=hardware))
 
 
 def _samples(workload: Mapping[str, Any], r1: int) -> int:

@@ -13,7 +13,7 @@ from simdep.costs import ScenarioCosts, StageTimes, link_cost
 from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.models import load_model
 from simdep.policies import schedule_for
-from simdep.scenario import override, scenario_from_dict, with_hardware
+from simdep.scenario import override, scenario_from_dict
 from simdep.schedule import Kind, Task
 
 # Stage times
@@ -151,9 +151,14 @@ def test_a_transfer_moves_elements_of_the_workloads_type(dtype: str, size: int) 
 # The most specific cost
 
 
+def on(hardware: HardwareProfile) -> ScenarioCosts:
+    scenario = costs().scenario
+    return ScenarioCosts(replace(scenario, deployment=replace(scenario.deployment, hardware=hardware)))
+
+
 def with_costs(*rows: Cost) -> ScenarioCosts:
     a6000 = load_hardware("a6000")
-    return ScenarioCosts(with_hardware(costs().scenario, replace(a6000, costs=(*a6000.costs, *rows))))
+    return on(replace(a6000, costs=(*a6000.costs, *rows)))
 
 
 SHAPE = costs().scenario.shape
@@ -201,7 +206,7 @@ def test_nearly_all_experts_are_touched_by_many_tokens() -> None:
 @pytest.mark.parametrize(("kept", "missing"), [("attention", "gemm"), ("gemm", "attention")])
 def test_a_profile_without_a_needed_cost_is_refused_by_its_name(kept: str, missing: str) -> None:
     bare = HardwareProfile("bare", "", (Cost(kept, 1, 1, "assumed", "test"),))
-    price = ScenarioCosts(with_hardware(costs().scenario, bare))
+    price = on(bare)
     with pytest.raises(ValueError, match=f"^hardware bare has no cost for {missing}, which model and policy need$"):
         price(Task(Kind.ATTENTION, 0, 0))
 

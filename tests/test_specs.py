@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simdep import checks
 from simdep.hardware import LABELS, OPERATIONS, Cost, Fit, HardwareProfile, load_hardware, profile_from_dict
 from simdep.models import GQA, MLA, ModelSpec, builtin_models, from_hf_config, load_model
-from simdep.scenario import Scenario, override, read_toml, scenario_from_dict, with_hardware
+from simdep.scenario import Scenario, override, read_toml, scenario_from_dict
 
 MODELS = builtin_models()
 PROFILE_FILES = (resources.files("simdep") / "data" / "hardware").iterdir()
@@ -493,7 +493,6 @@ def test_flags_leave_the_tables_of_the_file_as_they_were(tmp_path: Path) -> None
 def test_a_profile_just_measured_stands_in_for_the_one_named() -> None:
     data = {"model": "deepseek-v2", "deployment": {"ag": 1, "eg": 1}}
     assert scenario_from_dict(data, hardware=PROFILE).deployment.hardware is PROFILE
-    assert with_hardware(scenario(), PROFILE).deployment.hardware is PROFILE
 
 
 def test_the_shape_of_a_scenario_is_what_a_measured_stage_depends_on() -> None:
