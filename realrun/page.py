@@ -47,7 +47,9 @@ def write(folder: Path, evidence: Evidence, result: dict[str, Any]) -> None:
 
 def _statistics(result: dict[str, Any]) -> Iterable[figures.Section]:
     yield figures.Section("Predicted against measured", summary_text(result), figure=_scatter(result))
-    yield figures.Section("By shape and link", table=flat(result["by_group"]))
+    alike = ("spearman_in_group", "regret_max_pct")  # of one group
+    groups = [{key: value for key, value in row.items() if key not in alike} for row in result["by_group"]]
+    yield figures.Section("By shape and link", table=flat(groups))
     yield figures.Section(
         "Where the error comes from",
         "Parts of the makespan error in percent of the makespan; they sum to it, schedule by schedule. Tasks: durations"
@@ -116,7 +118,9 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         low, *middle, high = (f"{number:.3g}" for number in value)
         return f"{middle[0]} ({low} .. {high})" if middle else f"{low} .. {high}"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) > 1e-6 else "0"
+    return str(value)
 
 
 def table_of(result: dict[str, Any]) -> pd.DataFrame:
