@@ -23,9 +23,9 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from realrun.benchmarks import HOST_LAYERS
 from realrun.cases import SHAPED, UNMEASURED, Case
-from realrun.measured import delays, timeline_of
-from realrun.worker import HOST_LAYERS, stamps_of
+from realrun.measured import delays, stamps_of, timeline_of
 from simdep.costs import ScenarioCosts
 from simdep.engine import posts_after
 from simdep.fitting import fit_line, trimmed_mean

@@ -18,10 +18,10 @@ from typing import Any
 
 from realrun.calibrate import OPERATIONS, Points, collect, new_points, stage_jobs
 from realrun.cases import Case
-from realrun.measured import timeline_of
+from realrun.measured import stamps_of, timeline_of
 from realrun.netns import Namespaces
 from realrun.ranks import spawn
-from realrun.worker import stamps_of, work
+from realrun.worker import work
 from simdep.timeline import Timeline
 
 MOST_LOST = 0.05  # share of a run that a rank may be kept from its own core; above it other programs were at work

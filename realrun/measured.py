@@ -50,3 +50,8 @@ def timeline_of(schedule: Schedule, ag: int, stamps: Sequence[Stamps], meta: dic
     origin = min(start for _, _, start, _ in times)
     shifted = [(name, rank, (start - origin) / 1e3, (end - origin) / 1e3) for name, rank, start, end in times]
     return Timeline.from_times(schedule, "real", shifted, meta)
+
+
+def stamps_of(row: dict[str, Any]) -> Stamps:
+    """The stamps that a "run" job returned for a rank."""
+    return Stamps([(name, start, end) for name, start, end in row["computed"]], row["posted"], row["arrived"])

@@ -20,9 +20,8 @@ from realrun.campaign import Campaign, Measurements, measure, read_results  # no
 from realrun.cases import Case  # noqa: E402
 from realrun.executor import check_executable  # noqa: E402
 from realrun.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noqa: E402
-from realrun.measured import timeline_of  # noqa: E402
+from realrun.measured import stamps_of, timeline_of  # noqa: E402
 from realrun.ranks import spawn  # noqa: E402
-from realrun.worker import stamps_of  # noqa: E402
 from simdep.models import MLA, ModelSpec, load_model  # noqa: E402
 from simdep.policies import build, findep  # noqa: E402
 from simdep.schedule import Schedule, Task  # noqa: E402

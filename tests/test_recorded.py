@@ -14,9 +14,8 @@ pytest.importorskip("torch")
 
 from realrun import judge
 from realrun.cases import Case
-from realrun.measured import timeline_of
+from realrun.measured import stamps_of, timeline_of
 from realrun.validate import model_of
-from realrun.worker import stamps_of
 from simdep.hardware import load_hardware
 
 FOLDER = Path(__file__).parents[1] / "traces" / "epyc-2-cores"
