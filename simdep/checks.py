@@ -53,6 +53,14 @@ def number(value: Any, where: str, *, above: float | None = None) -> float:
     return value  # type: ignore[no-any-return]
 
 
+def pair(value: Any, where: str) -> tuple[float, float]:
+    """`value` if it is a pair of numbers of at least 0; else ValueError."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"{where}={value!r}; it is a pair of numbers")
+    low, high = (number(each, where) for each in value)
+    return low, high
+
+
 def text(value: Any, where: str) -> str:
     """`value` if it is a text that is not empty; else ValueError."""
     if not isinstance(value, str) or not value:

@@ -1,4 +1,7 @@
-"""What it runs on: a hardware profile is a list of costs, each with its origin.
+"""What it runs on: a hardware profile is a list of costs and of kernels, each with its origin.
+
+A kernel (`simdep.kernels`) prices an operation by its shape, a cost by one amount of work; where a profile has both,
+the more specific goes first (see `simdep.costs`).
 
 A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4); one that also has `points` goes through these
 measured (work, microseconds) and follows the line only beyond them. What counts as work is fixed by the operation:
@@ -26,12 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from simdep import checks
+from simdep.datasheet import kernels_of
+from simdep.gpus import Gpu, find_gpu, gpus
+from simdep.kernels import LABELS, Kernel, kernel_from_dict
 
-FORMAT = 1  # version of the JSON form
+FORMAT = 2  # version of the JSON form; format 1 had no kernels, but an unlabelled memory_bytes
 STAGES = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
 HOST = ("host.gap", "host.receive", "host.post", "host.contention")
 OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *HOST, *STAGES)
-LABELS = ("measured", "published", "datasheet", "assumed")
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,28 @@ class Cost:
 
 @dataclass(frozen=True)
 class HardwareProfile:
-    """Costs of one kind of machine, with the memory of a GPU and the environment in which they were measured."""
+    """Costs and kernels of one kind of machine, and the environment in which they were measured.
+
+    `gpu` names its entry in `simdep.gpus`; `speed_factor` multiplies the computing times of kernels, for one machine
+    that is slower or faster than the one that was measured (1: the paper's model, none).
+    """
 
     name: str
     description: str
     costs: tuple[Cost, ...]
-    memory_bytes: int | None = None
+    kernels: tuple[Kernel, ...] = ()
+    gpu: str = ""
+    speed_factor: float = 1
     environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> Gpu | None:
+        """The GPU that it is a profile of, if that is known."""
+        return find_gpu(self.gpu or self.name)
+
+    def kernel(self, op: str, **words: str) -> Kernel | None:
+        """The first kernel of an operation that agrees with all the words given; None if there is none."""
+        return next((each for each in self.kernels if each.op == op and each.matches(words)), None)
 
     def find(self, op: str, *, ag: int = 0, eg: int = 0, shape: str = "") -> Cost | None:
         """The cost of an operation for exactly this deployment and shape, else the one for any; None if neither."""
@@ -99,14 +119,19 @@ class HardwareProfile:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        own = {name: getattr(self, name) for name in ("name", "description", "gpu", "speed_factor", "environment")}
+        costs = [asdict(cost) for cost in self.costs]
+        return {"format": FORMAT, **own, "costs": costs, "kernels": [kernel.to_dict() for kernel in self.kernels]}
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
 
 def load_hardware(name: str) -> HardwareProfile:
-    """A profile by its name, or from a JSON file; raises ValueError for an unknown name or a malformed file."""
+    """A profile by its name, or from a JSON file; raises ValueError for an unknown name or a malformed file.
+
+    A GPU without a profile of measured or published costs has one computed from its data sheet.
+    """
     path = Path(name)
     if path.suffix == ".json":
         try:
@@ -114,25 +139,40 @@ def load_hardware(name: str) -> HardwareProfile:
         except (OSError, ValueError) as error:
             raise ValueError(f"hardware {name}: {error}") from None
     builtin = {entry.name.removesuffix(".json"): entry for entry in _data().iterdir() if entry.name.endswith(".json")}
-    return profile_from_dict(json.loads(builtin[checks.known(name.lower(), builtin, "hardware")].read_text()))
+    word = checks.known(name.lower(), (*builtin, *gpus()), "hardware")
+    if word in builtin:
+        return profile_from_dict(json.loads(builtin[word].read_text()))
+    gpu = gpus()[word]
+    return HardwareProfile(word, "computed from its data sheet", (), kernels_of(gpu), gpu=word)
+
+
+def hardware_names() -> list[str]:
+    """The names of the profiles that ship with simdep."""
+    files = [entry.name.removesuffix(".json") for entry in _data().iterdir() if entry.name.endswith(".json")]
+    return sorted({*files, *gpus()})
 
 
 def profile_from_dict(data: Any) -> HardwareProfile:
     """A profile from its JSON form; raises ValueError naming the field at fault."""
-    keys = ("format", "name", "description", "costs", "memory_bytes", "environment")
-    checks.table(data, keys, "profile")
-    if data.get("format") != FORMAT:
-        raise ValueError(f"profile format {data.get('format')!r} is not known; this version reads format {FORMAT}")
-    if not isinstance(data.get("costs"), (list, tuple)) or not data["costs"]:
-        raise ValueError("costs is missing; a profile lists at least one cost")
-    memory, environment = data.get("memory_bytes"), data.get("environment", {})
+    keys = ("format", "name", "description", "costs", "kernels", "gpu", "speed_factor", "environment")
+    checks.table(data, (*keys, "memory_bytes"), "profile")
+    if data.get("format") not in (1, FORMAT):
+        raise ValueError(
+            f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {FORMAT}"
+        )
+    costs, kernels = data.get("costs", ()), data.get("kernels", ())
+    if not isinstance(costs, (list, tuple)) or not isinstance(kernels, (list, tuple)) or not (costs or kernels):
+        raise ValueError("costs and kernels are missing; a profile lists at least one cost or kernel")
+    environment = data.get("environment", {})
     if not isinstance(environment, Mapping):
         raise ValueError(f"environment={environment!r} is not a table")
     return HardwareProfile(
         name=checks.text(data.get("name"), "name"),
         description=str(data.get("description", "")),
-        costs=tuple(_cost(row, f"costs[{index}]") for index, row in enumerate(data["costs"])),
-        memory_bytes=None if memory is None else checks.whole(memory, "memory_bytes"),
+        costs=tuple(_cost(row, f"costs[{index}]") for index, row in enumerate(costs)),
+        kernels=tuple(kernel_from_dict(row, f"kernels[{index}]") for index, row in enumerate(kernels)),
+        gpu=str(data.get("gpu", "")),
+        speed_factor=checks.number(data.get("speed_factor", 1), "speed_factor", above=0),
         environment=environment,
     )
 
@@ -171,19 +211,13 @@ def _fit(row: Any, where: str) -> Fit:
     if missing := [name for name in names if name not in row]:
         raise ValueError(f"{where}.{missing[0]} is missing")
 
-    def pair(key: str) -> tuple[float, float]:
-        if not isinstance(row[key], (list, tuple)) or len(row[key]) != 2:
-            raise ValueError(f"{where}.{key}={row[key]!r}; it is a pair of numbers")
-        low, high = (checks.number(value, f"{where}.{key}") for value in row[key])
-        return low, high
-
     return Fit(
-        alpha_ci_us=pair("alpha_ci_us"),
-        beta_ci_us=pair("beta_ci_us"),
+        alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{where}.alpha_ci_us"),
+        beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
         r2=checks.finite(row["r2"], f"{where}.r2"),
         mape_pct=checks.number(row["mape_pct"], f"{where}.mape_pct"),
         points=checks.whole(row["points"], f"{where}.points"),
-        work_range=pair("work_range"),
+        work_range=checks.pair(row["work_range"], f"{where}.work_range"),
     )
 
 

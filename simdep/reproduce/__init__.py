@@ -1,0 +1,1 @@
+"""Published measurements of real systems beside simdep's predictions: one module a publication."""

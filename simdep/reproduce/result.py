@@ -1,0 +1,127 @@
+"""What a reproduction says: published figures beside predictions, and where every parameter comes from.
+
+A figure is *calibrated* if a parameter was fitted on it, *predicted* if not, *not-modelled* (with the reason) if simdep
+gives no number for it. Predictions never use the figure that they stand beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ROLES = ("calibrated", "predicted", "not-modelled")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One published figure: the columns that say what it is of, its value, and what simdep makes of it."""
+
+    columns: Mapping[str, Any]
+    published: float
+    predicted: float | None
+    unit: str
+    role: str
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.role in ROLES, self.role
+        assert (self.predicted is None) == (self.role == "not-modelled"), self
+        assert self.reason or self.role != "not-modelled", f"{self.columns} is not modelled, for no stated reason"
+
+    @property
+    def error_pct(self) -> float | None:
+        return None if self.predicted is None else 100 * (self.predicted / self.published - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {"predicted": self.predicted, "unit": self.unit, "role": self.role, "reason": self.reason}
+        return {**self.columns, **own, "error_pct": self.error_pct}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that the prediction rests on; `label` is fitted, measured, published, datasheet or assumed."""
+
+    name: str
+    value: float | str
+    unit: str
+    label: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A statement about a group of points: what was wanted of it, what came out, and whether it holds."""
+
+    statement: str
+    wanted: str
+    got: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One publication, reproduced: its points, its parameters, checks on them, and remarks for the reader."""
+
+    name: str
+    title: str
+    source: str
+    points: tuple[Point, ...]
+    parameters: tuple[Parameter, ...]
+    checks: tuple[Check, ...]
+    remarks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """`rows`, one a point, and `summary`: errors by role, checks, parameters and remarks as labelled records."""
+        rows = [{"reproduction": self.name, **point.to_dict()} for point in self.points]
+        summary: list[dict[str, Any]] = []
+        for role in ROLES:
+            group = [point for point in self.points if point.role == role]
+            summary.append({"reproduction": self.name, "kind": "errors", "role": role, **errors(group)})
+        for kind, records in (("check", self.checks), ("parameter", self.parameters)):
+            summary += [{"reproduction": self.name, "kind": kind, **asdict(record)} for record in records]
+        summary += [{"reproduction": self.name, "kind": "remark", "text": text} for text in self.remarks]
+        return {"rows": rows, "summary": summary}
+
+
+def errors(points: Sequence[Point]) -> dict[str, Any]:
+    """Number of points, mean absolute and largest percentage error, and bias; None where nothing was predicted."""
+    found = [point.error_pct for point in points if point.error_pct is not None]
+    if not found:
+        return {"n": len(points), "mape_pct": None, "worst_pct": None, "bias_pct": None}
+    sizes = [abs(error) for error in found]
+    return {
+        "n": len(points),
+        "mape_pct": sum(sizes) / len(sizes),
+        "worst_pct": max(sizes),
+        "bias_pct": sum(found) / len(found),
+    }
+
+
+def published(name: str) -> pd.DataFrame:
+    """A table of published figures that ships with simdep, `name` without `.csv`."""
+    text = (resources.files("simdep") / "data" / "published" / f"{name}.csv").read_text()
+    return pd.read_csv(StringIO(text), comment="#")
+
+
+def read_measured(path: Path, columns: Sequence[str], needed: Sequence[str]) -> pd.DataFrame:
+    """A user's table with exactly these columns, none of the `needed` ones empty.
+
+    Raises ValueError naming the file, and the line or column at fault.
+    """
+    try:
+        table = pd.read_csv(path, comment="#")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if list(table.columns) != list(columns):
+        raise ValueError(f"{path}: columns {','.join(map(str, table.columns))}; expected {','.join(columns)}")
+    for column in needed:
+        if table[column].isna().any():
+            row = int(table[column].isna().to_numpy().argmax())
+            raise ValueError(f"{path}: row {row + 1} has no {column}")
+    return table
