@@ -6,7 +6,7 @@ The package holds tables of hundreds of kernels on about ten GPUs. It is an opti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata, resources, util
 from pathlib import Path
@@ -26,7 +26,7 @@ class _Source:
     folder: str
     file: str
     columns: dict[str, str]
-    where: dict[str, object] = field(default_factory=dict)
+    where: Mapping[str, object] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
     cached: bool = False
 
@@ -56,7 +56,7 @@ SOURCES = (
 
 
 def tables(gpu: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(description, table) of every family that the package has for a GPU, in microseconds; the largest version of each.
+    """(description, table) of every family that the package has for a GPU, in microseconds; the largest of versions.
 
     Raises ValueError if the package is not installed or does not know the GPU.
     """

@@ -174,7 +174,12 @@ FILES = [
         "link.gbytes_per_s=0",
     ),
     ("config.json", '{"hidden_size": 64}', f"simdep {SERVED} --model FILE", "num_attention_heads is missing"),
-    ("p.json", '{"format": 1, "name": "x", "costs": []}', f"simdep {SERVED} --hardware FILE", "costs is missing"),
+    (
+        "p.json",
+        '{"format": 1, "name": "x", "costs": []}',
+        f"simdep {SERVED} --hardware FILE",
+        "costs and kernels are missing",
+    ),
     (
         "p.json",
         '{"format": 1, "name": "x", "costs": [{"op": "gemm", "alpha_us": NaN, "beta_us": 1, "label": "assumed", '

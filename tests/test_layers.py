@@ -1,7 +1,8 @@
 """The layer rule, read off the imports: a module imports only from layers below its own.
 
-specs <- schedule <- (policies, costs, timeline) <- (engine, analytic, report, trace) <- figures <- CLI; realrun and
-dashboard stand above simdep and never import each other.
+cost forms, operations, kernels <- specs <- schedule <- (policies, costs, timeline) <- (engine, analytic, report,
+trace, evaluate) <- (replay, reproduce) <- figures <- CLI; realrun and dashboard stand above simdep and never import
+each other.
 """
 
 from __future__ import annotations
@@ -20,22 +21,38 @@ ROOT = Path(__file__).parent.parent
 LAYER = {
     "simdep": 0,  # the package itself: its docstring and version
     "simdep.checks": 0,
-    "simdep.hardware": 1,
-    "simdep.models": 1,
-    "simdep.scenario": 2,
-    "simdep.schedule": 3,
-    "simdep.costs": 4,
-    "simdep.fitting": 4,
-    "simdep.policies": 4,
-    "simdep.timeline": 4,
-    "simdep.analytic": 5,
-    "simdep.engine": 5,
-    "simdep.report": 5,
-    "simdep.trace": 5,
-    "simdep.figures": 6,
-    "simdep.__main__": 7,
-    "realrun": 8,  # every module of it
-    "dashboard": 8,
+    "simdep.forms": 1,
+    "simdep.gpus": 1,
+    "simdep.operations": 2,
+    "simdep.kernels": 3,
+    "simdep.datasheet": 4,
+    "simdep.hardware": 5,
+    "simdep.models": 5,
+    "simdep.scenario": 6,
+    "simdep.schedule": 7,
+    "simdep.work": 7,
+    "simdep.costs": 8,
+    "simdep.fitting": 8,
+    "simdep.kernel_fits": 8,
+    "simdep.measurements": 8,
+    "simdep.aiconfigurator": 8,
+    "simdep.policies": 8,
+    "simdep.timeline": 8,
+    "simdep.analytic": 9,
+    "simdep.engine": 9,
+    "simdep.evaluate": 9,
+    "simdep.report": 9,
+    "simdep.trace": 9,
+    "simdep.reproduce.result": 10,
+    "simdep.replay": 10,
+    "simdep.reproduce.findep": 11,
+    "simdep.reproduce.fastafd": 11,
+    "simdep.reproduce.eps_moe": 11,
+    "simdep.reproduce": 12,
+    "simdep.figures": 13,
+    "simdep.__main__": 14,
+    "realrun": 20,  # every module of it
+    "dashboard": 20,
 }
 FIGURES_MAY_IMPORT = {"simdep.timeline", "simdep.report", "simdep.schedule"}
 PACKAGES = ("simdep", "realrun", "dashboard")

@@ -260,7 +260,7 @@ PROFILE = HardwareProfile(
         Cost("a2e", 7.0, 0.5, "assumed", "guess", 2, 3),
         Cost("link", 8.0, 0.25, "datasheet", "sheet"),
     ),
-    memory_bytes=10**9,
+    gpu="a100",
     environment={"torch": "2.9"},
 )
 
@@ -284,13 +284,13 @@ def cost_row(**change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "profile=[] is not a table of format, name, description, costs, memory_bytes, environment"),
+        ([], "profile=[] is not a table of format, name, description, costs, kernels, gpu, speed_factor, environment"),
         ({**as_json(), "nmae": "x"}, "unknown key of profile 'nmae'; did you mean 'name'?"),
-        ({**as_json(), "format": 2}, "profile format 2 is not known; this version reads format 1"),
+        ({**as_json(), "format": 3}, "profile format 3 is not known; this version reads formats 1 and 2"),
         ({**as_json(), "name": ""}, "name=''; it is a text"),
-        ({**as_json(), "costs": []}, "costs is missing; a profile lists at least one cost"),
+        ({**as_json(), "costs": []}, "costs and kernels are missing; a profile lists at least one cost or kernel"),
         ({**as_json(), "costs": [3]}, "costs[0]=3 is not a table of op, alpha_us"),
-        ({**as_json(), "memory_bytes": 1.5}, "memory_bytes=1.5; it is a whole number of at least 1"),
+        ({**as_json(), "speed_factor": 0}, "speed_factor=0; it is a finite number of more than 0"),
         (cost_row(op="gem"), "unknown costs[0].op 'gem'; did you mean 'gemm'?"),
         (cost_row(alpha=1), "unknown key of costs[0] 'alpha'; did you mean 'alpha_us'?"),
         (cost_row(alpha_us=math.nan), "costs[0].alpha_us=nan; it is a finite number of at least 0"),
@@ -503,7 +503,7 @@ def test_the_shape_of_a_scenario_is_what_a_measured_stage_depends_on() -> None:
     ("flags", "message"),
     [
         ({"model": "deepsek-v2"}, "unknown model 'deepsek-v2'; did you mean 'deepseek-v2'?"),
-        ({"hardware": "b200"}, "unknown hardware 'b200'; "),
+        ({"hardware": "b2000"}, "unknown hardware 'b2000'; "),
         ({"ag": 0}, "ag=0; it is a whole number of at least 1"),
         ({"eg": "4"}, "eg='4'; it is a whole number of at least 1"),
         ({"eg": 161}, "eg=161: model deepseek-v2 has only 160 experts"),
