@@ -2,20 +2,26 @@
 
 `StageTimes` gives each kind one number. `ScenarioCosts` derives the work of a task from the model (FinDEP, Eq. 1-4) and
 prices it with a hardware profile, taking the most specific cost that the profile has: a measured whole stage, else a
-measured expert, else matrix products as in the paper.
+measured expert, else a kernel of the operation, else a line of its multiply-accumulates, as in the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
-from simdep import checks
+import numpy as np
+
+from simdep import checks, work
+from simdep.datasheet import kernels_of
 from simdep.hardware import Cost, HardwareProfile
+from simdep.kernels import Kernel
+from simdep.models import MLA
 from simdep.scenario import Scenario
 from simdep.schedule import Kind, Task
 
+DTYPE_WORDS = {"bf16": ("bf16", "fp16"), "fp8": ("fp8", "fp8_block"), "fp32": ("fp32",)}  # as measurements call them
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 
 
@@ -83,66 +89,82 @@ class ScenarioCosts:
     """Task times of a scenario on its hardware profile. Raises ValueError where the profile lacks a needed cost."""
 
     scenario: Scenario
+    _prices: dict[tuple[str, tuple[float, ...]], float] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, task: Task) -> float:
         if task.kind is Kind.ATTENTION:
-            return self.attention(task.tokens) + (self._stage("combine", task.tokens) or 0 if task.layer else 0)
+            combine = self._stage("combine", task.tokens) or 0 if task.layer else 0
+            return self.attention(task.tokens, task.layer) + combine
         if task.kind is Kind.SHARED:
             return self.shared(task.tokens)
         if task.kind is Kind.EXPERT:
             return self.expert(task.tokens)
         return self.transfer(task.kind, task.tokens)
 
-    def attention(self, tokens: int) -> float:
-        """Projections and attention core of `tokens` tokens (t_a of FinDEP, with the model's own projections)."""
+    def attention(self, tokens: int, layer: int = 0) -> float:
+        """Projections and attention core of `tokens` tokens (t_a of FinDEP, with the model's own projections).
+
+        `layer` counts layers with experts; dense layers that stand before each one are part of its attention.
+        """
         measured = self._stage("attention", tokens)
         if measured is not None:
             return measured
-        model, work = self.scenario.model, self.scenario.workload
-        gemm, core = self._cost("gemm"), self._cost("attention")
-        projections = sum(gemm(tokens * k * n) for k, n in model.attention.projections(model.hidden))
-        head_dims = model.attention.heads * (model.attention.k_dim + model.attention.v_dim)
-        return projections + core(tokens * work.seq_len * head_dims)
+        model = self.scenario.model
+        own = model.moe_every * (layer + 1) - 1 + (model.dense_layers if model.moe_every == 1 else 0)
+        total = self._attention(tokens, own)
+        for before in range(own - model.moe_every + 1, own):
+            dense = work.dense(model, tokens, fused=self._has_kernel("gemm"))
+            total += self._attention(tokens, before) + sum(map(self._product, dense))
+        return total
 
     def shared(self, tokens: int) -> float:
-        """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H)."""
+        """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H), two wide products on kernels."""
         measured = self._stage("shared", tokens)
         if measured is not None:
             return measured
-        model = self.scenario.model
-        each = model.shared_hidden / max(1, model.shared_experts)
-        return 3 * model.shared_experts * self._cost("gemm")(tokens * model.hidden * each)
+        products = work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm"))
+        return float(sum(map(self._product, products)))
 
     def expert(self, tokens: int) -> float:
         """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3)."""
         measured = self._stage("expert", tokens)
         if measured is not None:
             return measured
-        model, eg = self.scenario.model, self.scenario.deployment.eg
-        local = -(-model.experts // eg)
-        rows = self.copies(tokens) / model.experts
-        each = self._profile.find("expert")
+        model, where = self.scenario.model, self.scenario.deployment
+        each, kernel = self._profile.find("expert"), self._kernel("moe_experts", dtype=self._dtype)
+        if each is None and kernel is not None:
+            return self._us(
+                kernel, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
+                topk=model.top_k, num_experts=model.experts, moe_ep_size=where.eg,
+            )  # fmt: skip
+        local = -(-model.experts // where.eg)
+        rows = tokens * where.ag * model.top_k / model.experts
         if each is not None:
             return local * each(rows * model.expert_params, self.touched(tokens))
-        return 3 * local * self._cost("gemm")(rows * model.hidden * model.expert_hidden)
+        return local * sum(map(self._product, work.expert_products(model, rows)))
 
     def touched(self, tokens: int) -> float:
-        """Expected share of the experts that get a token of a chunk, balanced routing: 1 - (1 - k/E)^n."""
-        model = self.scenario.model
-        return float(1 - (1 - model.top_k / model.experts) ** (tokens * self.scenario.deployment.ag))
+        """Expected share of the experts that get a token of a chunk, balanced routing."""
+        return work.touched_share(self.scenario.model, tokens * self.scenario.deployment.ag)
 
     def transfer(self, kind: Kind, tokens: int) -> float:
-        """A2E or E2A of a chunk of `tokens` tokens of every AG GPU."""
-        return self.link(kind)(self.transfer_bytes(tokens))
+        """A2E or E2A of a chunk of `tokens` tokens of every AG GPU.
 
-    def copies(self, tokens: int) -> int:
-        """(token, expert) pairs of a chunk: m_e * E = tokens * ag * top_k."""
-        return tokens * self.scenario.deployment.ag * self.scenario.model.top_k
+        A line is a cost of the bytes of an EG GPU, as FinDEP fits it; a point-to-point kernel that of the port of a
+        GPU, so that the busier end decides.
+        """
+        link = self.link(kind)
+        return link(self.transfer_bytes(tokens, kind, busier=link.op == "p2p"))
 
-    def transfer_bytes(self, tokens: int) -> float:
-        """Bytes that one EG GPU receives, and sends back, for a chunk: z = (E / eg) m_e M elements, balanced."""
-        model, work = self.scenario.model, self.scenario.workload
-        return self.copies(tokens) * model.hidden * work.element_bytes / self.scenario.deployment.eg
+    def transfer_bytes(self, tokens: int, kind: Kind = Kind.A2E, *, busier: bool = False) -> float:
+        """Bytes that one EG GPU receives (A2E) or sends (E2A) for a chunk, balanced: z = (E / eg) m_e M elements.
+
+        `busier`: those of a GPU of the group whose GPUs handle more.
+        """
+        model, where = self.scenario.model, self.scenario.deployment
+        size = self.scenario.row_bytes(kind is Kind.A2E)
+        sent = work.transfer(model, tokens, where.ag, where.eg, where.sending)
+        return max(sent.eg_bytes(size), sent.ag_bytes(size)) if busier else sent.eg_bytes(size)
 
     def link(self, kind: Kind) -> Cost:
         """The cost that prices a direction: the scenario's own link, else the profile's for this split (or nearest)."""
@@ -176,11 +198,76 @@ class ScenarioCosts:
     def _profile(self) -> HardwareProfile:
         return self.scenario.deployment.hardware
 
+    @property
+    def _dtype(self) -> str:
+        return self.scenario.workload.dtype
+
     @cached_property
     def _links(self) -> dict[Kind, Cost]:
         where = self.scenario.deployment
         kinds = (Kind.A2E, Kind.E2A)
-        return {kind: link_cost(self._profile, kind, where.ag, where.eg, where.transport) for kind in kinds}
+        return {
+            kind: link_cost(self._profile, kind, where.ag, where.eg, where.transport, where.link_class)
+            for kind in kinds
+        }
+
+    @cached_property
+    def _slowdown(self) -> float:
+        """Matrix products take longer by the SMs that communication holds."""
+        machine, taken = self._profile.machine, self.scenario.deployment.comm_sms
+        if not taken:
+            return 1.0
+        if machine is None or taken >= machine.sms:
+            known = f"{machine.sms} SMs" if machine else "no known number of SMs"
+            raise ValueError(f"comm_sms={taken}: the GPU of hardware {self._profile.name} has {known}")
+        return machine.sms / (machine.sms - taken)
+
+    def _attention(self, tokens: int, layer: int) -> float:
+        products = work.projections(self.scenario.model, tokens)
+        return float(sum(map(self._product, products))) + self._core(tokens, layer)
+
+    def _core(self, tokens: int, layer: int) -> float:
+        model, load = self.scenario.model, self.scenario.workload
+        decode = load.phase == "decode"
+        core = work.core(model, tokens, load.seq_len, layer, decode=decode)
+        latent = isinstance(model.attention, MLA)
+        op = f"{'mla' if latent else 'attention'}_{load.phase}"
+        words = {"queries": "mha" if core.heads == core.kv_heads else "gqa"} if op == "attention_decode" else {}
+        kernel = self._kernel(op, **words)
+        if kernel is None:
+            return self._cost("attention")(core.unmasked_macs)
+        shape: dict[str, float] = {"num_heads": core.heads}
+        if not latent:
+            shape |= {"num_key_value_heads": core.kv_heads, "head_dim": core.k_dim}
+        if decode:
+            return self._us(kernel, batch_size=core.batch, kv_len=core.reach, **shape)
+        # A window is priced as the samples of its length that have as many (query, key) pairs
+        batch = core.batch * core.pairs / (core.reach * (core.reach + 1) / 2)
+        return self._us(kernel, batch_size=batch, isl=core.reach, **shape)
+
+    def _product(self, product: work.Product) -> float:
+        kernel = self._kernel("gemm", dtype=self._dtype)
+        if kernel is None:
+            return product.count * self._cost("gemm")(product.m * product.k * product.n)
+        return product.count * self._slowdown * self._us(kernel, m=product.m, n=product.n, k=product.k)
+
+    def _has_kernel(self, op: str) -> bool:
+        return any(kernel.op == op for kernel in self._profile.kernels)
+
+    def _kernel(self, op: str, **words: str) -> Kernel | None:
+        """The profile's kernel, of any of the data types that stand for the wanted one."""
+        for dtype in DTYPE_WORDS.get(words.get("dtype", ""), ("",)):
+            wanted = words | ({"dtype": dtype} if dtype else {})
+            kernel = self._profile.kernel(op, **wanted)
+            if kernel is not None:
+                return kernel
+        return None
+
+    def _us(self, kernel: Kernel, **numbers: float) -> float:
+        key = (kernel.op, tuple(numbers.values()))
+        if key not in self._prices:
+            self._prices[key] = kernel.us(**numbers) * self._profile.speed_factor
+        return self._prices[key]
 
     def _stage(self, stage: str, tokens: int) -> float | None:
         where = self.scenario.deployment
@@ -190,22 +277,31 @@ class ScenarioCosts:
     def _cost(self, op: str) -> Cost:
         cost = self._profile.find(op)
         if cost is None:
-            raise ValueError(f"hardware {self._profile.name} has no cost for {op}, which model and policy need")
+            kernels = ", ".join(
+                dict.fromkeys(f"{k.op} {k.variant.get('dtype', '')}".strip() for k in self._profile.kernels)
+            )
+            has = f"; it has kernels for {kernels}" if kernels else ""
+            raise ValueError(
+                f"hardware {self._profile.name} has no cost for {op} in {self._dtype}, which model and policy need{has}"
+            )
         return cost
 
 
-def link_cost(profile: HardwareProfile, kind: Kind, ag: int, eg: int, transport: str = "") -> Cost:
+def link_cost(
+    profile: HardwareProfile, kind: Kind, ag: int, eg: int, transport: str = "", link_class: str = "intra-node"
+) -> Cost:
     """The link of a profile for a direction and a split ag:eg.
 
     A split without a figure of its own takes one interpolated over the AG's share ag / (ag + eg) between those that
-    have one (the nearest beyond them), labelled assumed. Raises ValueError for a profile without any link.
+    have one (the nearest beyond them), labelled assumed. A profile without any takes its point-to-point kernel of the
+    link class, or the data sheet of its GPU. Raises ValueError for a profile without either.
     """
     exact = profile.find(kind.label, ag=ag, eg=eg, shape=transport) or profile.find("link", ag=ag, eg=eg)
     if exact is not None:
         return exact
     listed = [c for c in profile.costs if c.op in (kind.label, "link") and c.ag]
     if not listed:
-        raise ValueError(f"hardware {profile.name} has no cost for {kind.label} or link; give one as deployment.link")
+        return _port(profile, kind, link_class)
     share = ag / (ag + eg)
     listed.sort(key=lambda c: c.ag / (c.ag + c.eg))
     shares = [c.ag / (c.ag + c.eg) for c in listed]
@@ -226,3 +322,26 @@ def link_cost(profile: HardwareProfile, kind: Kind, ag: int, eg: int, transport:
         ag=ag,
         eg=eg,
     )
+
+
+def _port(profile: HardwareProfile, kind: Kind, link_class: str) -> Cost:
+    """The cost of the bytes through the port of one GPU, from a measured point-to-point kernel or a data sheet."""
+    found = [kernel for kernel in (profile.kernel("p2p", link=link_class), *_data_sheet(profile, link_class)) if kernel]
+    if not found:
+        raise ValueError(
+            f"hardware {profile.name} has no cost for {kind.label} or link, and no {link_class} kernel; "
+            "give one as deployment.link"
+        )
+    sizes = np.geomspace(2**10, 2**30, 41)
+    times = found[0].predict({"bytes": sizes})
+    slope = float((times[-1] - times[-2]) / (sizes[-1] - sizes[-2]))
+    source = f"link of {profile.name}: busier port of a GPU, {link_class} point to point ({found[0].source})"
+    points = tuple(zip(sizes.tolist(), times.tolist(), strict=True))
+    return Cost("p2p", float(times[0]), slope, "assumed", source, points=points)
+
+
+def _data_sheet(profile: HardwareProfile, link_class: str) -> list[Kernel]:
+    if profile.machine is None:
+        return []
+    words = {"link": link_class}
+    return [kernel for kernel in kernels_of(profile.machine) if kernel.op == "p2p" and kernel.matches(words)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,15 @@ class MLA:
     def k_dim(self) -> int:
         return self.nope_dim + self.rope_dim
 
+    @property
+    def kv_elements(self) -> int:
+        """Elements of the KV cache a token and layer: the compressed ones and the shared rotary key."""
+        return self.kv_rank + self.rope_dim
+
+    def reach(self, layer: int, context: int) -> int:
+        """The tokens, of `context`, that the last one attends to."""
+        return context
+
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of every projection of one token."""
         q_in = hidden if self.q_rank is None else self.q_rank
@@ -46,11 +55,18 @@ class MLA:
 
 @dataclass(frozen=True)
 class GQA:
-    """Grouped-query attention: `heads` queries share `kv_heads` keys and values."""
+    """Grouped-query attention: `heads` queries share `kv_heads` keys and values.
+
+    `q_rank` makes queries low-rank (Step-3's multi-matrix factorisation). With a `window`, only every `full_every`-th
+    layer, counted from 1, attends to everything; the others to the last `window` tokens.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    q_rank: int | None = None
+    window: int | None = None
+    full_every: int = 1
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -64,23 +80,37 @@ class GQA:
     def v_dim(self) -> int:
         return self.head_dim
 
+    @property
+    def kv_elements(self) -> int:
+        """Elements of the KV cache a token and layer."""
+        return 2 * self.kv_heads * self.head_dim
+
+    def reach(self, layer: int, context: int) -> int:
+        """The tokens, of `context`, that the last one attends to in a layer, counted from 0."""
+        full = self.window is None or (layer + 1) % self.full_every == 0
+        return context if full else min(context, self.window or context)
+
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of every projection of one token."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return ((hidden, q), (hidden, kv), (hidden, kv), (q, hidden))
+        queries = ((hidden, q),) if self.q_rank is None else ((hidden, self.q_rank), (self.q_rank, q))
+        return (*queries, (hidden, kv), (hidden, kv), (q, hidden))
 
     def scaled(self, factor: float) -> GQA:
         heads = _count(self.heads, factor)
         kv_heads = max(n for n in range(1, _count(self.kv_heads, factor) + 1) if heads % n == 0)
-        return replace(self, heads=heads, kv_heads=kv_heads)
+        rank = None if self.q_rank is None else _width(self.q_rank, factor)
+        return replace(self, heads=heads, kv_heads=kv_heads, q_rank=rank)
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A mixture-of-experts transformer: `layers` in all, of which the first `dense_layers` have no experts.
+    """A mixture-of-experts transformer: `layers` in all, of which `dense_layers` have no experts.
 
-    `shared_hidden` is the total width of the shared experts; `norm_topk` says whether the router's top-k weights
-    are made to sum to 1. `name` ends in `@factor` for a model scaled by `scaled`.
+    Dense layers come first, or, where `moe_every` exceeds 1, before each layer with experts: experts in every
+    `moe_every`-th layer. `shared_hidden` is the total width of the shared experts; `norm_topk` says whether the
+    router's top-k weights are made to sum to 1; `vocab` is 0 where it is not known. `name` ends in `@factor` for a
+    model scaled by `scaled`.
     """
 
     name: str
@@ -96,12 +126,17 @@ class ModelSpec:
     norm_topk: bool
     attention: MLA | GQA
     source: str
+    vocab: int = 0
+    moe_every: int = 1
 
     def __post_init__(self) -> None:
         if self.top_k > self.experts:
             raise ValueError(f"top_k={self.top_k} of model {self.name} exceeds its {self.experts} experts")
         if self.dense_layers >= self.layers:
             raise ValueError(f"model {self.name} has no layer with experts")
+        if self.moe_every > 1 and self.dense_layers != self.layers - self.layers // self.moe_every:
+            rule = f"experts in every {self.moe_every}th of {self.layers} layers"
+            raise ValueError(f"dense_layers={self.dense_layers} of model {self.name} does not fit {rule}")
 
     @property
     def has_shared(self) -> bool:
@@ -121,6 +156,22 @@ class ModelSpec:
         """Weights of one layer that an AG GPU holds: attention projections, router, shared experts."""
         projections = sum(k * n for k, n in self.attention.projections(self.hidden))
         return projections + self.hidden * self.experts + 3 * self.hidden * self.shared_hidden
+
+    @property
+    def params(self) -> int:
+        """Weights of the whole model: embeddings (in and out, untied) and layers; norms and biases left out."""
+        return self._params(self.experts)
+
+    @property
+    def active_params(self) -> int:
+        """Weights that one token meets: as `params`, with the top-k experts of each layer."""
+        return self._params(self.top_k)
+
+    def _params(self, experts: int) -> int:
+        attention = self.ag_params - self.hidden * self.experts - 3 * self.hidden * self.shared_hidden
+        dense = attention + 3 * self.hidden * self.dense_hidden
+        moe = self.ag_params + experts * self.expert_params
+        return 2 * self.vocab * self.hidden + self.dense_layers * dense + self.moe_layers * moe
 
     def scaled(self, factor: float) -> ModelSpec:
         """The same layer with every width times `factor`: hidden, expert, shared and dense widths, low ranks, heads.
@@ -179,6 +230,8 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
     """A ModelSpec from the content of a HuggingFace config.json; raises ValueError naming a missing or wrong field."""
     if not isinstance(config, Mapping):
         raise ValueError(f"model {where}: a config.json holds one JSON object")
+    if isinstance(config.get("text_config"), Mapping):
+        config = config["text_config"]  # the language part of a multi-modal model
 
     def field(*keys: str, default: int | None = None, low: int = 1) -> int:
         for key in keys:
@@ -188,10 +241,40 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
             raise ValueError(f"model {where}: {' or '.join(keys)} is missing")
         return default
 
-    hidden, heads, layers = field("hidden_size"), field("num_attention_heads"), field("num_hidden_layers")
-    attention: MLA | GQA
+    hidden, _, layers = field("hidden_size"), field("num_attention_heads"), field("num_hidden_layers")
+    dense_layers, moe_every = _dense_layers(config, layers, where)
+    width = field("intermediate_size")
+    dense_hidden = field("intermediate_size_mlp", default=width)  # Llama 4: intermediate_size is that of its experts
+    expert_hidden = field("moe_intermediate_size", default=width)
+    llama4 = str(config.get("model_type", "")).startswith("llama4")
+    shared = field("n_shared_experts", default=int(llama4), low=0)
+    shared_hidden = field(
+        "shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim",
+        default=shared * expert_hidden, low=0,
+    )  # fmt: skip
+    return ModelSpec(
+        name=name,
+        layers=layers,
+        dense_layers=dense_layers,
+        hidden=hidden,
+        dense_hidden=dense_hidden,
+        experts=field("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"),
+        top_k=field("num_experts_per_tok", "experts_per_token", "moe_top_k"),
+        expert_hidden=expert_hidden,
+        shared_experts=shared or int(shared_hidden > 0),
+        shared_hidden=shared_hidden,
+        norm_topk=bool(config.get("norm_topk_prob", False)),
+        attention=_attention(config, field, layers, where),
+        source=where,
+        vocab=field("vocab_size", default=0),
+        moe_every=moe_every,
+    )
+
+
+def _attention(config: Mapping[str, Any], field: Callable[..., int], layers: int, where: str) -> MLA | GQA:
+    heads = field("num_attention_heads")
     if config.get("kv_lora_rank") is not None:
-        attention = MLA(
+        return MLA(
             heads=heads,
             q_rank=field("q_lora_rank", default=0, low=0) or None,
             kv_rank=field("kv_lora_rank"),
@@ -199,33 +282,39 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
             rope_dim=field("qk_rope_head_dim"),
             v_dim=field("v_head_dim"),
         )
-    else:
-        kv_heads = field("num_key_value_heads", default=heads)
-        if heads % kv_heads:
-            raise ValueError(f"model {where}: num_key_value_heads={kv_heads} does not divide {heads} attention heads")
-        attention = GQA(heads, kv_heads, field("head_dim", default=max(1, hidden // heads)))
-    steps = (config.get("decoder_sparse_step", 1), config.get("moe_layer_freq", 1))
-    if steps != (1, 1) or config.get("mlp_only_layers"):
-        raise ValueError(f"model {where}: dense and expert layers alternate; only leading dense layers are known")
-    dense_hidden = field("intermediate_size")
-    expert_hidden = field("moe_intermediate_size", default=dense_hidden)
-    shared = field("n_shared_experts", default=0, low=0)
-    shared_hidden = field("shared_expert_intermediate_size", default=shared * expert_hidden, low=0)
-    return ModelSpec(
-        name=name,
-        layers=layers,
-        dense_layers=field("first_k_dense_replace", default=0, low=0),
-        hidden=hidden,
-        dense_hidden=dense_hidden,
-        experts=field("n_routed_experts", "num_experts", "num_local_experts"),
-        top_k=field("num_experts_per_tok"),
-        expert_hidden=expert_hidden,
-        shared_experts=shared or int(shared_hidden > 0),
-        shared_hidden=shared_hidden,
-        norm_topk=bool(config.get("norm_topk_prob", False)),
-        attention=attention,
-        source=where,
-    )
+    kv_heads = field("num_key_value_heads", "num_attention_groups", default=heads)
+    if heads % kv_heads:
+        raise ValueError(f"model {where}: num_key_value_heads={kv_heads} does not divide {heads} attention heads")
+    head_dim = field("head_dim", default=max(1, field("hidden_size") // heads))
+    q_rank = field("share_q_dim", default=0, low=0) or None
+    kinds = config.get("layer_types") or ["full_attention"] * layers
+    full = [layer for layer, kind in enumerate(kinds, 1) if kind == "full_attention"]
+    every = full[0] if full else 1
+    if len(kinds) != layers or full != list(range(every, layers + 1, every)):
+        rule = "attention over everything in every n-th layer, for some n"
+        raise ValueError(f"model {where}: layer_types has full attention in layers {full} of {layers}; {rule}")
+    window = field("sliding_window") if every > 1 else None
+    return GQA(heads, kv_heads, head_dim, q_rank, window, every)
+
+
+def _dense_layers(config: Mapping[str, Any], layers: int, where: str) -> tuple[int, int]:
+    """How many layers have no experts, and n if experts stand in every n-th layer."""
+    listed = config.get("moe_layers_enum")
+    if listed is not None:
+        return layers - len(str(listed).split(",")), 1
+    first = config.get("first_k_dense_replace") or 0
+    checks.whole(first, f"model {where}: first_k_dense_replace", 0)
+    for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"):
+        every = config.get(key)
+        if every not in (None, 1):
+            checks.whole(every, f"model {where}: {key}")
+            if first:
+                raise ValueError(f"model {where}: {key}={every} beside {first} leading dense layers is not known")
+            return layers - layers // every, every
+    if config.get("mlp_only_layers"):
+        raise ValueError(f"model {where}: mlp_only_layers={config['mlp_only_layers']}; only leading or alternating "
+                         "dense layers are known")  # fmt: skip
+    return first, 1
 
 
 def _from_table(name: str, row: dict[str, Any]) -> ModelSpec:

@@ -9,7 +9,10 @@ It comes from a TOML file, from flags, or from both (flags win):
     hardware = "a6000"             # a name, or the path of a profile that `realrun calibrate` wrote
     ag = 3                         # GPUs of the attention group
     eg = 5                         # GPUs of the expert group
-    link = { alpha_us = 20, gbytes_per_s = 25 }   # optional: replaces the link of the profile
+    link = { alpha_us = 20, gbytes_per_s = 25 }   # optional: replaces the link of the profile; or "inter-node"
+    sending = "copies"             # optional: a row for each (token, expert); or once-per-gpu, broadcast
+    a2e_dtype = "bf16"             # optional, as e2a_dtype: of the rows sent, default that of the workload
+    comm_sms = 0                   # optional: SMs of each AG GPU that communication takes from its products
 
     [workload]
     phase = "prefill"              # or "decode": one new token a sample, seq_len tokens of context
@@ -35,16 +38,21 @@ from typing import Any
 from simdep import checks
 from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.models import ModelSpec, load_model
+from simdep.work import SENDING
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 PHASES = ("prefill", "decode")
+LINK_CLASSES = ("intra-node", "inter-node")
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """`ag` + `eg` GPUs of one kind; `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU).
+    """`ag` + `eg` GPUs of one kind, and how rows travel between them.
 
-    `transport` names what carries messages: costs of link and host that the profile holds for it go first.
+    `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU); `link_class` says which of a
+    profile's point-to-point kernels it is otherwise. `transport` names what carries messages: costs of link and host
+    that the profile holds for it go first. `sending` is one of `simdep.work.SENDING`; the data types of rows default
+    to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products.
     """
 
     ag: int
@@ -52,6 +60,11 @@ class Deployment:
     hardware: HardwareProfile
     link: Cost | None = None
     transport: str = ""
+    link_class: str = "intra-node"
+    sending: str = "copies"
+    a2e_dtype: str | None = None
+    e2a_dtype: str | None = None
+    comm_sms: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,11 @@ class Scenario:
         """Tokens of a micro-batch per AG GPU."""
         return self.m_a * self.workload.tokens_per_sample
 
+    def row_bytes(self, a2e: bool) -> int:
+        """Bytes of an element of the rows sent to the EG (`a2e`), or back."""
+        own = self.deployment.a2e_dtype if a2e else self.deployment.e2a_dtype
+        return self.workload.element_bytes if own is None else ELEMENT_BYTES[own]
+
     @property
     def shape(self) -> str:
         """What a measured stage depends on besides its tokens; the key of stage costs in a profile."""
@@ -111,7 +129,7 @@ class Scenario:
 
 _KEYS = {
     "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule"),
-    "deployment": ("hardware", "ag", "eg", "link"),
+    "deployment": ("hardware", "ag", "eg", "link", "sending", "a2e_dtype", "e2a_dtype", "comm_sms"),
     "workload": ("phase", "seq_len", "samples", "m_a", "dtype"),
     "schedule": ("policy", "order", "r1", "r2"),
 }
@@ -151,7 +169,12 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             ag=checks.whole(deployment["ag"], "ag"),
             eg=checks.whole(deployment["eg"], "eg"),
             hardware=hardware,
-            link=_link(deployment["link"]) if "link" in deployment else None,
+            link=_link(deployment["link"]) if isinstance(deployment.get("link"), Mapping) else None,
+            link_class=_link_class(deployment.get("link")),
+            sending=checks.known(deployment.get("sending", "copies"), SENDING, "sending"),
+            a2e_dtype=_dtype(deployment.get("a2e_dtype"), "a2e_dtype"),
+            e2a_dtype=_dtype(deployment.get("e2a_dtype"), "e2a_dtype"),
+            comm_sms=checks.whole(deployment.get("comm_sms", 0), "comm_sms", 0),
         ),
         workload=Workload(
             phase=checks.known(workload.get("phase", "prefill"), PHASES, "phase"),
@@ -197,6 +220,14 @@ def _link(row: Any) -> Cost:
     rate = checks.number(row.get("gbytes_per_s"), "link.gbytes_per_s", above=0)
     alpha = checks.number(row.get("alpha_us", 0), "link.alpha_us")
     return Cost("link", alpha, 1e-3 / rate, "assumed", f"link of {alpha:g} us and {rate:g} GB/s given in the scenario")
+
+
+def _link_class(link: Any) -> str:
+    return LINK_CLASSES[0] if link is None or isinstance(link, Mapping) else checks.known(link, LINK_CLASSES, "link")
+
+
+def _dtype(word: Any, where: str) -> str | None:
+    return None if word is None else checks.known(word, ELEMENT_BYTES, where)
 
 
 def _or(words: list[str]) -> str:

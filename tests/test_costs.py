@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simdep import work
 from simdep.costs import ScenarioCosts, StageTimes, link_cost
 from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.models import load_model
@@ -122,14 +123,16 @@ def test_grouped_query_attention_has_four_projections() -> None:
 def test_decode_attends_to_the_whole_context_with_one_token_a_sample() -> None:
     price = costs(phase="decode", seq_len=4096, m_a=8)
     projections = sum(170 + 8.59e-8 * 8 * k * n for k, n in load_model("deepseek-v2").attention.projections(5120))
-    assert price.attention(8) == pytest.approx(projections + 150 + 1.54e-8 * 8 * 4096 * 128 * 320, rel=1e-12)
+    absorbed = 576 + 512  # keys and values of absorbed MLA: the compressed cache, with and without its rotary part
+    assert price.attention(8) == pytest.approx(projections + 150 + 1.54e-8 * 8 * 4096 * 128 * absorbed, rel=1e-12)
 
 
 def test_tokens_are_conserved_between_the_groups() -> None:
     """m_a ag top_k S = m_e r2 E."""
     price = costs(m_a=2, seq_len=512, r2=4)
     chunks = [task.tokens for task in schedule_for(price.scenario).streams["EG"] if task.layer == 0]
-    assert sum(map(price.copies, chunks)) == 2 * 4 * 6 * 512
+    rows = [work.transfer(price.scenario.model, size, 4, 4).rows_per_eg for size in chunks]
+    assert 4 * sum(rows) == 2 * 4 * 6 * 512
 
 
 def test_an_eg_gpu_with_a_part_of_the_last_experts_is_as_slow_as_a_full_one() -> None:
@@ -207,7 +210,7 @@ def test_nearly_all_experts_are_touched_by_many_tokens() -> None:
 def test_a_profile_without_a_needed_cost_is_refused_by_its_name(kept: str, missing: str) -> None:
     bare = HardwareProfile("bare", "", (Cost(kept, 1, 1, "assumed", "test"),))
     price = on(bare)
-    with pytest.raises(ValueError, match=f"^hardware bare has no cost for {missing}, which model and policy need$"):
+    with pytest.raises(ValueError, match=f"^hardware bare has no cost for {missing} in bf16, which model"):
         price(Task(Kind.ATTENTION, 0, 0))
 
 
@@ -268,7 +271,7 @@ def test_a_link_for_any_split_is_no_assumption() -> None:
 
 def test_a_profile_without_a_link_is_refused_with_what_to_give() -> None:
     bare = HardwareProfile("bare", "", (Cost("gemm", 1, 1, "assumed", "test"),))
-    message = r"^hardware bare has no cost for a2e or link; give one as deployment\.link$"
+    message = r"^hardware bare has no cost for a2e or link, and no intra-node kernel; give one as deployment\.link$"
     with pytest.raises(ValueError, match=message):
         link_cost(bare, Kind.A2E, 1, 1)
 

@@ -169,11 +169,12 @@ LITE = {
     "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2,
     "num_experts_per_tok": 6, "first_k_dense_replace": 1, "moe_layer_freq": 1, "norm_topk_prob": False,
     "q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "vocab_size": 102400,
 }  # fmt: skip
 QWEN = {
     "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
     "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
-    "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "vocab_size": 151936,
 }  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def test_a_config_json_reads_as_the_built_in_model(tmp_path: Path, name: str, co
 @pytest.mark.parametrize(
     ("config", "field"),
     [(LITE, field) for field in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")]
-    + [(LITE, field) for field in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "num_experts_per_tok")],
+    + [(LITE, field) for field in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")],
 )
 def test_a_config_that_lacks_a_field_is_refused_by_its_file_and_the_field(
     tmp_path: Path, config: dict[str, Any], field: str
@@ -209,7 +210,10 @@ def test_a_config_that_lacks_a_field_is_refused_by_its_file_and_the_field(
 def test_a_config_without_experts_is_refused_by_every_name_that_they_have() -> None:
     with pytest.raises(ValueError) as error:
         from_hf_config({key: value for key, value in QWEN.items() if key != "num_experts"}, "m", "m.json")
-    assert str(error.value) == "model m.json: n_routed_experts or num_experts or num_local_experts is missing"
+    assert (
+        str(error.value)
+        == "model m.json: n_routed_experts or num_experts or num_local_experts or moe_num_experts is missing"
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,8 +224,9 @@ def test_a_config_without_experts_is_refused_by_every_name_that_they_have() -> N
         ({"num_experts_per_tok": 129}, "top_k=129 of model m exceeds its 128 experts"),
         ({"first_k_dense_replace": 48}, "model m has no layer with experts"),
         ({"num_key_value_heads": 5}, "num_key_value_heads=5 does not divide 32 attention heads"),
-        ({"decoder_sparse_step": 2}, "model m.json: dense and expert layers alternate"),
-        ({"mlp_only_layers": [3]}, "model m.json: dense and expert layers alternate"),
+        ({"decoder_sparse_step": 2, "first_k_dense_replace": 1}, "decoder_sparse_step=2 beside 1 leading dense layers"),
+        ({"mlp_only_layers": [3]}, "mlp_only_layers=[3]; only leading or alternating dense layers are known"),
+        ({"layer_types": ["full_attention"] * 2}, "layer_types has full attention in layers [1, 2] of 48"),
     ],
 )
 def test_a_config_with_a_wrong_field_is_refused_by_its_value(change: dict[str, Any], message: str) -> None:
