@@ -7,7 +7,7 @@ measured expert, else a kernel of the operation, else a line of its multiply-acc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -101,7 +101,7 @@ class ScenarioCosts:
             return self.expert(task.tokens)
         return self.transfer(task.kind, task.tokens)
 
-    def attention(self, tokens: int, layer: int = 0) -> float:
+    def attention(self, tokens: float, layer: int = 0) -> float:
         """Projections and attention core of `tokens` tokens (t_a of FinDEP, with the model's own projections).
 
         `layer` counts layers with experts; dense layers that stand before each one are part of its attention.
@@ -114,18 +114,17 @@ class ScenarioCosts:
         total = self._attention(tokens, own)
         for before in range(own - model.moe_every + 1, own):
             dense = work.dense(model, tokens, fused=self._has_kernel("gemm"))
-            total += self._attention(tokens, before) + sum(map(self._product, dense))
+            total += self._attention(tokens, before) + self.products(dense)
         return total
 
-    def shared(self, tokens: int) -> float:
+    def shared(self, tokens: float) -> float:
         """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H), two wide products on kernels."""
         measured = self._stage("shared", tokens)
         if measured is not None:
             return measured
-        products = work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm"))
-        return float(sum(map(self._product, products)))
+        return self.products(work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm")))
 
-    def expert(self, tokens: int) -> float:
+    def expert(self, tokens: float) -> float:
         """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3)."""
         measured = self._stage("expert", tokens)
         if measured is not None:
@@ -141,13 +140,17 @@ class ScenarioCosts:
         rows = tokens * where.ag * model.top_k / model.experts
         if each is not None:
             return local * each(rows * model.expert_params, self.touched(tokens))
-        return local * sum(map(self._product, work.expert_products(model, rows)))
+        return local * self.products(work.expert_products(model, rows))
 
-    def touched(self, tokens: int) -> float:
+    def products(self, products: Iterable[work.Product]) -> float:
+        """Matrix products one after the other."""
+        return float(sum(map(self._product, products)))
+
+    def touched(self, tokens: float) -> float:
         """Expected share of the experts that get a token of a chunk, balanced routing."""
         return work.touched_share(self.scenario.model, tokens * self.scenario.deployment.ag)
 
-    def transfer(self, kind: Kind, tokens: int) -> float:
+    def transfer(self, kind: Kind, tokens: float) -> float:
         """A2E or E2A of a chunk of `tokens` tokens of every AG GPU.
 
         A line is a cost of the bytes of an EG GPU, as FinDEP fits it; a point-to-point kernel that of the port of a
@@ -156,7 +159,7 @@ class ScenarioCosts:
         link = self.link(kind)
         return link(self.transfer_bytes(tokens, kind, busier=link.op == "p2p"))
 
-    def transfer_bytes(self, tokens: int, kind: Kind = Kind.A2E, *, busier: bool = False) -> float:
+    def transfer_bytes(self, tokens: float, kind: Kind = Kind.A2E, *, busier: bool = False) -> float:
         """Bytes that one EG GPU receives (A2E) or sends (E2A) for a chunk, balanced: z = (E / eg) m_e M elements.
 
         `busier`: those of a GPU of the group whose GPUs handle more.
@@ -222,11 +225,10 @@ class ScenarioCosts:
             raise ValueError(f"comm_sms={taken}: the GPU of hardware {self._profile.name} has {known}")
         return machine.sms / (machine.sms - taken)
 
-    def _attention(self, tokens: int, layer: int) -> float:
-        products = work.projections(self.scenario.model, tokens)
-        return float(sum(map(self._product, products))) + self._core(tokens, layer)
+    def _attention(self, tokens: float, layer: int) -> float:
+        return self.products(work.projections(self.scenario.model, tokens)) + self._core(tokens, layer)
 
-    def _core(self, tokens: int, layer: int) -> float:
+    def _core(self, tokens: float, layer: int) -> float:
         model, load = self.scenario.model, self.scenario.workload
         decode = load.phase == "decode"
         core = work.core(model, tokens, load.seq_len, layer, decode=decode)
@@ -269,7 +271,7 @@ class ScenarioCosts:
             self._prices[key] = kernel.us(**numbers) * self._profile.speed_factor
         return self._prices[key]
 
-    def _stage(self, stage: str, tokens: int) -> float | None:
+    def _stage(self, stage: str, tokens: float) -> float | None:
         where = self.scenario.deployment
         cost = self._profile.find(f"stage.{stage}", ag=where.ag, eg=where.eg, shape=self.scenario.shape)
         return None if cost is None or not cost.shape else cost(tokens)

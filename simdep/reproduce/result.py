@@ -6,8 +6,9 @@ gives no number for it. Predictions never use the figure that they stand beside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,10 @@ ROLES = ("calibrated", "predicted", "not-modelled")
 
 @dataclass(frozen=True)
 class Point:
-    """One published figure: the columns that say what it is of, its value, and what simdep makes of it."""
+    """One published figure: the columns that say what it is of, its value, and what simdep makes of it.
+
+    `others` holds what other models make of it, by name.
+    """
 
     columns: Mapping[str, Any]
     published: float
@@ -28,6 +32,7 @@ class Point:
     unit: str
     role: str
     reason: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.role in ROLES, self.role
@@ -40,7 +45,7 @@ class Point:
 
     def to_dict(self) -> dict[str, Any]:
         own = {"predicted": self.predicted, "unit": self.unit, "role": self.role, "reason": self.reason}
-        return {**self.columns, **own, "error_pct": self.error_pct}
+        return {**self.columns, **own, "error_pct": self.error_pct, **self.others}
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,22 @@ def errors(points: Sequence[Point]) -> dict[str, Any]:
     }
 
 
+def out_of_range(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """A remark on the kernels that were used beyond the range that they were measured on; none if none was."""
+    numbers = dict.fromkeys(str(each.message).split("=")[0] for each in caught)
+    return [f"Used beyond the range that its kernel was measured on: {', '.join(sorted(numbers))}."] if numbers else []
+
+
 def published(name: str) -> pd.DataFrame:
     """A table of published figures that ships with simdep, `name` without `.csv`."""
     text = (resources.files("simdep") / "data" / "published" / f"{name}.csv").read_text()
     return pd.read_csv(StringIO(text), comment="#")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table by column, with None for an empty cell."""
+    rows = table.to_dict("records")
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
 
 
 def read_measured(path: Path, columns: Sequence[str], needed: Sequence[str]) -> pd.DataFrame:
