@@ -102,13 +102,13 @@ def stage_times(row: Mapping[str, Any], model: ModelSpec, row_us: float) -> Stag
 def calibrated(table: pd.DataFrame) -> float:
     """The microseconds of a row on the FFN side that make the calibration row come out as measured."""
     (row,) = (row for row in records(table) if _is_calibration(row))
-    return float(brentq(lambda row_us: step_us(row, row_us) - 1e3 * row["step_ms"], 0, 1))
+    return float(brentq(lambda row_us: float(step_us(row, row_us) - 1e3 * row["step_ms"]), 0, 1))
 
 
 def tokens_per_s(row: Mapping[str, Any], us: float) -> float:
     """Throughput of each GPU, FFN nodes included: M B / ((M + N) T_step)."""
     nodes = int(row["attention_nodes"])
-    return 1e6 * nodes * row["batch_per_attention_gpu"] / ((nodes + int(row["ffn_nodes"])) * us)
+    return 1e6 * nodes * float(row["batch_per_attention_gpu"]) / ((nodes + int(row["ffn_nodes"])) * us)
 
 
 def _point(row: Mapping[str, Any], row_us: float) -> Point:
@@ -135,10 +135,10 @@ def _parameters(row_us: float) -> tuple[Parameter, ...]:
         found.append(
             Parameter(f"colocated {name}", base.step_us / 1e3, "ms a step", "published", f"{SOURCE}; {shares}")
         )
-    weights = "for other models in proportion to the weights of an expert (assumed)"
+    scaled = "other models in proportion to an expert's weights"
     return (
         *found,
-        Parameter("grouped GEMM", f"{LAUNCH_US} + {EXPERT_US}", "us, us an expert", "published", f"{SOURCE}; {weights}"),
+        Parameter("grouped GEMM", f"{LAUNCH_US} + {EXPERT_US}", "us, us an expert", "published", f"{SOURCE}; {scaled}"),
         Parameter("power of the race", POWER, "", "measured", "profile gb200, grouped GEMM in fp8 (DeepGEMM)"),
         Parameter("sending", SENDING, "FP8 out, BF16 back", "assumed", "a token once to each FFN GPU that it needs"),
         Parameter("link", 675, "GB/s of a GPU", "assumed", "GB200 data sheet: NVLink 5, 75 % of one direction"),
@@ -168,8 +168,8 @@ def _remarks(row_us: float) -> tuple[str, ...]:
         speed, nodes = max((tokens_per_s(row, step_us(row, row_us)), row["attention_nodes"]) for row in rows)
         best.append(f"{model} {nodes}:1 with {speed:,.0f} tokens/s a GPU")
     return (
-        f"Best of all ratios from 1:1 to {MOST_NODES}:1, simulated: {', '.join(best)}. Best of those measured: 7:1 with "
-        "2,518 and 17:1 with 2,198.",
+        f"Best of all ratios from 1:1 to {MOST_NODES}:1, simulated: {', '.join(best)}. Best of the measured ones: 7:1 "
+        "with 2,518 and 17:1 with 2,198.",
         "Dense kernels are taken to cost the same at any batch, so that m micro-batches pay them m times; at m = 3 the "
         "measured step is shorter than that.",
     )

@@ -367,8 +367,8 @@ def _remarks(fit: HardwareProfile) -> list[str]:
         "both hold in their stated units: beta per FLOP instead of per multiply-accumulate would allow twice as much. "
         "Communication, at 1.28e-6 ms an element, then bounds what is left of it. Table 7 fits the constants: naive "
         "DEP, two transfers a layer and nothing hidden, comes out within 20 %.",
-        f"Route (b) without its three additions is {alone:.0f} % off (MAPE): kernels alone leave out the host. Its bf16 "
-        "products are twice the time of the fp8 ones that were measured on H20; its attention core is priced by "
+        f"Route (b) without its three additions is {alone:.0f} % off (MAPE): kernels alone leave out the host. Its "
+        "bf16 products are twice the time of the fp8 ones that were measured on H20; its attention core is priced by "
         "multiply-accumulates from kernels of at most 64 heads.",
         "Qwen3 on Testbed C at S = 8192 is predicted too fast: its measured throughput falls with S by more than the "
         "attention core of the calibrated model explains.",
