@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from simdep import __version__
-from simdep.checks import InfeasibleError
+from simdep.checks import InfeasibleError, RangeWarning
 
 # Modules that import numpy, pandas or simpy are imported by the command that needs them: --help answers at once.
 if TYPE_CHECKING:
@@ -29,6 +30,20 @@ _EXAMPLES = """examples:
   simdep simulate scenario.toml --order aass --html timeline.html
   simdep simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50 --layers 4 --r1 2 --r2 2 --json
   simdep simulate --schedule my_schedule.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --trace trace.json
+"""
+_FIT_EXAMPLES = """
+simdep fit gemm.csv attention.csv --out mine.json
+simdep fit all_gpus.csv --gpu h100 --form roofline --out h100.json
+simdep fit aiconfigurator:l40s --out l40s.json
+"""
+_EVALUATE_EXAMPLES = """
+simdep costs evaluate gemm.csv --hardware h100
+simdep costs evaluate gemm.csv --hardware h100 --anchors 5 --json
+"""
+_REPRODUCE_EXAMPLES = """
+simdep reproduce
+simdep reproduce findep --json
+simdep reproduce fastafd --measured mine.csv --html mine.html
 """
 
 
@@ -46,7 +61,10 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
     2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on (RuntimeError, OSError).
     """
     try:
-        return command()
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", RangeWarning)
+            warnings.showwarning = lambda message, *_: print(f"{prog}: note: {message}", file=sys.stderr)
+            return command()
     except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 3 if isinstance(error, InfeasibleError) else 1
@@ -57,8 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"simdep {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_simulate(commands)
+    _add_costs(commands)
+    _add_validation(commands)
     args = parser.parse_args(argv)
-    return run_command("simdep", lambda: simulate_command(args))
+    return run_command("simdep", lambda: _command(args))
+
+
+def _command(args: argparse.Namespace) -> int:
+    if args.command == "simulate":
+        return simulate_command(args)
+    from simdep import commands
+
+    done: int = getattr(commands, args.does)(args)
+    return done
 
 
 def _add_simulate(commands: Any) -> None:
@@ -98,6 +127,59 @@ def _add_simulate(commands: Any) -> None:
     out.add_argument("--json", action="store_true", help="one JSON object on stdout")
     out.add_argument("--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet")
     out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
+
+
+def _add_costs(commands: Any) -> None:
+    hardware = commands.add_parser("hardware", help="the hardware profiles, value by value with label and source")
+    parts = hardware.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    p = _add(parts, "list", "hardware_list", "the profiles that ship with simdep", "simdep hardware list")
+    p = _add(parts, "show", "hardware_show", "one profile", "simdep hardware show h20\nsimdep hardware show mine.json")
+    p.add_argument("name", help="such as h20, or the path of a profile")
+
+    p = _add(commands, "fit", "fit", "make a hardware profile from measurements", _FIT_EXAMPLES)
+    p.add_argument("data", nargs="+", metavar="DATA.csv", help="measurements, or aiconfigurator:GPU; see README")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the profile to write")
+    p.add_argument("--gpu", default="", help="the rows of this GPU, where a file has several")
+    p.add_argument("--name", default="", help="of the profile; default the GPU, or the name of the file")
+    p.add_argument(
+        "--form", default="auto",
+        help="auto (default: what predicts shapes left out best), table, roofline, knee, linear or least-squares",
+    )  # fmt: skip
+    p.add_argument("--source", default="", help="what the profile says about the origin of its values")
+
+    costs = commands.add_parser("costs", help="how far a profile's predictions lie from measurements")
+    parts = costs.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    word = "errors of a profile on measured rows, by operation, kernel and range"
+    p = _add(parts, "evaluate", "costs_evaluate", word, _EVALUATE_EXAMPLES)
+    p.add_argument("data", metavar="DATA.csv", help="measurements, or aiconfigurator:GPU")
+    p.add_argument("--hardware", required=True, help="a profile such as h100, or the path of one")
+    p.add_argument(
+        "--anchors", type=int, metavar="N", help="bring the profile to this machine's speed by N of the rows"
+    )
+
+
+def _add_validation(commands: Any) -> None:
+    word = "published measurements of real systems beside predictions"
+    p = _add(commands, "reproduce", "reproduce_command", word, _REPRODUCE_EXAMPLES)
+    p.add_argument("name", nargs="?", default="all", help="findep, fastafd, eps-moe or all (default)")
+    p.add_argument("--measured", type=Path, metavar="FILE.csv", help="predict these rows, in the columns of the table")
+    p.add_argument(
+        "--html", type=Path, default=Path("reproduction.html"), metavar="FILE", help="the page, default %(default)s"
+    )
+    word = "simulate the order of a real run with its measured task times"
+    p = _add(commands, "replay", "replay_command", word, "simdep replay events.csv --json")
+    p.add_argument("events", type=Path, metavar="EVENTS.csv", help="mode,batch,seq,node,op,layer,mb,start_ms,end_ms")
+
+
+def _add(commands: Any, name: str, does: str, word: str, examples: str) -> Parser:
+    lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    parser: Parser = commands.add_parser(
+        name, help=word, description=word, epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(does=does)
+    return parser
 
 
 def simulate_command(args: argparse.Namespace) -> int:

@@ -12,6 +12,10 @@ class InfeasibleError(Exception):
     """What is asked for is well-formed but can't be done, for example for want of memory; exit code 3."""
 
 
+class RangeWarning(UserWarning):
+    """A cost is asked for an operation beyond those that it was measured on."""
+
+
 def known(word: str, choices: Collection[str], what: str) -> str:
     """`word` if it is one of `choices`; else ValueError with the nearest one, or all."""
     if isinstance(word, str) and word in choices:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from simdep import checks
 from simdep.gpus import find_gpu
 from simdep.hardware import HardwareProfile
 from simdep.kernel_fits import FORMS, fit_kernel, held_out
 from simdep.kernels import Errors, Kernel
-from simdep.measurements import Series, machines, of_gpu, read_csv, series_of
+from simdep.measurements import Series, machines, of_gpu, series_of
 from simdep.operations import OPERATIONS
 
 RANGES = 4  # parts of the axis of an operation that errors are given for
@@ -24,35 +24,29 @@ AUTO = ("table", "roofline")  # what --form auto chooses between, by the error o
 
 
 def fit_profile(
-    paths: Sequence[Path], name: str, gpu_name: str = "", form: str = "auto", source: str = ""
+    tables: Sequence[tuple[str, pd.DataFrame]], name: str, gpu_name: str = "", form: str = "auto", source: str = ""
 ) -> tuple[HardwareProfile, list[dict[str, Any]]]:
-    """A profile of kernels from files of measurements, and a row on every kernel: its errors beside the linear form's.
+    """A profile of kernels from tables of measurements (each with where it is from), and a row on every kernel: its
+    errors beside the linear form's.
 
-    `gpu_name` picks the rows of one machine. Raises ValueError for a bad file, too few rows, or a name that no row has.
+    `gpu_name` picks the rows of one machine. Raises ValueError for too few rows, or a name that no row has.
     """
-    kernels: list[Kernel] = []
-    told: list[dict[str, Any]] = []
-    for path in paths:
-        table = read_csv(path)
+    gpu = find_gpu(gpu_name or name)
+    found: list[tuple[Series, str]] = []
+    for where, table in tables:
         if not gpu_name and (several := machines(table)):
-            raise ValueError(f"{path} has rows of {', '.join(several)}; choose one with --gpu")
-        gpu = find_gpu(gpu_name or name)
-        rows = of_gpu(table, gpu, gpu_name, str(path)) if gpu_name else table
-        for series in series_of(rows, str(path)):
-            kernel = best_kernel(series, form, source or f"measured, {path.name}", gpu.sms if gpu else 0)
-            kernels.append(kernel)
-            told.append(_told(series, kernel))
-    if not kernels:
-        raise ValueError(f"{', '.join(map(str, paths))}: no rows to fit")
-    machine = find_gpu(gpu_name or name)
-    profile = HardwareProfile(
-        name=name,
-        description=f"fitted from {', '.join(path.name for path in paths)}",
-        costs=(),
-        kernels=tuple(kernels),
-        gpu=machine.name if machine else "",
-    )
-    return profile, told
+            raise ValueError(f"{where} has rows of {', '.join(several)}; choose one with --gpu")
+        rows = of_gpu(table, gpu, gpu_name, where) if gpu_name else table
+        found += [(series, where) for series in series_of(rows, where)]
+    if not found:
+        raise ValueError(f"{', '.join(where for where, _ in tables)}: no rows to fit")
+    kernels = [
+        best_kernel(series, form, source or f"measured, {where}", gpu.sms if gpu else 0)
+        for series, where in tqdm(found, desc="fitting", unit="kernel", disable=None, leave=False)
+    ]
+    told = [_told(series, kernel) for (series, _), kernel in zip(found, kernels, strict=True)]
+    description = f"fitted from {', '.join(where for where, _ in tables)}"
+    return HardwareProfile(name, description, (), tuple(kernels), gpu=gpu.name if gpu else ""), told
 
 
 def best_kernel(series: Series, form: str, source: str, sms: int) -> Kernel:

@@ -93,6 +93,28 @@ def errors(cases: pd.DataFrame) -> go.Figure:
     return figure.update_layout(width=680, height=600, margin={"l": 70, "r": 20, "t": 60, "b": 60})
 
 
+def agreement(points: pd.DataFrame, unit: str) -> go.Figure:
+    """Predicted against published figures of one unit, a colour a role, with the diagonal and the band of good errors.
+
+    Columns: label, role, published, predicted; all above 0.
+    """
+    both = points[["published", "predicted"]].to_numpy(dtype=float)
+    least, most = both.min(), both.max()
+    axis = _AXIS | {"type": "log", "range": np.log10([least / 1.3, most * 1.3]), "tickvals": _TICKS, "ticktext": _TICKS}
+    figure = go.Figure(_band(np.array([least / 1e3, most * 1e3]), "predicted = published"), _LOOK)
+    for (role, group), color in zip(points.groupby("role"), COLORS.values(), strict=False):
+        figure.add_scatter(
+            name=str(role), mode="markers", x=group.published, y=group.predicted,
+            marker={"color": color, "size": 9, "line": {"width": 1, "color": "white"}},
+            customdata=list(zip(map(escape, group.label), 100 * (group.predicted / group.published - 1), strict=True)),
+            hovertemplate="<b>%{customdata[0]}</b><br>predicted %{y:,.3f}<br>published %{x:,.3f}<br>"
+            "error %{customdata[1]:+.1f} %<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(axis, title=f"published ({unit})")
+    figure.update_yaxes(axis, title=f"predicted ({unit})", scaleanchor="x")
+    return figure.update_layout(width=680, height=600, margin={"l": 70, "r": 20, "t": 60, "b": 60})
+
+
 def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
     """One self-contained page: all text escaped, plotly.js once. Raises OSError where it can't be written."""
     body, drawn = [f"<h1>{escape(title)}</h1>"], 0
@@ -212,14 +234,14 @@ def _mark(figure: go.Figure, lanes: pd.DataFrame, ends: Sequence[tuple[float, st
                          annotation_position=f"top {side}", annotation_yanchor="bottom")  # fmt: skip
 
 
-def _band(ends: np.ndarray) -> list[go.Scatter]:
+def _band(ends: np.ndarray, name: str = "simulated = measured") -> list[go.Scatter]:
     """The diagonal and the band of good errors around it."""
     line = {"x": ends, "mode": "lines", "hoverinfo": "skip", "line": {"width": 0}}
     lower, upper = (ends * (1 + sign * GOOD_PCT / 100) for sign in (-1, 1))
     return [
         go.Scatter(line, y=lower, showlegend=False),
         go.Scatter(line, y=upper, fill="tonexty", fillcolor=_FAINT, name=f"within ±{GOOD_PCT} %"),
-        go.Scatter(line | {"line": {"width": 1, "color": _GREY}}, y=ends, name="simulated = measured"),
+        go.Scatter(line | {"line": {"width": 1, "color": _GREY}}, y=ends, name=name),
     ]
 
 

@@ -80,7 +80,8 @@ class Table:
     points: tuple[tuple[float, ...], ...]
 
     def __call__(self, work: Work) -> Array:
-        at, places = np.log(work[self.axis]), np.column_stack([np.log(work[name]) for name in self.others])
+        at = np.log(work[self.axis])
+        places = np.array([np.log(work[name]) for name in self.others]).reshape(len(self.others), len(at)).T
         levels = np.array(list(self._slices))
         above = np.clip(np.searchsorted(levels, at), 0, len(levels) - 1)
         below = np.where((levels[above] > at) & (above > 0), above - 1, above)
@@ -126,7 +127,7 @@ class _Slice:
             interpolate.RBFInterpolator(
                 rows[:, :-1], rows[:, -1], neighbors=min(NEIGHBOURS, len(rows)), kernel="linear", degree=0
             )
-            if len(rows) > 1
+            if len(rows) > 1 and rows.shape[1] > 1
             else None
         )
 

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 from simdep import checks
+from simdep.checks import RangeWarning
 from simdep.forms import Array, Form, form_from_dict
 from simdep.operations import OPERATIONS, Operation, Rows
 
 LABELS = ("measured", "published", "datasheet", "assumed")
-
-
-class RangeWarning(UserWarning):
-    """A kernel is asked for an operation beyond those it was measured on."""
 
 
 @dataclass(frozen=True)

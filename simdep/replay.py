@@ -141,7 +141,7 @@ def recorded(events: pd.DataFrame, where: str) -> Recorded:
         streams[task.kind.stream].append(task)
         streams[message.stream].append(sent)
         us |= {task.name: time, sent.name: sends.get((node, layer, mb), 0.0)}
-    name = {key: str(events[key].iloc[0]) for key in RUN}
+    name = {str(key): value for key, value in events[RUN].iloc[0].to_dict().items()}
     try:
         schedule = Schedule({stream: tuple(tasks) for stream, tasks in streams.items()}, "replay")
     except ValueError as error:

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from simdep import work
+from simdep.checks import RangeWarning
 from simdep.costs import Host, ScenarioCosts
 from simdep.engine import makespan_us
 from simdep.hardware import load_hardware
-from simdep.kernels import RangeWarning
 from simdep.models import load_model
 from simdep.reproduce.result import Check, Parameter, Point, Reproduction, errors, out_of_range, published, records
 from simdep.scenario import Deployment, Scenario, Workload

@@ -27,6 +27,7 @@ from simdep.schedule import Kind
 
 SOURCE = "FastAFD write-up of Hao AI Lab (July 2026), GB200 NVL72"
 COLUMNS = ("model", "context", "attention_nodes", "ffn_nodes", "micro_batches", "batch_per_attention_gpu", "step_ms")
+WORDS = ("model",)  # of the columns
 GPUS_PER_NODE = 4
 LAUNCH_US, EXPERT_US, OF_MODEL = 31.8, 2.67, "qwen3-235b-a22b"  # grouped GEMM of the FFN side, per expert touched
 POWER = 2.65  # of the race between weights and rows, as in the grouped GEMM measured on GB200
@@ -112,7 +113,9 @@ def tokens_per_s(row: Mapping[str, Any], us: float) -> float:
 
 
 def _point(row: Mapping[str, Any], row_us: float) -> Point:
-    value = float(row["step_ms"])
+    value = float(row["step_ms"] or 0)
+    if missing := [column for column in COLUMNS if row[column] is None]:
+        return Point(row, value, None, "ms a step", "not-modelled", f"{missing[0]} is missing")
     if row["model"] not in COLOCATED:
         why = f"no colocated baseline of {row['model']} is published; use {', '.join(COLOCATED)}"
         return Point(row, value, None, "ms a step", "not-modelled", why)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from simdep import analytic, policies, report
+from simdep.checks import RangeWarning
 from simdep.costs import ScenarioCosts, StageTimes
 from simdep.engine import makespan_us, simulate
 from simdep.hardware import Cost, HardwareProfile, load_hardware
-from simdep.kernels import RangeWarning
 from simdep.models import builtin_models, load_model
 from simdep.reproduce import findep_kernels
 from simdep.reproduce.result import Check, Parameter, Point, Reproduction, out_of_range, published, records
@@ -30,7 +30,8 @@ from simdep.schedule import Kind, Schedule
 
 SOURCE = "FinDEP (arXiv 2512.21487v1), Tables 3, 4, 5 and 7"
 COLUMNS = ("table", "testbed", "model", "layers", "seq_len", "m_a", "r1", "ag", "eg", "system", "value", "unit")
-NEEDED = ("table", "testbed", "model", "layers", "seq_len", "system", "value", "unit")
+WORDS = ("testbed", "model", "system", "unit")  # of the columns
+NEEDED = ("testbed", "model", "layers", "seq_len", "system", "value")
 THROUGHPUT, EXPOSED = "ktoken/s", "ms exposed communication"
 SYSTEMS = ("naive", "pppipe", "findep")
 R2 = (1, 2, 3, 4, 6, 8, 12, 16)  # chunks that FinDEP may choose from
@@ -86,21 +87,21 @@ def reproduce(measured: pd.DataFrame | None = None) -> Reproduction:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RangeWarning)
         points = tuple(_point(row, fit) for row in records(table))
-        checks = _checks(fit)
+        found, remarks = _checks(fit), _remarks(fit)
     return Reproduction(
         name="findep",
         title="FinDEP: DeepSeek-V2 and Qwen3-235B-A22B on A6000, A10 and H20",
         source=SOURCE,
         points=points,
         parameters=(*_parameters(fit), *findep_kernels.PARAMETERS),
-        checks=checks,
-        remarks=(*_remarks(fit), *out_of_range(caught)),
+        checks=found,
+        remarks=(*remarks, *out_of_range(caught)),
     )
 
 
 def _point(row: Mapping[str, Any], fit: HardwareProfile) -> Point:
     columns = {key: value for key, value in row.items() if key != "unit"}
-    value, unit = float(row["value"]), str(row["unit"])
+    value, unit = float(row["value"] or 0), str(row["unit"])
     if why := _not_modelled(columns, unit):
         return Point(columns, value, None, unit, "not-modelled", why)
     extra: dict[str, float] = {}
@@ -115,12 +116,14 @@ def _point(row: Mapping[str, Any], fit: HardwareProfile) -> Point:
 
 def _not_modelled(row: Mapping[str, Any], unit: str) -> str:
     """Why a row has no prediction; empty if it has one."""
+    if missing := [column for column in NEEDED if not _given(row, column)]:
+        return f"{missing[0]} is missing"
     lists = {"testbed": TESTBEDS, "system": SYSTEMS, "model": builtin_models()}
     for column, known in lists.items():
-        if row[column] not in known:
-            return f"{column} {row[column]!r} is not known; use {', '.join(known)}"
+        if str(row[column]) not in known:
+            return f"{column} {row[column]!r} is not modelled; use {', '.join(known)}"
     if unit not in (THROUGHPUT, EXPOSED):
-        return f"unit {unit!r} is not known; use {THROUGHPUT} or {EXPOSED}"
+        return f"unit {unit!r} is not modelled; use {THROUGHPUT} or {EXPOSED}"
     return ""
 
 

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 ROLES = ("calibrated", "predicted", "not-modelled")
@@ -41,7 +42,7 @@ class Point:
 
     @property
     def error_pct(self) -> float | None:
-        return None if self.predicted is None else 100 * (self.predicted / self.published - 1)
+        return None if self.predicted is None or not self.published else 100 * (self.predicted / self.published - 1)
 
     def to_dict(self) -> dict[str, Any]:
         own = {"predicted": self.predicted, "unit": self.unit, "role": self.role, "reason": self.reason}
@@ -126,19 +127,31 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
 
 
-def read_measured(path: Path, columns: Sequence[str], needed: Sequence[str]) -> pd.DataFrame:
-    """A user's table with exactly these columns, none of the `needed` ones empty.
+def read_measured(path: Path, kinds: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> tuple[str, pd.DataFrame]:
+    """A user's table and which of `kinds` it is: each has its columns, and those of them that hold words.
 
-    Raises ValueError naming the file, and the line or column at fault.
+    Numbers are above 0 where they are given. Raises ValueError naming the file, and the row and column at fault.
     """
     try:
         table = pd.read_csv(path, comment="#")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    if list(table.columns) != list(columns):
-        raise ValueError(f"{path}: columns {','.join(map(str, table.columns))}; expected {','.join(columns)}")
-    for column in needed:
-        if table[column].isna().any():
-            row = int(table[column].isna().to_numpy().argmax())
-            raise ValueError(f"{path}: row {row + 1} has no {column}")
-    return table
+    which = next((name for name, (columns, _) in kinds.items() if list(table.columns) == list(columns)), None)
+    if which is None:
+        known = "; ".join(f"{name}: {','.join(columns)}" for name, (columns, _) in kinds.items())
+        raise ValueError(f"{path}: columns {','.join(map(str, table.columns))} are of no reproduction ({known})")
+    if table.empty:
+        raise ValueError(f"{path} has no rows; give at least one measurement")
+    columns, words = kinds[which]
+    for column in columns:
+        if column in words:
+            continue
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = table[column].notna() & ~(np.isfinite(numbers) & (numbers > 0))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise ValueError(
+                f"{path}: row {row + 1}: {column}={table[column].iloc[row]}; it is a number above 0, or empty"
+            )
+        table[column] = numbers
+    return which, table

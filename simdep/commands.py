@@ -1,0 +1,259 @@
+"""The commands about costs and their validation: hardware, fit, costs evaluate, reproduce, replay."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from simdep import aiconfigurator, checks
+from simdep.evaluate import evaluate, fit_profile, speed_factor
+from simdep.gpus import find_gpu
+from simdep.hardware import HardwareProfile, hardware_names, load_hardware
+from simdep.kernels import LABELS
+from simdep.measurements import read_csv
+from simdep.replay import read_events, replay
+from simdep.report import human_us
+from simdep.reproduce import reproduce
+from simdep.reproduce.result import Point, Reproduction, errors
+
+DIGITS, NOTHING = 4, 1e-8  # of numbers in tables: digits, and what is shown as 0
+_FITS = ("fit", "held_out", "linear", "least_squares")  # of which `fit` shows errors
+
+
+def hardware_list(args: argparse.Namespace) -> int:
+    """`simdep hardware list`: what there is, and where its numbers come from."""
+    rows = []
+    for profile in map(load_hardware, hardware_names()):
+        labels = Counter([*(cost.label for cost in profile.costs), *(kernel.label for kernel in profile.kernels)])
+        counts = {"costs": len(profile.costs), "kernels": len(profile.kernels)} | {
+            word: labels[word] for word in LABELS
+        }
+        rows.append({"name": profile.name, **counts, "description": profile.description})
+    _print(args, {"hardware": rows}, [_text(rows)])
+    return 0
+
+
+def hardware_show(args: argparse.Namespace) -> int:
+    """`simdep hardware show NAME`: every value of a profile with its label, source and errors."""
+    profile = load_hardware(args.name)
+    gpu = profile.machine
+    figures = {} if gpu is None else {name: asdict(figure) for name, figure in gpu.figures.items()}
+    parts = [f"{profile.name}: {profile.description}", _text([{"figure": k, **v} for k, v in figures.items()])]
+    parts += [_text([_cost_row(cost) for cost in profile.costs]), _text(_kernel_rows(profile))]
+    _print(args, profile.to_dict() | {"figures": figures}, parts)
+    return 0
+
+
+def fit(args: argparse.Namespace) -> int:
+    """`simdep fit`: a profile from measurements."""
+    given = args.gpu or next((word.removeprefix(aiconfigurator.PREFIX) for word in args.data if _packaged(word)), "")
+    name = args.name or given or Path(args.data[0]).stem
+    if args.out.suffix != ".json":
+        raise ValueError(f"--out {args.out}: a profile is a .json file")
+    tables = [each for word in args.data for each in _tables(word)]
+    gpu = find_gpu(given)
+    profile, told = fit_profile(
+        tables, gpu.name if gpu and not args.name else name, args.gpu or "", args.form, args.source
+    )
+    if gpu and not profile.gpu:
+        profile = replace(profile, gpu=gpu.name)
+    profile.save(args.out)
+    print(f"simdep: {args.out} holds {len(profile.kernels)} kernels", file=sys.stderr)
+    rows = [
+        {"kernel": row["kernel"], "form": row["form"], "n": (row["fit"] or {}).get("n")}
+        | {f"{key}_mape_pct": (row[key] or {}).get("mape_pct") for key in _FITS}
+        for row in told
+    ]
+    _print(args, {"profile": str(args.out), "kernels": told}, [_text(rows)])
+    return 0
+
+
+def costs_evaluate(args: argparse.Namespace) -> int:
+    """`simdep costs evaluate`: what a profile predicts for measured rows."""
+    profile = load_hardware(args.hardware)
+    results = []
+    for where, table in _tables(args.data):
+        own = profile
+        if args.anchors:
+            factor = speed_factor(table, profile, checks.whole(args.anchors, "--anchors"), where)
+            own = replace(profile, speed_factor=factor)
+        results.append(evaluate(table, own, where) | {"speed_factor": own.speed_factor})
+    result = results[0]
+    for other in results[1:]:  # tables of different operations
+        for key, value in other.items():
+            if isinstance(value, Mapping):
+                result[key] |= value
+            elif isinstance(value, list):
+                result[key] += value
+    parts = [f"{profile.name}, errors in percent of the measurement; speed factor {result['speed_factor']:.3f}"]
+    parts += [_text([{"operation": op, **row} for op, row in result["by_operation"].items()])]
+    parts += [_text([{"kernel": name, **row} for name, row in result["by_kernel"].items()])]
+    parts += [_text([{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows])]
+    parts += ["worst rows", _text(result["worst"])]
+    parts += [f"no kernel for {name}: {count} rows" for name, count in result["not_priced"].items()]
+    parts += [f"left out, {reason}: {count} rows" for reason, count in result["skipped"].items()]
+    _print(args, result, parts)
+    return 0
+
+
+def reproduce_command(args: argparse.Namespace) -> int:
+    """`simdep reproduce`: published against predicted."""
+    found = reproduce(args.name, args.measured)
+    told = [each.to_dict() for each in found]
+    result = {key: [row for each in told for row in each[key]] for key in ("rows", "summary")}
+    _print(args, result, [_reproduction_text(each) for each in found])
+    if args.html:
+        _write_page(args.html, found)
+        print(f"simdep: page written to {args.html}", file=sys.stderr)
+    return 0
+
+
+def replay_command(args: argparse.Namespace) -> int:
+    """`simdep replay`: the makespan of a real run from its measured task times."""
+    runs = [replay(run, str(args.events)).to_dict() for run in read_events(args.events)]
+    result = runs[0] if len(runs) == 1 else runs[0] | {"runs": runs}
+    parts = []
+    for run in runs:
+        parts.append(
+            f"{run['mode']} batch {run['batch']} seq {run['seq']}: {run['tasks']} tasks\n"
+            f"  predicted  {human_us(run['predicted_us'])} (measured task times, simulated order)\n"
+            f"  measured   {human_us(run['measured_us'])}\n"
+            f"  error      {run['error_pct']:+.2f} % with a host gap of {human_us(run['host_gap_us'])} before every "
+            f"computation, fitted on {run['fitted_on']}\n"
+            f"             {run['error_without_gap_pct']:+.2f} % without it"
+        )
+    _print(args, result, parts)
+    return 0
+
+
+def _tables(word: str) -> list[tuple[str, pd.DataFrame]]:
+    """The tables of measurements that a word names: a CSV file, or those of a GPU in aiconfigurator-core."""
+    if _packaged(word):
+        return list(aiconfigurator.tables(word.removeprefix(aiconfigurator.PREFIX)))
+    return [(Path(word).name, read_csv(Path(word)))]
+
+
+def _packaged(word: str) -> bool:
+    return word.startswith(aiconfigurator.PREFIX)
+
+
+def _print(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[str]) -> None:
+    print(json.dumps(result, allow_nan=False) if args.json else "\n\n".join(part for part in parts if part))
+
+
+def _text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table to read; empty for no rows, without columns that say nothing."""
+    if not rows:
+        return ""
+    frame = pd.DataFrame(list(rows)).dropna(axis="columns", how="all")
+    shown = frame.map(_cell)
+    lines = [list(map(str, frame.columns)), *shown.to_numpy().tolist()]
+    right = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(right))]
+    aligned = (
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+    return "\n".join(aligned)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, float) or abs(value) < NOTHING:
+        return str(value if not isinstance(value, float) else 0)
+    return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:,.0f}"
+
+
+def _cost_row(cost: Any) -> dict[str, Any]:
+    row = {name: getattr(cost, name) for name in ("op", "ag", "eg", "shape", "alpha_us", "beta_us", "label", "source")}
+    return row | {"points": len(cost.points), "mape_pct": cost.fit.mape_pct if cost.fit else None}
+
+
+def _kernel_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
+    return [
+        {
+            "kernel": " ".join([kernel.op, *kernel.variant.values()]),
+            "form": kernel.form.to_dict()["form"],
+            "label": kernel.label,
+            "fit_mape_pct": kernel.fit.mape_pct if kernel.fit else None,
+            "held_out_mape_pct": kernel.held_out.mape_pct if kernel.held_out else None,
+            "range": ", ".join(f"{name} {low:g}-{high:g}" for name, (low, high) in kernel.ranges.items()),
+            "source": kernel.source,
+        }
+        for kernel in profile.kernels
+    ]
+
+
+def _point_rows(points: Iterable[Point]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{key: value for key, value in point.columns.items() if key not in ("value", "step_ms")},
+            "published": point.published,
+            "predicted": point.predicted,
+            "unit": point.unit,
+            "error_pct": point.error_pct,
+            **point.others,
+            "role": point.role,
+        }
+        for point in points
+    ]
+
+
+def _reproduction_text(each: Reproduction) -> str:
+    parts = [f"{each.title}\n{each.source}", _text(_point_rows(each.points))]
+    for role in ("calibrated", "predicted"):
+        told = errors([point for point in each.points if point.role == role])
+        if told["mape_pct"] is not None:
+            parts.append(f"{role}: {told['n']} figures, MAPE {told['mape_pct']:.2f} %, worst {told['worst_pct']:.1f} %")
+    parts.append("Checks\n" + _text([asdict(check) for check in each.checks]))
+    parts.append("Parameters\n" + _text([asdict(parameter) for parameter in each.parameters]))
+    reasons = dict.fromkeys(f"{point.role}: {point.reason}" for point in each.points if point.reason)
+    parts += ["Roles\n" + "\n".join(f"- {reason}" for reason in reasons)] if reasons else []
+    parts += ["Remarks\n" + "\n".join(f"- {remark}" for remark in each.remarks)] if each.remarks else []
+    return "\n\n".join(parts)
+
+
+def _write_page(path: Path, found: Iterable[Reproduction]) -> None:
+    from simdep import figures  # plotly, only to draw
+
+    sections = []
+    for each in found:
+        drawn = pd.DataFrame(
+            {"label": _label(point), "role": point.role, "unit": point.unit, "published": point.published,
+             "predicted": point.predicted}
+            for point in each.points
+            if point.predicted and point.predicted > 0 and point.published > 0
+        )  # fmt: skip
+        sections.append(figures.Section(each.title, each.source))
+        for unit, group in drawn.groupby("unit") if len(drawn) else ():
+            sections.append(figures.Section(f"{each.name}: {unit}", figure=figures.agreement(group, str(unit))))
+        for heading, rows in (
+            ("checks", [asdict(check) for check in each.checks]),
+            ("parameters", [asdict(parameter) for parameter in each.parameters]),
+            ("points", _point_rows(each.points)),
+        ):
+            table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+            sections.append(
+                figures.Section(f"{each.name}: {heading}", table=table.astype(object).where(table.notna(), ""))
+            )
+        sections += [figures.Section(f"{each.name}: remark", remark) for remark in each.remarks]
+    figures.write_html(path, "simdep: published against predicted", sections)
+
+
+def _label(point: Point) -> str:
+    hidden = ("value", "step_ms", "unit")
+    return ", ".join(
+        f"{key} {value}" for key, value in point.columns.items() if value is not None and key not in hidden
+    )
