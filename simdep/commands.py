@@ -25,7 +25,7 @@ from simdep.report import human_us
 from simdep.reproduce import reproduce
 from simdep.reproduce.result import Point, Reproduction, errors
 
-DIGITS, NOTHING = 4, 1e-8  # of numbers in tables: digits, and what is shown as 0
+DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as 0
 _FITS = ("fit", "held_out", "linear", "least_squares")  # of which `fit` shows errors
 
 

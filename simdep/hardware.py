@@ -124,7 +124,17 @@ class HardwareProfile:
         return {"format": FORMAT, **own, "costs": costs, "kernels": [kernel.to_dict() for kernel in self.kernels]}
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        """Write the JSON form, a line a cost and a kernel."""
+        path.write_text(_json(self.to_dict()))
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    def value(each: Any) -> str:
+        if not isinstance(each, list) or not each:
+            return json.dumps(each)
+        return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in each) + "\n ]"
+
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {value(each)}" for key, each in data.items()) + "\n}\n"
 
 
 def load_hardware(name: str) -> HardwareProfile:

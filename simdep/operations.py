@@ -203,7 +203,8 @@ OPERATIONS = {
             where={"mode": ("low_latency",)}, is_transfer=True,
         ),
         Operation(
-            "p2p", ("bytes",), ("link",), (), _bytes, ("one",), ("one", "bytes"), "bytes", "bytes", is_transfer=True,
+            "p2p", ("bytes",), ("link",), (), _bytes,
+            ("one", "root_bytes"), ("one", "bytes"), "bytes", "bytes", is_transfer=True,
         ),
         Operation(
             "nccl", ("bytes",), ("op_name", "num_gpus"), (), _bytes,
