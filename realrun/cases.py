@@ -17,7 +17,7 @@ from realrun.layers import owned
 from realrun.shaped import MOST_MESSAGES, Shape
 from simdep import checks
 from simdep.hardware import Cost, HardwareProfile
-from simdep.models import MLA, load_model
+from simdep.models import GQA, MLA, load_model
 from simdep.policies import schedule_for
 from simdep.scenario import Scenario, scenario_from_dict
 from simdep.schedule import Schedule
@@ -71,6 +71,12 @@ class Case:
 
     def checked(self) -> Case:
         """This case; raises ValueError naming the field at fault."""
+        model = load_model(self.model)
+        if isinstance(model.attention, GQA) and (model.attention.q_rank or model.attention.window):
+            form = "low-rank queries" if model.attention.q_rank else "a sliding window"
+            raise ValueError(f"model={self.model!r} has {form}, which realrun does not compute; simdep predicts it")
+        if model.moe_every > 1:
+            raise ValueError(f"model={self.model!r} alternates dense layers, which realrun does not compute")
         checks.number(self.link_alpha_us, "link_alpha_us")
         checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
         messages = len(self.schedule.streams["A2E"]) if "A2E" in self.schedule.streams else 0

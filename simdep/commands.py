@@ -83,7 +83,7 @@ def costs_evaluate(args: argparse.Namespace) -> int:
     results = []
     for where, table in _tables(args.data):
         own = profile
-        if args.anchors:
+        if args.anchors is not None:
             factor = speed_factor(table, profile, checks.whole(args.anchors, "--anchors"), where)
             own = replace(profile, speed_factor=factor)
         results.append(evaluate(table, own, where) | {"speed_factor": own.speed_factor})

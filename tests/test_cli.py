@@ -6,25 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli import one_sentence, run
 
-from realrun.__main__ import main as realrun
-from simdep.__main__ import main as simdep
 from simdep.policies import findep
 
 SERVED = "simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2"
 BARE = "simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50"
 CASE = {"model": "deepseek-v2-lite", "layers": 1, "seq_len": 8, "m_a": 1, "ag": 1, "eg": 1, "policy": "findep"}
-
-
-def run(command: str, *more: str) -> int:
-    """The exit code of a command line such as `simdep simulate --r1 2`."""
-    program, *words = command.split()
-    main = {"simdep": simdep, "realrun": realrun}[program]
-    try:
-        return main([*words, *more])
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
 
 
 def test_json_holds_what_other_programs_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +201,14 @@ FILES = [
     ("c.json", json.dumps([{**CASE, "m_a": 1.5}]), "realrun validate --schedules FILE", "m_a=1.5"),
     ("c.json", json.dumps([{**CASE, "ag": True}]), "realrun validate --schedules FILE", "ag=True"),
     ("c.json", json.dumps([{**CASE, "scale": 3}]), "realrun validate --schedules FILE", "scale=3"),
+    (
+        "c.json",
+        json.dumps([{**CASE, "model": "gpt-oss-120b"}]),
+        "realrun validate --schedules FILE",
+        "a sliding window",
+    ),
+    ("c.json", json.dumps([{**CASE, "model": "step-3"}]), "realrun validate --schedules FILE", "has low-rank queries"),
+    ("c.json", json.dumps([{**CASE, "model": "llama-4-maverick"}]), "realrun validate --schedules FILE", "alternates"),
 ]
 
 
@@ -224,13 +220,6 @@ def test_a_bad_file_gives_one_sentence_and_exit_code_2(
     file.write_text(content)
     assert run(command.replace("FILE", str(file))) == 2
     one_sentence(capsys, sentence)
-
-
-def one_sentence(capsys: pytest.CaptureFixture[str], holds: str) -> None:
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert holds in said.err
 
 
 def test_layers_that_memory_cannot_hold_are_refused_with_the_bytes_needed(

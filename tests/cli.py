@@ -1,0 +1,26 @@
+"""Commands in this process: their exit code, and what they said."""
+
+from __future__ import annotations
+
+import pytest
+
+from realrun.__main__ import main as realrun
+from simdep.__main__ import main as simdep
+
+
+def run(command: str, *more: str) -> int:
+    """The exit code of a command line such as `simdep simulate --r1 2`."""
+    program, *words = command.split()
+    main = {"simdep": simdep, "realrun": realrun}[program]
+    try:
+        return main([*words, *more])
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
+
+
+def one_sentence(capsys: pytest.CaptureFixture[str], holds: str) -> None:
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert holds in said.err
