@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realrun.place import LINKS
-from simdep.__main__ import Parser, run_command
+from simdep.__main__ import run_command
+from simdep.flags import Parser
 
 # Modules that import torch are imported by the command that needs them: --help answers at once.
 if TYPE_CHECKING:

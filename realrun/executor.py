@@ -53,6 +53,8 @@ def check_executable(schedule: Schedule) -> None:
         stream = schedule.stream_of[task.name]
         if stream != task.kind.stream:
             raise ValueError(f"{task} stands in stream {stream}; realrun runs it in {task.kind.stream}")
+        if task.groups > 1:
+            raise ValueError(f"{task} is one of {task.groups} groups of experts; realrun cuts chunks by token")
         for needed in task.after:
             if schedule.stream_of[needed] not in _VISIBLE[stream]:
                 raise ValueError(f"{task} waits for {needed}, whose end its rank can't see in a real run")

@@ -22,8 +22,8 @@ from scipy import stats
 
 from realrun.measured import delays
 from realrun.scores import error_pct, size
-from simdep.costs import Costs, Host
-from simdep.engine import IDEAL, makespan_us, simulate
+from simdep.costs import IDEAL, Costs, Host
+from simdep.engine import makespan_us, simulate
 from simdep.policies import findep
 from simdep.schedule import Kind, Schedule, Task
 from simdep.timeline import Timeline

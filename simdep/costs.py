@@ -7,6 +7,7 @@ measured expert, else a kernel of the operation, else a line of its multiply-acc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from simdep.scenario import Scenario
 from simdep.schedule import Kind, Task
 
 DTYPE_WORDS = {"bf16": ("bf16", "fp16"), "fp8": ("fp8", "fp8_block"), "fp32": ("fp32",)}  # as measurements call them
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?"
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 
 
@@ -49,6 +51,21 @@ class Host:
     def __post_init__(self) -> None:
         if not 0 <= self.contention < 0.5:
             raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the terms in use."""
+        return [f.name for f in fields(self) if f.name != "seed" and getattr(self, f.name) != f.default]
+
+    def refuse(self, evaluator: str) -> None:
+        """Raise ValueError, naming the terms in use, for an `evaluator` that models none of them."""
+        if self.terms:
+            raise ValueError(
+                f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave these terms out (--ideal)"
+            )
+
+
+IDEAL = Host()  # the paper's model
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,67 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Microseconds = alpha_us + beta_us * work, each at least 0."""
+
+    alpha_us: float
+    beta_us: float
+
+    def __call__(self, work: float) -> float:
+        return self.alpha_us + self.beta_us * work
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Line:
+        """From `ALPHA+BETA` (or `ALPHA`); raises ValueError naming the place."""
+        numbers = re.fullmatch(rf"({_NUMBER})(?:\+({_NUMBER}))?", text.strip())
+        if not numbers:
+            raise ValueError(f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit of work")
+        alpha, beta = (checks.number(float(each or 0), where) for each in numbers.groups())
+        return cls(alpha, beta)
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """A bare scheduling problem: lines of the samples of a micro-batch (attention, shared) or of the tokens of a chunk.
+
+    `link` is A2E and E2A alike. A micro-batch of m_a samples has m_a * tokens_per_sample tokens in r2 equal chunks.
+    """
+
+    attention: Line
+    expert: Line
+    link: Line
+    shared: Line = Line(0, 0)
+    tokens_per_sample: int = 1
+
+    @property
+    def has_shared(self) -> bool:
+        return self.shared != Line(0, 0)
+
+    def times(self, m_a: float, r2: int) -> StageTimes:
+        """Stage times of micro-batches of `m_a` samples whose r2 chunks are equal."""
+        tokens = m_a * self.tokens_per_sample / r2
+        link = self.link(tokens)
+        return StageTimes(
+            self.attention(m_a), self.expert(tokens), link, link, self.shared(m_a) if self.has_shared else 0
+        )
+
+    @classmethod
+    def parse(cls, text: str, tokens_per_sample: int = 1) -> StageCosts:
+        """From `attention=A+B,shared=A+B,expert=A+B,link=A+B`; raises ValueError for the part at fault."""
+        lines: dict[str, Line] = {}
+        for part in text.split(","):
+            key, equals, value = (word.strip() for word in part.partition("="))
+            checks.known(key, ("attention", "shared", "expert", "link"), "stage")
+            if not equals or key in lines:
+                raise ValueError(f"stage costs {text!r}: write each stage once, as {key}=ALPHA+BETA")
+            lines[key] = Line.parse(value, f"stage cost {key}")
+        for missing in ("attention", "expert", "link"):
+            if missing not in lines:
+                raise ValueError(f"stage costs {text!r}: {missing} is missing; only shared may be left out")
+        return cls(**lines, tokens_per_sample=checks.whole(tokens_per_sample, "tokens per sample"))
+
+
+@dataclass(frozen=True)
 class ScenarioCosts:
     """Task times of a scenario on its hardware profile. Raises ValueError where the profile lacks a needed cost."""
 
@@ -118,7 +196,13 @@ class ScenarioCosts:
         return total
 
     def shared(self, tokens: float) -> float:
-        """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H), two wide products on kernels."""
+        """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H), two wide products on kernels.
+
+        On the EG each of its GPUs takes an equal part of the tokens of the AG.
+        """
+        where = self.scenario.deployment
+        if where.shared_on == "eg":
+            tokens = tokens * where.ag / where.eg
         measured = self._stage("shared", tokens)
         if measured is not None:
             return measured
@@ -189,6 +273,7 @@ class ScenarioCosts:
             receive_us=receive(0) if receive else 0,
             post_us=(lambda task: post(self.transfer_bytes(task.tokens))) if post else _free,
             contention=slow(0) if slow else 0,
+            half_duplex=where.duplex == "half",
         )
 
     @property

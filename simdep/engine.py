@@ -19,14 +19,11 @@ from collections.abc import Generator
 import numpy as np
 import simpy
 
-from simdep.costs import Costs, Host
+from simdep.costs import IDEAL, Costs, Host
 from simdep.schedule import Schedule, Task
 from simdep.timeline import Timeline
 
 Steps = Generator[simpy.Event, None, None]
-
-
-IDEAL = Host()
 
 
 def simulate(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> Timeline:

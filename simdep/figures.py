@@ -20,7 +20,8 @@ from simdep.schedule import Kind
 from simdep.timeline import Timeline
 
 # Paul Tol's bright scheme: distinct under the common colour-vision deficiencies.
-COLORS = {"attention": "#4477aa", "shared": "#aa3377", "a2e": "#ccbb44", "expert": "#228833", "e2a": "#ee6677"}
+COLORS = {"attention": "#4477aa", "shared": "#aa3377", "a2e": "#ccbb44", "expert": "#228833", "e2a": "#ee6677",
+          "projection": "#66ccee", "core": "#225588"}  # fmt: skip
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"], "responsive": True}
 MOST_BARS = 4000  # drawing and zooming stay below half a second
 MOST_NUMBERS = 400  # bars with their number inside
@@ -137,7 +138,7 @@ def human(us: float) -> str:
 def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
     """A row a lane: stream, timeline, rank, y (downwards, with a gap between streams) and label."""
     records: list[tuple[str, int, int, float, str]] = []
-    streams = dict.fromkeys(stream for timeline in timelines for stream in timeline.schedule.streams)
+    streams = dict.fromkeys(stream for timeline in timelines for stream in timeline.schedule.resources)
     for gaps, stream in enumerate(streams):
         for index, timeline in enumerate(timelines):
             ranks = [rank for lane, rank in timeline.lanes() if lane == stream]

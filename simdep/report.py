@@ -12,7 +12,7 @@ from simdep.schedule import Kind, Task
 from simdep.timeline import Timeline, length, union
 
 TRANSFERS = [kind.label for kind in Kind if kind.is_transfer]
-_FILL = {"attention": "A", "shared": "s", "a2e": ">", "expert": "E", "e2a": "<"}
+_FILL = {"attention": "A", "projection": "P", "core": "C", "shared": "s", "a2e": ">", "expert": "E", "e2a": "<"}
 
 
 def summary(timeline: Timeline, total_tokens: int | None = None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def streams(timeline: Timeline) -> dict[str, dict[str, float]]:
     """Per stream: time busy and idle (the bubble), as the mean over its ranks, and the busy fraction."""
     makespan = timeline.makespan_us
     found = {}
-    for stream in timeline.schedule.streams:
+    for stream in timeline.schedule.resources:
         rows = timeline.rows[timeline.rows["stream"] == stream]
         lanes = [length(_busy(lane)) for _, lane in rows.groupby("rank")]
         busy = float(np.mean(lanes)) if lanes else 0.0
@@ -82,7 +82,7 @@ def compare(predicted: Timeline, measured: Timeline) -> pd.DataFrame:
 def gantt(timeline: Timeline, width: int = 100) -> str:
     """The timeline as text: a line a lane, `width` columns of equal time, each showing the task that fills it most.
 
-    A task begins with the last digit of its micro-batch and goes on with A, s (shared), > (A2E), E or < (E2A).
+    A task begins with the last digit of its micro-batch and goes on with A, P, C, s (shared), > (A2E), E or < (E2A).
     """
     first, span = timeline.rows["start_us"].min(), timeline.makespan_us or 1
     lines = []

@@ -13,6 +13,8 @@ It comes from a TOML file, from flags, or from both (flags win):
     sending = "copies"             # optional: a row for each (token, expert); or once-per-gpu, broadcast
     a2e_dtype = "bf16"             # optional, as e2a_dtype: of the rows sent, default that of the workload
     comm_sms = 0                   # optional: SMs of each AG GPU that communication takes from its products
+    shared_on = "ag"               # optional: the group that computes the shared experts; or "eg"
+    duplex = "full"                # optional: or "half", where A2E and E2A share one medium
 
     [workload]
     phase = "prefill"              # or "decode": one new token a sample, seq_len tokens of context
@@ -43,6 +45,8 @@ from simdep.work import SENDING
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 PHASES = ("prefill", "decode")
 LINK_CLASSES = ("intra-node", "inter-node")
+GROUPS = ("ag", "eg")
+DUPLEX = ("full", "half")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Deployment:
     `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU); `link_class` says which of a
     profile's point-to-point kernels it is otherwise. `transport` names what carries messages: costs of link and host
     that the profile holds for it go first. `sending` is one of `simdep.work.SENDING`; the data types of rows default
-    to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products.
+    to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products. `shared_on` is the group that
+    computes the shared experts; the directions of a half-`duplex` link share it.
     """
 
     ag: int
@@ -65,6 +70,8 @@ class Deployment:
     a2e_dtype: str | None = None
     e2a_dtype: str | None = None
     comm_sms: int = 0
+    shared_on: str = "ag"
+    duplex: str = "full"
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,18 @@ class Scenario:
 
 _KEYS = {
     "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule"),
-    "deployment": ("hardware", "ag", "eg", "link", "sending", "a2e_dtype", "e2a_dtype", "comm_sms"),
+    "deployment": (
+        "hardware",
+        "ag",
+        "eg",
+        "link",
+        "sending",
+        "a2e_dtype",
+        "e2a_dtype",
+        "comm_sms",
+        "shared_on",
+        "duplex",
+    ),
     "workload": ("phase", "seq_len", "samples", "m_a", "dtype"),
     "schedule": ("policy", "order", "r1", "r2"),
 }
@@ -175,6 +193,8 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             a2e_dtype=_dtype(deployment.get("a2e_dtype"), "a2e_dtype"),
             e2a_dtype=_dtype(deployment.get("e2a_dtype"), "e2a_dtype"),
             comm_sms=checks.whole(deployment.get("comm_sms", 0), "comm_sms", 0),
+            shared_on=checks.known(deployment.get("shared_on", "ag"), GROUPS, "shared_on"),
+            duplex=checks.known(deployment.get("duplex", "full"), DUPLEX, "duplex"),
         ),
         workload=Workload(
             phase=checks.known(workload.get("phase", "prefill"), PHASES, "phase"),

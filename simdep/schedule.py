@@ -25,9 +25,15 @@ FORMAT = 1  # version of the JSON form
 
 
 class Kind(Enum):
-    """What a task does; the value is the symbol in its name."""
+    """What a task does; the value is the symbol in its name.
+
+    Where attention is cut in two, PROJECTION is what precedes its core, and CORE is the core, the output projection and
+    the gate: together they are ATTENTION. A2E and E2A are dispatch and combine where groups are colocated.
+    """
 
     ATTENTION = "A"
+    PROJECTION = "P"
+    CORE = "C"
     SHARED = "S"
     A2E = "A2E"
     EXPERT = "E"
@@ -35,13 +41,13 @@ class Kind(Enum):
 
     @property
     def label(self) -> str:
-        """The word used in flags, tables and cost models: attention, shared, a2e, expert, e2a."""
+        """The word used in flags, tables and cost models: attention, projection, core, shared, a2e, expert, e2a."""
         return self.name.lower()
 
     @property
     def stream(self) -> str:
         """The stream that serves this kind in a disaggregated deployment: AG, A2E, EG or E2A."""
-        return {"A": "AG", "S": "AG", "E": "EG"}.get(self.value, self.value)
+        return {"E": "EG", "A2E": "A2E", "E2A": "E2A"}.get(self.value, "AG")
 
     @property
     def is_transfer(self) -> bool:
@@ -50,18 +56,31 @@ class Kind(Enum):
     @property
     def is_chunked(self) -> bool:
         """Whether tasks of this kind handle one chunk of a micro-batch rather than all of it."""
-        return self not in (Kind.ATTENTION, Kind.SHARED)
+        return self.is_transfer or self is Kind.EXPERT
+
+    @property
+    def opens_layer(self) -> bool:
+        """Whether a micro-batch begins its layer with a task of this kind."""
+        return self in (Kind.ATTENTION, Kind.PROJECTION)
 
 
 STREAMS = ("AG", "A2E", "EG", "E2A")
-_NAME = re.compile(r"(A|S|A2E|E|E2A)\[(\d+)\.(\d+)(?:\.(\d+))?\]")
+_NAME = re.compile(rf"({'|'.join(kind.value for kind in Kind)})\[(\d+)\.(\d+)(?:\.(\d+))?(?:@(\d+))?\]")
+
+
+def lane(stream: str) -> tuple[str, int]:
+    """A stream's name as (resource, rank): `EG@3` is rank 3 of EG, a name without a rank stands for rank 0."""
+    resource, _, rank = stream.partition("@")
+    return resource, int(rank or 0)
 
 
 @dataclass(frozen=True)
 class Task:
     """One operation of one layer on one micro-batch, or on one chunk of it.
 
-    `tokens` is the work, counted in tokens of one AG rank; `after` names the tasks that must have ended.
+    `tokens` is the work, counted in tokens of one AG rank; `after` names the tasks that must have ended. A chunk is cut
+    by token, or by expert: then it is one of `groups` groups of experts and the rows that these get of all its tokens.
+    `rank` is the rank that works, where ranks of a group differ.
     """
 
     kind: Kind
@@ -70,38 +89,46 @@ class Task:
     chunk: int | None = None
     tokens: int = 1
     after: tuple[str, ...] = ()
+    groups: int = 1
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind.is_chunked != (self.chunk is not None):
             rule = "needs" if self.kind.is_chunked else "has no"
             raise ValueError(f"{self.name}: a task of kind {self.kind.label} {rule} chunk number")
-        if min(self.layer, self.mb, self.chunk or 0) < 0:
-            raise ValueError(f"{self.name}: layer, micro-batch and chunk count from 0")
+        if min(self.layer, self.mb, self.chunk or 0, self.rank or 0) < 0:
+            raise ValueError(f"{self.name}: layer, micro-batch, chunk and rank count from 0")
         if self.tokens < 1:
             raise ValueError(f"{self.name}: tokens={self.tokens}; a task handles at least 1 token")
+        if self.groups < 1 or (self.groups > 1 and not self.kind.is_chunked):
+            raise ValueError(f"{self.name}: groups={self.groups}; a chunk is one of at least 1 group of experts")
 
     @cached_property
     def name(self) -> str:
-        """`A[layer.mb]`, `S[layer.mb]`, or `A2E|E|E2A[layer.mb.chunk]`."""
+        """`A|P|C|S[layer.mb]` or `A2E|E|E2A[layer.mb.chunk]`, with `@rank` before the bracket where ranks differ."""
         chunk = "" if self.chunk is None else f".{self.chunk}"
-        return f"{self.kind.value}[{self.layer}.{self.mb}{chunk}]"
+        rank = "" if self.rank is None else f"@{self.rank}"
+        return f"{self.kind.value}[{self.layer}.{self.mb}{chunk}{rank}]"
 
     def __str__(self) -> str:
         return self.name
 
     @classmethod
-    def parse(cls, name: str, tokens: int = 1, after: tuple[str, ...] = ()) -> Task:
+    def parse(cls, name: str, tokens: int = 1, after: tuple[str, ...] = (), groups: int = 1) -> Task:
         """The task that `name` stands for; raises ValueError for a text that is no task name."""
         match = _NAME.fullmatch(name)
         if not match:
             raise ValueError(f"{name!r} is not a task name; write A[layer.mb], S[layer.mb] or E[layer.mb.chunk]")
-        symbol, layer, mb, chunk = match.groups()
-        return cls(Kind(symbol), int(layer), int(mb), None if chunk is None else int(chunk), tokens, after)
+        symbol, layer, mb, *others = match.groups()
+        chunk, rank = (None if number is None else int(number) for number in others)
+        return cls(Kind(symbol), int(layer), int(mb), chunk, tokens, after, groups, rank)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Streams of tasks. Raises ValueError for a task that appears twice or waits for one that does not exist.
+
+    A stream is a resource of the deployment, such as AG, or that of one of its ranks: `AG@0`, `AG@1`.
 
     A schedule that can never finish is found by `in_order` (and so by `from_dict`): it names the circle.
     """
@@ -154,6 +181,11 @@ class Schedule:
                 before = (task.name,)
         return found
 
+    @cached_property
+    def resources(self) -> tuple[str, ...]:
+        """The names of the streams, those of the ranks of one resource as one."""
+        return tuple(dict.fromkeys(lane(stream)[0] for stream in self.streams))
+
     @property
     def layers(self) -> int:
         return 1 + max((task.layer for task in self), default=-1)
@@ -170,8 +202,8 @@ class Schedule:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one AG rank that pass through every layer."""
-        return sum(task.tokens for task in self if task.kind is Kind.ATTENTION and task.layer == 0)
+        """Tokens of one AG rank that pass through every layer; those of all AG ranks where the schedule has ranks."""
+        return sum(task.tokens for task in self if task.kind.opens_layer and task.layer == 0)
 
     @cached_property
     def in_order(self) -> tuple[Task, ...]:
@@ -208,7 +240,11 @@ class Schedule:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; `from_dict` reads it back to an equal schedule."""
         streams = {
-            stream: [{"task": t.name, "tokens": t.tokens, "after": list(t.after)} for t in tasks]
+            stream: [
+                {"task": t.name, "tokens": t.tokens, "after": list(t.after)}
+                | ({"groups": t.groups} if t.groups > 1 else {})
+                for t in tasks
+            ]
             for stream, tasks in self.streams.items()
         }
         return {"format": FORMAT, "label": self.label, "streams": streams}
@@ -221,6 +257,8 @@ class Schedule:
         if data.get("format") != FORMAT:
             raise ValueError(f"schedule format {data.get('format')!r} is not known; this version reads format {FORMAT}")
         for stream, rows in data["streams"].items():
+            if not re.fullmatch(r"[^@]+(@\d+)?", str(stream)):
+                raise ValueError(f"stream {stream!r} is no name of a stream; write AG, or AG@0 for that of a rank")
             if not isinstance(rows, list):
                 raise ValueError(f"stream {stream}: {rows!r} is not a list of tasks")
         streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
@@ -243,11 +281,12 @@ class Schedule:
 def _task(row: Any) -> Task:
     if not isinstance(row, dict) or not isinstance(row.get("task"), str):
         raise ValueError(f'{row!r} is not a task; write {{"task": "A[0.0]", "tokens": 1, "after": []}}')
-    if unknown := set(row) - {"task", "tokens", "after"}:
-        raise ValueError(f"{row['task']}: unknown key {min(unknown)!r}; a task has task, tokens and after")
-    tokens, after = row.get("tokens", 1), row.get("after", [])
-    if type(tokens) is not int:
-        raise ValueError(f"{row['task']}: tokens={tokens!r} is not a whole number")
+    if unknown := set(row) - {"task", "tokens", "after", "groups"}:
+        raise ValueError(f"{row['task']}: unknown key {min(unknown)!r}; a task has task, tokens, after and groups")
+    tokens, after, groups = row.get("tokens", 1), row.get("after", []), row.get("groups", 1)
+    for key, value in (("tokens", tokens), ("groups", groups)):
+        if type(value) is not int:
+            raise ValueError(f"{row['task']}: {key}={value!r} is not a whole number")
     if not isinstance(after, list) or not all(isinstance(name, str) for name in after):
         raise ValueError(f"{row['task']}: after={after!r} is not a list of task names")
-    return Task.parse(row["task"], tokens, tuple(after))
+    return Task.parse(row["task"], tokens, tuple(after), groups)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from simdep.schedule import Schedule
+from simdep.schedule import Schedule, lane
 
 COLUMNS = ("task", "kind", "layer", "mb", "chunk", "stream", "rank", "tokens", "start_us", "end_us")
 
@@ -39,12 +39,16 @@ class Timeline:
         times: Iterable[tuple[str, int, float, float]],
         meta: dict[str, Any] | None = None,
     ) -> Timeline:
-        """A timeline from (task name, rank, start, end); an AssertionError names a task that has no time."""
+        """A timeline from (task name, rank, start, end); an AssertionError names a task that has no time.
+
+        A stream of one rank sets the rank of its rows.
+        """
         records = []
         for name, rank, start, end in times:
             task = schedule[name]
             chunk = -1 if task.chunk is None else task.chunk
-            where = (task.kind.label, task.layer, task.mb, chunk, schedule.stream_of[name], rank, task.tokens)
+            stream, own = lane(schedule.stream_of[name])
+            where = (task.kind.label, task.layer, task.mb, chunk, stream, own or rank, task.tokens)
             records.append((name, *where, start, end))
         missing = {task.name for task in schedule} - {record[0] for record in records}
         assert not missing, f"no time for {min(missing)}"
@@ -70,8 +74,7 @@ class Timeline:
     def lanes(self) -> list[tuple[str, int]]:
         """The serial resources in display order: (stream, rank) in the order of the schedule's streams."""
         present = set(zip(self.rows["stream"], self.rows["rank"], strict=True))
-        order = {stream: position for position, stream in enumerate(self.schedule.streams)}
-        return sorted(present, key=lambda lane: (order[lane[0]], lane[1]))
+        return sorted(present, key=lambda each: (self.schedule.resources.index(each[0]), each[1]))
 
 
 def union(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from simdep.checks import RangeWarning
-from simdep.costs import ScenarioCosts, StageTimes, link_cost
-from simdep.engine import IDEAL, makespan_us
+from simdep.costs import IDEAL, ScenarioCosts, StageTimes, link_cost
+from simdep.engine import makespan_us
 from simdep.gpus import gpus
 from simdep.hardware import HardwareProfile, hardware_names, load_hardware
 from simdep.kernels import LABELS

@@ -62,7 +62,7 @@ def test_attention_and_shared_experts_have_no_chunk_and_the_others_need_one(name
 
 
 def test_numbers_count_from_zero() -> None:
-    with pytest.raises(ValueError, match=r"^A\[0\.-1\]: layer, micro-batch and chunk count from 0$"):
+    with pytest.raises(ValueError, match=r"^A\[0\.-1\]: layer, micro-batch, chunk and rank count from 0$"):
         Task(Kind.ATTENTION, 0, -1)
 
 
@@ -72,9 +72,10 @@ def test_a_task_handles_at_least_one_token() -> None:
 
 
 def test_kinds_know_their_stream_and_their_word() -> None:
-    assert [kind.stream for kind in Kind] == ["AG", "AG", "A2E", "EG", "E2A"]
-    assert [kind.label for kind in Kind] == ["attention", "shared", "a2e", "expert", "e2a"]
-    assert [kind.is_transfer for kind in Kind] == [False, False, True, False, True]
+    assert [kind.stream for kind in Kind] == ["AG", "AG", "AG", "AG", "A2E", "EG", "E2A"]
+    assert [kind.label for kind in Kind] == ["attention", "projection", "core", "shared", "a2e", "expert", "e2a"]
+    assert [kind.label for kind in Kind if kind.is_transfer] == ["a2e", "e2a"]
+    assert [kind.label for kind in Kind if kind.is_chunked] == ["a2e", "expert", "e2a"]
 
 
 # The JSON form
@@ -118,7 +119,10 @@ def streams(*rows: Any) -> dict[str, Any]:
         (streams("A[0.0]"), "'A[0.0]' is not a task; write"),
         (streams({"tokens": 3}), "{'tokens': 3} is not a task; write"),
         (streams({"task": "B[0.0]"}), "'B[0.0]' is not a task name"),
-        (streams({"task": "A[0.1]", "cost": 3}), "A[0.1]: unknown key 'cost'; a task has task, tokens and after"),
+        (
+            streams({"task": "A[0.1]", "cost": 3}),
+            "A[0.1]: unknown key 'cost'; a task has task, tokens, after and groups",
+        ),
         (streams({"task": "A[0.1]", "tokens": 2.5}), "A[0.1]: tokens=2.5 is not a whole number"),
         (streams({"task": "A[0.1]", "tokens": True}), "A[0.1]: tokens=True is not a whole number"),
         (streams({"task": "A[0.1]", "tokens": 0}), "A[0.1]: tokens=0; a task handles at least 1 token"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from simdep import aiconfigurator, checks
+from simdep.commands.output import emit, table
 from simdep.evaluate import evaluate, fit_profile, speed_factor
 from simdep.gpus import find_gpu
 from simdep.hardware import HardwareProfile, hardware_names, load_hardware
@@ -25,7 +24,6 @@ from simdep.report import human_us
 from simdep.reproduce import reproduce
 from simdep.reproduce.result import Point, Reproduction, errors
 
-DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as 0
 _FITS = ("fit", "held_out", "linear", "least_squares")  # of which `fit` shows errors
 
 
@@ -38,7 +36,7 @@ def hardware_list(args: argparse.Namespace) -> int:
             word: labels[word] for word in LABELS
         }
         rows.append({"name": profile.name, **counts, "description": profile.description})
-    _print(args, {"hardware": rows}, [_text(rows)])
+    emit(args, {"hardware": rows}, [table(rows)])
     return 0
 
 
@@ -47,9 +45,9 @@ def hardware_show(args: argparse.Namespace) -> int:
     profile = load_hardware(args.name)
     gpu = profile.machine
     figures = {} if gpu is None else {name: asdict(figure) for name, figure in gpu.figures.items()}
-    parts = [f"{profile.name}: {profile.description}", _text([{"figure": k, **v} for k, v in figures.items()])]
-    parts += [_text([_cost_row(cost) for cost in profile.costs]), _text(_kernel_rows(profile))]
-    _print(args, profile.to_dict() | {"figures": figures}, parts)
+    parts = [f"{profile.name}: {profile.description}", table([{"figure": k, **v} for k, v in figures.items()])]
+    parts += [table([_cost_row(cost) for cost in profile.costs]), table(_kernel_rows(profile))]
+    emit(args, profile.to_dict() | {"figures": figures}, parts)
     return 0
 
 
@@ -73,7 +71,7 @@ def fit(args: argparse.Namespace) -> int:
         | {f"{key}_mape_pct": (row[key] or {}).get("mape_pct") for key in _FITS}
         for row in told
     ]
-    _print(args, {"profile": str(args.out), "kernels": told}, [_text(rows)])
+    emit(args, {"profile": str(args.out), "kernels": told}, [table(rows)])
     return 0
 
 
@@ -81,12 +79,12 @@ def costs_evaluate(args: argparse.Namespace) -> int:
     """`simdep costs evaluate`: what a profile predicts for measured rows."""
     profile = load_hardware(args.hardware)
     results = []
-    for where, table in _tables(args.data):
+    for where, rows in _tables(args.data):
         own = profile
         if args.anchors is not None:
-            factor = speed_factor(table, profile, checks.whole(args.anchors, "--anchors"), where)
+            factor = speed_factor(rows, profile, checks.whole(args.anchors, "--anchors"), where)
             own = replace(profile, speed_factor=factor)
-        results.append(evaluate(table, own, where) | {"speed_factor": own.speed_factor})
+        results.append(evaluate(rows, own, where) | {"speed_factor": own.speed_factor})
     result = results[0]
     for other in results[1:]:  # tables of different operations
         for key, value in other.items():
@@ -95,13 +93,13 @@ def costs_evaluate(args: argparse.Namespace) -> int:
             elif isinstance(value, list):
                 result[key] += value
     parts = [f"{profile.name}, errors in percent of the measurement; speed factor {result['speed_factor']:.3f}"]
-    parts += [_text([{"operation": op, **row} for op, row in result["by_operation"].items()])]
-    parts += [_text([{"kernel": name, **row} for name, row in result["by_kernel"].items()])]
-    parts += [_text([{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows])]
-    parts += ["worst rows", _text(result["worst"])]
+    parts += [table([{"operation": op, **row} for op, row in result["by_operation"].items()])]
+    parts += [table([{"kernel": name, **row} for name, row in result["by_kernel"].items()])]
+    parts += [table([{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows])]
+    parts += ["worst rows", table(result["worst"])]
     parts += [f"no kernel for {name}: {count} rows" for name, count in result["not_priced"].items()]
     parts += [f"left out, {reason}: {count} rows" for reason, count in result["skipped"].items()]
-    _print(args, result, parts)
+    emit(args, result, parts)
     return 0
 
 
@@ -110,7 +108,7 @@ def reproduce_command(args: argparse.Namespace) -> int:
     found = reproduce(args.name, args.measured)
     told = [each.to_dict() for each in found]
     result = {key: [row for each in told for row in each[key]] for key in ("rows", "summary")}
-    _print(args, result, [_reproduction_text(each) for each in found])
+    emit(args, result, [_reproduction_text(each) for each in found])
     if args.html:
         _write_page(args.html, found)
         print(f"simdep: page written to {args.html}", file=sys.stderr)
@@ -131,7 +129,7 @@ def replay_command(args: argparse.Namespace) -> int:
             f"computation, fitted on {run['fitted_on']}\n"
             f"             {run['error_without_gap_pct']:+.2f} % without it"
         )
-    _print(args, result, parts)
+    emit(args, result, parts)
     return 0
 
 
@@ -144,36 +142,6 @@ def _tables(word: str) -> list[tuple[str, pd.DataFrame]]:
 
 def _packaged(word: str) -> bool:
     return word.startswith(aiconfigurator.PREFIX)
-
-
-def _print(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[str]) -> None:
-    print(json.dumps(result, allow_nan=False) if args.json else "\n\n".join(part for part in parts if part))
-
-
-def _text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table to read; empty for no rows, without columns that say nothing."""
-    if not rows:
-        return ""
-    frame = pd.DataFrame(list(rows)).dropna(axis="columns", how="all")
-    shown = frame.map(_cell)
-    lines = [list(map(str, frame.columns)), *shown.to_numpy().tolist()]
-    right = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(right))]
-    aligned = (
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-    return "\n".join(aligned)
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if not isinstance(value, float) or abs(value) < NOTHING:
-        return str(value if not isinstance(value, float) else 0)
-    return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:,.0f}"
 
 
 def _cost_row(cost: Any) -> dict[str, Any]:
@@ -212,13 +180,13 @@ def _point_rows(points: Iterable[Point]) -> list[dict[str, Any]]:
 
 
 def _reproduction_text(each: Reproduction) -> str:
-    parts = [f"{each.title}\n{each.source}", _text(_point_rows(each.points))]
+    parts = [f"{each.title}\n{each.source}", table(_point_rows(each.points))]
     for role in ("calibrated", "predicted"):
         told = errors([point for point in each.points if point.role == role])
         if told["mape_pct"] is not None:
             parts.append(f"{role}: {told['n']} figures, MAPE {told['mape_pct']:.2f} %, worst {told['worst_pct']:.1f} %")
-    parts.append("Checks\n" + _text([asdict(check) for check in each.checks]))
-    parts.append("Parameters\n" + _text([asdict(parameter) for parameter in each.parameters]))
+    parts.append("Checks\n" + table([asdict(check) for check in each.checks]))
+    parts.append("Parameters\n" + table([asdict(parameter) for parameter in each.parameters]))
     reasons = dict.fromkeys(f"{point.role}: {point.reason}" for point in each.points if point.reason)
     parts += ["Roles\n" + "\n".join(f"- {reason}" for reason in reasons)] if reasons else []
     parts += ["Remarks\n" + "\n".join(f"- {remark}" for remark in each.remarks)] if each.remarks else []
