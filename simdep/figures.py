@@ -59,11 +59,11 @@ def gantt(*timelines: Timeline, titles: Sequence[str] = ()) -> go.Figure:
     bars, joined_us = _joined(_bars(timelines, lanes))
     spans = [timeline.makespan_us for timeline in timelines]
     unit, scale = ("ms", 1e3) if max(spans) >= 1e3 else ("µs", 1.0)
-    figure = go.Figure(_traces(bars, unit, scale), _LOOK | _layout(lanes, bars, joined_us, unit))
-    figure.layout.title.text = escape(" / ".join(dict.fromkeys(t.schedule.label or "schedule" for t in timelines)))
     texts = (f"{escape(name)}<br><b>{human(span)}</b>" for name, span in zip(names, spans, strict=True))
-    _mark(figure, lanes, [(span / scale, text) for span, text in zip(spans, texts, strict=True)])
-    return figure
+    layout = _layout(lanes, bars, joined_us, unit)
+    layout["title"]["text"] = escape(" / ".join(dict.fromkeys(t.schedule.label or "schedule" for t in timelines)))
+    marks = _marks(lanes, [(us / scale, text) for us, text in zip(spans, texts, strict=True)], layout["margin"]["l"])
+    return go.Figure(_traces(bars, unit, scale), _LOOK | layout | marks)
 
 
 def errors(cases: pd.DataFrame) -> go.Figure:
@@ -139,9 +139,10 @@ def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
     """A row a lane: stream, timeline, rank, y (downwards, with a gap between streams) and label."""
     records: list[tuple[str, int, int, float, str]] = []
     streams = dict.fromkeys(stream for timeline in timelines for stream in timeline.schedule.resources)
+    present = [timeline.lanes() for timeline in timelines]
     for gaps, stream in enumerate(streams):
-        for index, timeline in enumerate(timelines):
-            ranks = [rank for lane, rank in timeline.lanes() if lane == stream]
+        for index, lanes in enumerate(present):
+            ranks = [rank for lane, rank in lanes if lane == stream]
             for rank in ranks:
                 words = [names[index]] * (len(timelines) > 1) + [f"rank {rank}"] * (len(ranks) > 1)
                 records.append((stream, index, rank, len(records) + gaps * 0.5, escape(" ".join(words))))
@@ -150,14 +151,19 @@ def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
 
 def _bars(timelines: Sequence[Timeline], lanes: pd.DataFrame) -> pd.DataFrame:
     """A row a bar, lane by lane, in microseconds from 0; `left` is where a receive posted early finds its lane free."""
+    places = {(index, stream, rank): y for stream, index, rank, y, _ in lanes.itertuples(index=False)}
     parts = []
     for index, timeline in enumerate(timelines):
-        rows = timeline.rows.merge(lanes[lanes["timeline"] == index], on=["stream", "rank"])
-        first = timeline.rows["start_us"].min()
-        parts.append(rows.assign(start=rows["start_us"] - first, end=rows["end_us"] - first, tasks=1))
-    bars = pd.concat(parts).sort_values(["y", "end", "start"], kind="stable", ignore_index=True)
-    bars["left"] = np.maximum(bars["start"], bars.groupby("y")["end"].shift(fill_value=0))
-    return bars.assign(width=bars["end"] - bars["left"])
+        rows, first = timeline.rows, timeline.rows["start_us"].min()
+        own = {name: rows[name].to_numpy() for name in ("task", "kind", "mb", "rank")}
+        y = [places[index, *lane] for lane in zip(rows["stream"], rows["rank"], strict=True)]
+        parts.append(pd.DataFrame(own | {"y": y, "start": rows["start_us"] - first, "end": rows["end_us"] - first}))
+    bars = pd.concat(parts, ignore_index=True)
+    bars = bars.iloc[np.lexsort((bars["start"], bars["end"], bars["y"]))].reset_index(drop=True)
+    same_lane = np.diff(bars["y"], prepend=np.nan) == 0
+    free = np.where(same_lane, bars["end"].shift(fill_value=0), 0)
+    left = np.maximum(bars["start"], free)
+    return bars.assign(tasks=1, left=left, width=bars["end"] - left)
 
 
 def _joined(bars: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -165,21 +171,39 @@ def _joined(bars: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
     What is narrower than a pixel and starts in the same pixel becomes one bar a kind, as wide as all together.
     """
-    how = {"task": "first", "last": "last", "tasks": "sum", "rank": "first", "mb": "first",
-           "start": "min", "end": "max", "left": "min", "width": "sum"}  # fmt: skip
-    span, pixel_us, joined = float(bars["end"].max()), 0.0, bars
-    while len(joined) > MOST_BARS and pixel_us < span:
+    if len(bars) <= MOST_BARS:
+        return bars, 0.0
+    left, width, end = (bars[name].to_numpy(dtype=float) for name in ("left", "width", "end"))
+    place = pd.factorize(bars["y"])[0] * len(Kind) + pd.factorize(bars["kind"])[0]
+    alone = np.arange(1, len(bars) + 1)
+    pixel_us, span = 0.0, float(end.max())
+    group, count = alone, len(bars)
+    while count > MOST_BARS and pixel_us < span:
         pixel_us = 1.5 * pixel_us or span / PIXELS
-        pixel = (bars["left"] // pixel_us).where(bars["width"] < pixel_us, -1.0 - np.arange(len(bars)))
-        groups = bars.assign(pixel=pixel, last=bars["task"]).groupby(["y", "pixel", "kind"], sort=False, as_index=False)
-        joined = groups.agg(how)
-        joined["task"] = joined["task"].where(joined["tasks"] == 1, joined["task"] + " to " + joined["last"])
-        same = joined.groupby(["y", "pixel"], sort=False)
-        joined["left"] = same["left"].transform("min") + same["width"].cumsum() - joined["width"]
+        pixel = np.where(width < pixel_us, left // pixel_us, -alone).astype(int)
+        key = place * (span // pixel_us + 2 + len(bars)) + pixel  # one number for lane, kind and pixel
+        _, group = np.unique(key, return_inverse=True)
+        count = int(group.max()) + 1
+    order = np.argsort(group, kind="stable")
+    opens = np.searchsorted(group[order], np.arange(count))
+    firsts, lasts = order[opens], order[np.append(opens[1:], len(bars)) - 1]
+    names = bars["task"].to_numpy()
+    joined = bars.iloc[firsts].assign(
+        task=[a if a == b else f"{a} to {b}" for a, b in zip(names[firsts], names[lasts], strict=True)],
+        start=np.minimum.reduceat(bars["start"].to_numpy()[order], opens),
+        end=np.maximum.reduceat(end[order], opens),
+        left=np.minimum.reduceat(left[order], opens),
+        width=np.add.reduceat(width[order], opens),
+        tasks=np.diff(opens, append=len(bars)),
+        pixel=pixel[firsts],
+    )
+    joined = joined.sort_index(ignore_index=True)
+    same = joined.groupby(["y", "pixel"], sort=False)
+    joined["left"] = same["left"].transform("min") + same["width"].cumsum() - joined["width"]
     return joined, pixel_us
 
 
-def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[go.Bar]:
+def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[dict[str, Any]]:
     """One trace a kind, so that the legend shows and hides it."""
     pale = 0.6 / max(1, bars["mb"].max())  # share of white, growing with the micro-batch
     few = len(bars) <= MOST_NUMBERS and bars["tasks"].max() == 1
@@ -189,11 +213,11 @@ def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[go.Bar]:
         rows = bars[bars["kind"] == kind.label]
         times = rows[["start", "end"]].assign(lasts=rows["end"] - rows["start"]) / scale
         rgb = bytes.fromhex(COLORS[kind.label][1:])
-        shades = ["#" + bytes(round(c + pale * mb * (255 - c)) for c in rgb).hex() for mb in rows["mb"]]
-        bar = go.Bar(
-            name=kind.value if kind.is_transfer else f"{kind.label} ({kind.value})", orientation="h", y=rows["y"],
+        shade = {mb: "#" + bytes(round(c + pale * mb * (255 - c)) for c in rgb).hex() for mb in rows["mb"].unique()}
+        bar = dict(
+            type="bar", name=kind.value if kind.is_transfer else f"{kind.label} ({kind.value})", orientation="h", y=rows["y"],
             base=rows["left"] / scale, x=np.maximum(rows["width"] - slit, 0.8 * rows["width"]) / scale, width=0.84,
-            marker={"color": shades, "line": {"width": 0}},
+            marker={"color": list(map(shade.get, rows["mb"])), "line": {"width": 0}},
             text=rows["task"].str.extract(r"\[(.*)\]", expand=False) if few else None,
             textposition="inside" if few else "none", insidetextanchor="middle", textangle=0,
             customdata=list(zip(rows["task"], rows["rank"], *times.to_numpy().T, strict=True)),
@@ -223,16 +247,26 @@ def _layout(lanes: pd.DataFrame, bars: pd.DataFrame, joined_us: float, unit: str
     }  # fmt: skip
 
 
-def _mark(figure: go.Figure, lanes: pd.DataFrame, ends: Sequence[tuple[float, str]]) -> None:
-    """A faint band and a name for each stream; a dotted line and a text where each timeline ends."""
+def _marks(lanes: pd.DataFrame, ends: Sequence[tuple[float, str]], left: int) -> dict[str, Any]:
+    """A faint band and a name for each stream; a dotted line and a text where each timeline ends.
+
+    All in one layout: adding shapes one by one takes Plotly ten milliseconds each.
+    """
+    shapes: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
     for stream, y in lanes.groupby("stream", sort=False)["y"]:
-        figure.add_hrect(y.min() - 0.6, y.max() + 0.6, fillcolor=_FAINT, opacity=0.6, line_width=0, layer="below")
-        place = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": 8 - figure.layout.margin.l, "y": y.mean()}
-        figure.add_annotation(place, text=f"<b>{escape(str(stream))}</b>", showarrow=False, font_size=15)
+        shapes.append({"type": "rect", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": y.min() - 0.6,
+                       "y1": y.max() + 0.6, "fillcolor": _FAINT, "opacity": 0.6, "line": {"width": 0},
+                       "layer": "below"})  # fmt: skip
+        notes.append({"x": 0, "xref": "paper", "xanchor": "left", "xshift": 8 - left, "y": y.mean(),
+                      "text": f"<b>{escape(str(stream))}</b>", "showarrow": False, "font": {"size": 15}})  # fmt: skip
     for end, text in ends:
-        side = "right" if (end, text) == max(ends) else "left"
-        figure.add_vline(end, line={"width": 1, "dash": "dot", "color": _GREY}, layer="below", annotation_text=text,
-                         annotation_position=f"top {side}", annotation_yanchor="bottom")  # fmt: skip
+        side = "left" if (end, text) == max(ends) else "right"
+        shapes.append({"type": "line", "xref": "x", "yref": "y domain", "x0": end, "x1": end, "y0": 0, "y1": 1,
+                       "line": {"width": 1, "dash": "dot", "color": _GREY}, "layer": "below"})  # fmt: skip
+        notes.append({"x": end, "xref": "x", "xanchor": side, "y": 1, "yref": "y domain", "yanchor": "bottom",
+                      "text": text, "showarrow": False})  # fmt: skip
+    return {"shapes": shapes, "annotations": notes}
 
 
 def _band(ends: np.ndarray, name: str = "simulated = measured") -> list[go.Scatter]:
