@@ -163,7 +163,7 @@ def test_a_chunk_has_at_least_one_token(tokens: int, r2: int) -> None:
 def test_every_stage_handles_all_tokens_of_a_micro_batch(r1: int, r2: int, more: int) -> None:
     """A and S hold the micro-batch; the chunks of A2E, of E and of E2A each add up to it."""
     schedule = findep(1, r1, r2, tokens=r2 + more)
-    for kind in Kind:
+    for kind in (Kind.ATTENTION, Kind.SHARED, Kind.A2E, Kind.EXPERT, Kind.E2A):
         for mb in range(r1):
             assert sum(task.tokens for task in schedule if task.kind is kind and task.mb == mb) == r2 + more
 

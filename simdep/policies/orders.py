@@ -1,0 +1,57 @@
+"""Orders and cuts, as words and numbers: what the AG does first, and how the tokens of a micro-batch are shared out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from simdep.schedule import Kind
+
+Step = tuple[Kind, int]  # one entry of an AG order: attention or shared experts of a micro-batch
+Sequenced = tuple[Kind, int, int]  # the same of one layer: (kind, layer, micro-batch)
+_STEP = re.compile(r"([AS])(\d+)")
+
+
+def parse_order(order: str, r1: int) -> tuple[Step, ...]:
+    """The steps of an AG order: `ASAS`, `AASS`, or every A and S once, each S after its A.
+
+    Raises ValueError naming the step that is missing, repeated, unknown or too early.
+    """
+    if r1 < 1:
+        raise ValueError(f"r1={r1}: the AG works on at least 1 micro-batch")
+    attention = [(Kind.ATTENTION, mb) for mb in range(r1)]
+    shared = [(Kind.SHARED, mb) for mb in range(r1)]
+    if order.upper() == "AASS":
+        return (*attention, *shared)
+    if order.upper() == "ASAS":
+        return tuple(step for pair in zip(attention, shared, strict=True) for step in pair)
+    steps: list[Step] = []
+    for word in order.upper().split():
+        match = _STEP.fullmatch(word)
+        if not match:
+            raise ValueError(f"order {order!r}: {word!r} is no step; use asas, aass or a list such as 'A0 A1 S0 S1'")
+        step = (Kind(match[1]), int(match[2]))
+        if step in steps:
+            raise ValueError(f"order {order!r}: {word} appears twice")
+        if step[1] >= r1:
+            raise ValueError(f"order {order!r}: {word} is beyond the last of r1={r1} micro-batches, A{r1 - 1}")
+        if step[0] is Kind.SHARED and (Kind.ATTENTION, step[1]) not in steps:
+            raise ValueError(f"order {order!r}: {word} stands before A{step[1]}, whose result it needs")
+        steps.append(step)
+    for kind, mb in (*attention, *shared):
+        if (kind, mb) not in steps:
+            raise ValueError(f"order {order!r}: {kind.value}{mb} is missing for r1={r1}")
+    return tuple(steps)
+
+
+def in_every_layer(steps: Sequence[Step], layers: int) -> tuple[Sequenced, ...]:
+    """The sequence of an AG that does the same steps in every layer."""
+    return tuple((kind, layer, mb) for layer in range(layers) for kind, mb in steps)
+
+
+def chunk_tokens(tokens: int, r2: int) -> tuple[int, ...]:
+    """Tokens of each of r2 chunks, as equal as possible, longer ones first; raises ValueError for an empty chunk."""
+    if not 1 <= r2 <= tokens:
+        raise ValueError(f"r2={r2} does not fit the {tokens} tokens of a micro-batch; use 1 to {tokens}")
+    size, longer = divmod(tokens, r2)
+    return (size + 1,) * longer + (size,) * (r2 - longer)
