@@ -65,6 +65,13 @@ def pair(value: Any, where: str) -> tuple[float, float]:
     return low, high
 
 
+def truth(value: Any, where: str) -> bool:
+    """`value` if it is true or false; else ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{where}={value!r}; it is true or false")
+    return value
+
+
 def text(value: Any, where: str) -> str:
     """`value` if it is a text that is not empty; else ValueError."""
     if not isinstance(value, str) or not value:

@@ -8,13 +8,16 @@ It comes from a TOML file, from flags, or from both (flags win):
     [deployment]
     hardware = "a6000"             # a name, or the path of a profile that `realrun calibrate` wrote
     ag = 3                         # GPUs of the attention group
-    eg = 5                         # GPUs of the expert group
+    eg = 5                         # GPUs of the expert group; or, colocated, gpus = 8 in place of both
     link = { alpha_us = 20, gbytes_per_s = 25 }   # optional: replaces the link of the profile; or "inter-node"
     sending = "copies"             # optional: a row for each (token, expert); or once-per-gpu, broadcast
     a2e_dtype = "bf16"             # optional, as e2a_dtype: of the rows sent, default that of the workload
     comm_sms = 0                   # optional: SMs of each AG GPU that communication takes from its products
+    contention = 0.1               # optional: share of speed that a transfer takes from computation; else the profile's
+    expert_gemm = "grouped"        # optional: one kernel for all experts of a GPU; "plain", one each; or "cheaper"
     shared_on = "ag"               # optional: the group that computes the shared experts; or "eg"
     duplex = "full"                # optional: or "half", where A2E and E2A share one medium
+    memory_gbytes = 79             # optional: of each GPU for serving; default its data sheet less a reserve of 1
 
     [workload]
     phase = "prefill"              # or "decode": one new token a sample, seq_len tokens of context
@@ -23,29 +26,41 @@ It comes from a TOML file, from flags, or from both (flags win):
     dtype = "bf16"                 # or fp32, fp8
 
     [schedule]
-    policy = "findep"              # or naive, pppipe
+    policy = "findep"              # or another of `simdep policies`
     order = "asas"                 # or aass, or a list such as "A0 A1 S0 A2 S1 S2"
     r1 = 2
     r2 = 4
+    micro_batches = [3, 1]         # optional, in place of r1 and samples: those of each micro-batch; or "3,1"
+    chunks = [[1, 3], [2, 2]]      # optional, in place of r2: shares of the tokens of each micro-batch; or "1,3/2,2";
+                                   # one list, such as [1, 3], stands for every micro-batch
+    split = "token"                # optional: or "expert", where r2 counts groups of experts
+    merge_last = false             # optional: the last layer is not cut into chunks
+
+    [ranks]                        # optional, as is every key of it: how ranks differ; see simdep.ranks
+    routing = "power-law:1.2"
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simdep import checks
 from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.models import ModelSpec, load_model
+from simdep.ranks import KEYS as RANKS_KEYS
+from simdep.ranks import Ranks, ranks_from_dict
 from simdep.work import SENDING
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 PHASES = ("prefill", "decode")
 LINK_CLASSES = ("intra-node", "inter-node")
 GROUPS = ("ag", "eg")
+EXPERT_GEMMS = ("grouped", "plain", "cheaper")
+SPLITS = ("token", "expert")
 DUPLEX = ("full", "half")
 
 
@@ -57,7 +72,12 @@ class Deployment:
     profile's point-to-point kernels it is otherwise. `transport` names what carries messages: costs of link and host
     that the profile holds for it go first. `sending` is one of `simdep.work.SENDING`; the data types of rows default
     to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products. `shared_on` is the group that
-    computes the shared experts; the directions of a half-`duplex` link share it.
+    computes the shared experts; the directions of a half-`duplex` link share it. `contention`, if given, replaces the
+    profile's; `expert_gemm` is how a GPU computes its experts: one grouped kernel, plain ones an expert each, or the
+    cheaper of both.
+
+    `colocated`: the same GPUs hold attention and experts (expert parallelism), `ag` = `eg` of them, each of which keeps
+    the rows that are routed to its own experts. Raises ValueError if ag and eg differ then.
     """
 
     ag: int
@@ -72,6 +92,23 @@ class Deployment:
     comm_sms: int = 0
     shared_on: str = "ag"
     duplex: str = "full"
+    colocated: bool = False
+    contention: float | None = None
+    expert_gemm: str = "grouped"
+    memory_gbytes: float | None = None  # of each GPU for serving, 1e9 bytes each; see simdep.memory
+
+    def __post_init__(self) -> None:
+        if self.colocated and self.ag != self.eg:
+            raise ValueError(f"ag={self.ag}, eg={self.eg}: colocated, the same GPUs are both; give gpus alone")
+        if self.colocated and self.shared_on != "ag":
+            raise ValueError(f"shared_on={self.shared_on!r}: colocated, there is one group; leave it out")
+        if self.contention is not None and not 0 <= self.contention < 0.5:
+            raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
+
+    @property
+    def gpus(self) -> int:
+        """All of them."""
+        return self.ag if self.colocated else self.ag + self.eg
 
 
 @dataclass(frozen=True)
@@ -94,7 +131,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One question to the simulator. Raises ValueError if r1 does not divide the samples or eg exceeds the experts."""
+    """One question to the simulator.
+
+    `micro_batches`, if any, are the samples of each of r1 micro-batches, else these are equal; `chunks` the shares of
+    the tokens of each of its chunks, else r2 of them are equal. `split` says whether chunks are cut by token or by
+    expert, `merge_last` that the last layer is not cut. Raises ValueError if r1 does not divide the samples or what is
+    listed does not agree with r1, r2 and the samples, and if eg exceeds the experts.
+    """
 
     model: ModelSpec
     deployment: Deployment
@@ -104,23 +147,47 @@ class Scenario:
     order: str = "ASAS"
     r1: int = 1
     r2: int = 1
+    ranks: Ranks | None = None  # how ranks differ, where they are simulated one by one
+    micro_batches: tuple[int, ...] = ()
+    chunks: tuple[tuple[int, ...], ...] = ()
+    split: str = "token"
+    merge_last: bool = False
 
     def __post_init__(self) -> None:
         samples = self.workload.samples
-        if samples % self.r1:
+        if self.micro_batches:
+            self._check_micro_batches(samples)
+        elif samples % self.r1:
             divisors = [str(n) for n in range(1, samples + 1) if samples % n == 0]
             raise ValueError(f"r1={self.r1} does not divide the {samples} samples of an AG GPU; use {_or(divisors)}")
         if self.deployment.eg > self.model.experts:
             raise ValueError(f"eg={self.deployment.eg}: model {self.model.name} has only {self.model.experts} experts")
+        if self.chunks:
+            self._check_chunks()
+
+    def _check_micro_batches(self, samples: int) -> None:
+        if len(self.micro_batches) != self.r1:
+            raise ValueError(f"r1={self.r1}, but micro_batches lists {len(self.micro_batches)}; give one of them")
+        if sum(self.micro_batches) != samples or min(self.micro_batches) < 1:
+            listed = ",".join(map(str, self.micro_batches))
+            raise ValueError(f"micro_batches={listed} do not hold the {samples} samples of an AG GPU, each at least 1")
+
+    def _check_chunks(self) -> None:
+        if len(self.chunks) != self.r1:
+            raise ValueError(f"chunks are given for {len(self.chunks)} micro-batches, not for r1={self.r1}")
+        if max(map(len, self.chunks)) != self.r2:
+            raise ValueError(f"r2={self.r2}, but chunks cut a micro-batch into {max(map(len, self.chunks))}; give one")
+        if self.split == "expert":
+            raise ValueError('chunks and split="expert": groups of experts are equal; give r2 in place of chunks')
 
     @property
     def m_a(self) -> int:
-        """Samples of a micro-batch per AG GPU."""
-        return self.workload.samples // self.r1
+        """Samples of a micro-batch per AG GPU, of the largest one where they differ."""
+        return max(self.micro_batches, default=self.workload.samples // self.r1)
 
     @property
     def tokens(self) -> int:
-        """Tokens of a micro-batch per AG GPU."""
+        """Tokens of a micro-batch per AG GPU, of the largest one where they differ."""
         return self.m_a * self.workload.tokens_per_sample
 
     def row_bytes(self, a2e: bool) -> int:
@@ -135,7 +202,7 @@ class Scenario:
 
 
 _KEYS = {
-    "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule"),
+    "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule", "ranks"),
     "deployment": (
         "hardware",
         "ag",
@@ -144,12 +211,27 @@ _KEYS = {
         "sending",
         "a2e_dtype",
         "e2a_dtype",
+        "gpus",
         "comm_sms",
+        "contention",
+        "expert_gemm",
         "shared_on",
         "duplex",
+        "memory_gbytes",
     ),
     "workload": ("phase", "seq_len", "samples", "m_a", "dtype"),
-    "schedule": ("policy", "order", "r1", "r2"),
+    "ranks": RANKS_KEYS,
+    "schedule": ("policy", "order", "r1", "r2", "micro_batches", "chunks", "split", "merge_last"),
+}
+_REPLACES = {  # a flag -> the keys of the file that it takes the place of
+    "m_a": ("samples",),
+    "samples": ("m_a",),
+    "gpus": ("ag", "eg"),
+    "ag": ("gpus",),
+    "eg": ("gpus",),
+    "micro_batches": ("r1", "samples", "m_a"),
+    "chunks": ("r2",),
+    "r2": ("chunks",),
 }
 
 
@@ -171,21 +253,23 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
     deployment = checks.table(data.get("deployment", {}), _KEYS["deployment"], "deployment")
     workload = checks.table(data.get("workload", {}), _KEYS["workload"], "workload")
     schedule = checks.table(data.get("schedule", {}), _KEYS["schedule"], "schedule")
-    for key, place in (("model", data), ("ag", deployment), ("eg", deployment)):
-        if key not in place:
-            raise ValueError(f"{key} is missing; a scenario has a model, hardware, ag and eg")
+    if "model" not in data:
+        raise ValueError("model is missing; a scenario has a model, hardware, ag and eg")
+    ag, eg = _gpus(deployment)
     model = load_model(checks.text(data["model"], "model"))
     model = model.scaled(checks.number(data.get("scale", 1), "scale"))
     if hardware is None:
         if "hardware" not in deployment:
             raise ValueError("hardware is missing; name a profile or give the path of one")
         hardware = load_hardware(checks.text(deployment["hardware"], "hardware"))
-    r1 = checks.whole(schedule.get("r1", 1), "r1")
-    return Scenario(
+    micro_batches = _micro_batches(schedule.get("micro_batches"))
+    r1 = checks.whole(schedule.get("r1", len(micro_batches) or 1), "r1")
+    chunks = _chunks(schedule.get("chunks"), r1)
+    scenario = Scenario(
         model=model,
         deployment=Deployment(
-            ag=checks.whole(deployment["ag"], "ag"),
-            eg=checks.whole(deployment["eg"], "eg"),
+            ag=ag,
+            eg=eg,
             hardware=hardware,
             link=_link(deployment["link"]) if isinstance(deployment.get("link"), Mapping) else None,
             link_class=_link_class(deployment.get("link")),
@@ -195,39 +279,110 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             comm_sms=checks.whole(deployment.get("comm_sms", 0), "comm_sms", 0),
             shared_on=checks.known(deployment.get("shared_on", "ag"), GROUPS, "shared_on"),
             duplex=checks.known(deployment.get("duplex", "full"), DUPLEX, "duplex"),
+            colocated="gpus" in deployment,
+            contention=checks.number(deployment["contention"], "contention") if "contention" in deployment else None,
+            expert_gemm=checks.known(deployment.get("expert_gemm", "grouped"), EXPERT_GEMMS, "expert_gemm"),
+            memory_gbytes=_memory(deployment.get("memory_gbytes")),
         ),
         workload=Workload(
             phase=checks.known(workload.get("phase", "prefill"), PHASES, "phase"),
             seq_len=checks.whole(workload.get("seq_len", 2048), "seq_len"),
-            samples=_samples(workload, r1),
+            samples=_samples(workload, r1, micro_batches),
             dtype=checks.known(workload.get("dtype", "bf16"), ELEMENT_BYTES, "dtype"),
         ),
         layers=checks.whole(data.get("layers", model.moe_layers), "layers"),
         policy=checks.text(schedule.get("policy", "findep"), "policy"),
         order=checks.text(schedule.get("order", "asas"), "order"),
         r1=r1,
-        r2=checks.whole(schedule.get("r2", 1), "r2"),
+        r2=checks.whole(schedule.get("r2", max(map(len, chunks), default=1)), "r2"),
+        micro_batches=micro_batches,
+        chunks=chunks,
+        split=checks.known(schedule.get("split", "token"), SPLITS, "split"),
+        merge_last=checks.truth(schedule.get("merge_last", False), "merge_last"),
     )
+    return replace(scenario, ranks=_ranks(data["ranks"], scenario)) if "ranks" in data else scenario
 
 
 def override(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with the flags that are not None, each put into its table; m_a replaces samples."""
+    """`data` with the flags that are not None, each put into its table in place of what it contradicts there: m_a of
+    samples, gpus of ag and eg, and so on."""
     merged: dict[str, Any] = {
         key: dict(value) if key in _KEYS and isinstance(value, Mapping) else value for key, value in data.items()
     }
-    for key, value in flags.items():
-        if value is None:
-            continue
-        home = next(name for name, keys in _KEYS.items() if key in keys)
-        place = merged if home == "scenario" else merged.setdefault(home, {})
-        checks.table(place, _KEYS[home], home)
-        place[key] = value
-        for other in {"m_a": ("samples",), "samples": ("m_a",)}.get(key, ()):
-            place.pop(other, None)
+    given = {key: value for key, value in flags.items() if value is not None}
+    for key in given:
+        for other in _REPLACES.get(key, ()):
+            _home(merged, other).pop(other, None)
+    for key, value in given.items():
+        _home(merged, key)[key] = value
     return merged
 
 
-def _samples(workload: Mapping[str, Any], r1: int) -> int:
+def _ranks(table: Any, scenario: Scenario) -> Ranks:
+    checks.table(table, RANKS_KEYS, "ranks")
+    model, where = scenario.model, scenario.deployment
+    far_link = _link(table["far_link"]) if "far_link" in table else None
+    chunk = max(1, where.ag * scenario.tokens // scenario.r2)
+    ranks = ranks_from_dict(
+        table, model.experts, top_k=model.top_k, tokens=chunk, layers=scenario.layers, far_link=far_link
+    )
+    ranks.check(where.ag, where.eg)
+    return ranks
+
+
+def _home(merged: dict[str, Any], key: str) -> dict[str, Any]:
+    """The table that a key belongs to, made if it is not there."""
+    home = next(name for name, keys in _KEYS.items() if key in keys)
+    place: dict[str, Any] = merged if home == "scenario" else merged.setdefault(home, {})
+    checks.table(place, _KEYS[home], home)
+    return place
+
+
+def _gpus(deployment: Mapping[str, Any]) -> tuple[int, int]:
+    """GPUs that hold attention, and that hold experts."""
+    if "gpus" in deployment:
+        for key in ("ag", "eg"):
+            if key in deployment:
+                raise ValueError(f"deployment has both gpus and {key}; give gpus for a colocated one, else ag and eg")
+        both = checks.whole(deployment["gpus"], "gpus")
+        return both, both
+    for key in ("ag", "eg"):
+        if key not in deployment:
+            raise ValueError(f"{key} is missing; a scenario has a model, hardware, ag and eg")
+    return checks.whole(deployment["ag"], "ag"), checks.whole(deployment["eg"], "eg")
+
+
+def _micro_batches(given: Any) -> tuple[int, ...]:
+    """Samples of each micro-batch, from a list or a text such as `3,1`; none where none are given."""
+    return () if given is None else _wholes(given, "micro_batches")
+
+
+def _chunks(given: Any, r1: int) -> tuple[tuple[int, ...], ...]:
+    """Shares of the chunks of each micro-batch, from lists or a text such as `1,3/2,2`; none where none are given."""
+    if given is None:
+        return ()
+    rows = given.split("/") if isinstance(given, str) else given
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"chunks={given!r}; write the shares of each chunk, such as [1, 3] or [[1, 3], [2, 2]]")
+    if not isinstance(given, str) and not any(isinstance(row, list) for row in rows):
+        rows = [rows]
+    chunks = tuple(_wholes(row, "chunks") for row in rows)
+    return chunks * r1 if len(chunks) == 1 else chunks
+
+
+def _wholes(given: Any, where: str) -> tuple[int, ...]:
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list) or not words:
+        raise ValueError(f"{where}={given!r}; it is a list of whole numbers, such as [3, 1]")
+    numbers = (int(word) if isinstance(word, str) and word.strip().isdecimal() else word for word in words)
+    return tuple(checks.whole(number, where) for number in numbers)
+
+
+def _samples(workload: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]) -> int:
+    if micro_batches and "m_a" in workload:
+        raise ValueError("m_a and micro_batches; give one of them: micro_batches lists the samples of each")
+    if micro_batches and "samples" not in workload:
+        return sum(micro_batches)
     if "samples" in workload and "m_a" in workload:
         raise ValueError("workload has both samples and m_a; give one of them: samples = r1 * m_a")
     if "samples" in workload:
@@ -244,6 +399,10 @@ def _link(row: Any) -> Cost:
 
 def _link_class(link: Any) -> str:
     return LINK_CLASSES[0] if link is None or isinstance(link, Mapping) else checks.known(link, LINK_CLASSES, "link")
+
+
+def _memory(value: Any) -> float | None:
+    return None if value is None else checks.number(value, "memory_gbytes", above=0)
 
 
 def _dtype(word: Any, where: str) -> str | None:

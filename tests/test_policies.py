@@ -178,7 +178,7 @@ def test_findep_without_tokens_has_one_token_a_chunk() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "zigzag"}, "unknown policy 'zigzag'; use naive, pppipe, findep"),
+        ({"policy": "pppip"}, "unknown policy 'pppip'; did you mean 'pppipe'?"),
         ({"policy": "naive", "r1": 2}, "r1=2: policy naive has one micro-batch; use r1=1, or policy pppipe"),
         ({"policy": "naive", "r2": 2}, "r2=2: policy naive does not cut micro-batches; use r2=1, or policy findep"),
         ({"policy": "pppipe", "r2": 3}, "r2=3: policy pppipe does not cut micro-batches; use r2=1, or policy findep"),

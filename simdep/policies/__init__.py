@@ -1,20 +1,40 @@
-"""Policies: functions that make a Schedule. Each reads like the figure it comes from."""
+"""Policies: functions that make a Schedule. Each reads like the figure it comes from.
 
-from simdep.policies.builder import Cut, disaggregated
-from simdep.policies.orders import Step, chunk_tokens, in_every_layer, parse_order
-from simdep.policies.regular import POLICIES, build, findep, naive, pppipe, schedule_for
+`registry` holds them by name and says how to add one, `builder` turns orders into schedules, `job` is what a policy is
+asked.
+"""
+
+from simdep.policies import colocated, dep
+from simdep.policies.builder import assemble, disaggregated, on_groups
+from simdep.policies.job import Job
+from simdep.policies.orders import Cut, Step, chunk_tokens, in_every_layer, parse_order, share_out
+from simdep.policies.registry import POLICIES, Policy, build, find, load, register, schedule_for
+from simdep.policies.regular import findep, naive, pppipe
+
+BUILTIN = tuple(POLICIES)
 
 __all__ = [
+    "BUILTIN",
     "POLICIES",
     "Cut",
+    "Job",
+    "Policy",
     "Step",
+    "assemble",
     "build",
     "chunk_tokens",
+    "colocated",
+    "dep",
     "disaggregated",
+    "find",
     "findep",
     "in_every_layer",
+    "load",
     "naive",
+    "on_groups",
     "parse_order",
     "pppipe",
+    "register",
     "schedule_for",
+    "share_out",
 ]

@@ -10,28 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from simdep.policies.orders import Sequenced
+from simdep.policies.job import Job
+from simdep.policies.orders import Cut, Sequenced
 from simdep.schedule import Kind, Schedule, Task
 
-Cut = tuple[tuple[int, ...], ...]  # tokens of every chunk of every micro-batch
 Place = tuple[Kind, int, int, int | None]  # one entry of a stream: (kind, layer, micro-batch, chunk)
 
 
 def disaggregated(
     label: str, sequence: Sequence[Sequenced], cut: Cut, *, layers: int, shared: bool, wait_for_shared: bool,
-    shared_on: str = "ag", split: str = "token", merge_last: bool = False,
+    shared_on: str = "ag",
 ) -> Schedule:  # fmt: skip
     """The four streams of DEP for an AG that does `sequence`, one (kind, layer, micro-batch) after the other.
 
-    Transfers and experts follow the order of what they wait for: attention, or with `wait_for_shared` the shared
-    experts. `cut` holds the tokens of every chunk of every micro-batch; with `split` "expert" the chunks are as many
-    groups of experts instead, and with `merge_last` those of the last layer are one. Without `shared`, and with
-    `shared_on` "eg", the AG leaves the steps of kind SHARED out. Raises ValueError for no layers, and for a sequence in
-    which a step is missing or appears twice.
+    As `on_groups`, which says more, for what it needs to know of a job.
     """
-    if layers < 1:
-        raise ValueError(f"layers={layers}: a schedule has at least 1 layer")
-    on_ag = shared and shared_on == "ag"
+    job = Job(layers, cut, shared=shared, shared_on=shared_on)
+    return on_groups(job, label, sequence, wait_for_shared=wait_for_shared)
+
+
+def on_groups(job: Job, label: str, sequence: Sequence[Sequenced], *, wait_for_shared: bool) -> Schedule:
+    """The four streams of DEP for an AG that does `sequence`, one (kind, layer, micro-batch) after the other.
+
+    Transfers and experts follow the order of what they wait for: attention, or with `wait_for_shared` the shared
+    experts. A job without shared experts, or with them on the EG, leaves the steps of kind SHARED out. Raises
+    ValueError for no layers, and for a sequence in which a step is missing or appears twice.
+    """
+    on_ag = job.shared and job.shared_on == "ag"
     sends = Kind.SHARED if on_ag and wait_for_shared else Kind.ATTENTION
     ag: list[Place] = []
     a2e: list[Place] = []
@@ -42,46 +47,35 @@ def disaggregated(
             ag.append((kind, layer, mb, None))
         if kind is not sends:
             continue
-        last = chunks_of(cut, layers, merge_last, layer, mb) - 1
+        last = job.chunks(layer, mb) - 1
         for chunk in range(last + 1):
-            if chunk == last and shared and not on_ag:
+            if chunk == last and job.shared and not on_ag:
                 eg.append((Kind.SHARED, layer, mb, None))
             a2e.append((Kind.A2E, layer, mb, chunk))
             eg.append((Kind.EXPERT, layer, mb, chunk))
             e2a.append((Kind.E2A, layer, mb, chunk))
-    streams = {"AG": ag, "A2E": a2e, "EG": eg, "E2A": e2a}
-    return assemble(
-        label, streams, cut, layers=layers, shared=shared, wait_for_shared=wait_for_shared, shared_on=shared_on,
-        split=split, merge_last=merge_last,
-    )  # fmt: skip
-
-
-def chunks_of(cut: Cut, layers: int, merge_last: bool, layer: int, mb: int) -> int:
-    """How many chunks a micro-batch has in a layer."""
-    return 1 if merge_last and layer == layers - 1 else len(cut[mb])
+    return assemble(job, label, {"AG": ag, "A2E": a2e, "EG": eg, "E2A": e2a}, wait_for_shared=wait_for_shared)
 
 
 def assemble(
-    label: str, streams: Mapping[str, Sequence[Place]], cut: Cut, *, layers: int, shared: bool,
-    wait_for_shared: bool = False, shared_on: str = "ag", split: str = "token", merge_last: bool = False,
+    job: Job, label: str, streams: Mapping[str, Sequence[Place]], *, wait_for_shared: bool = False,
+    after: Mapping[int, int] | None = None,
 ) -> Schedule:  # fmt: skip
     """A schedule whose streams serve the given places; what a task waits for follows from the data (rule at the top).
 
-    `wait_for_shared`: A2E waits for the shared experts, not for attention alone.
+    `wait_for_shared`: A2E waits for the shared experts, not for attention alone. `after`: E2A of a chunk waits for E of
+    another one, a later one than its own, and one A2E brings all chunks.
     """
-    on_ag = shared and shared_on == "ag"
-    places = [place for served in streams.values() for place in served]
-    halved = {(layer, mb) for kind, layer, mb, _ in places if kind is Kind.CORE}
-    tokens = tuple(map(sum, cut))
+    if job.layers < 1:
+        raise ValueError(f"layers={job.layers}: a schedule has at least 1 layer")
+    on_ag = job.shared and job.shared_on == "ag"
+    halved = {(place[1], place[2]) for served in streams.values() for place in served if place[0] is Kind.CORE}
 
     def attended(layer: int, mb: int) -> str:
         return f"{'C' if (layer, mb) in halved else 'A'}[{layer}.{mb}]"
 
-    def chunks(layer: int, mb: int) -> int:
-        return chunks_of(cut, layers, merge_last, layer, mb)
-
     def every(kind: str, layer: int, mb: int) -> tuple[str, ...]:
-        return tuple(f"{kind}[{layer}.{mb}.{chunk}]" for chunk in range(chunks(layer, mb)))
+        return tuple(f"{kind}[{layer}.{mb}.{chunk}]" for chunk in range(job.chunks(layer, mb)))
 
     def needs(kind: Kind, layer: int, mb: int, chunk: int | None) -> tuple[str, ...]:
         if kind.opens_layer:
@@ -94,16 +88,21 @@ def assemble(
         if kind is Kind.A2E:
             return (f"S[{layer}.{mb}]" if on_ag and wait_for_shared else attended(layer, mb),)
         if kind is Kind.EXPERT:
-            return (f"A2E[{layer}.{mb}.{chunk}]",)
-        carries = shared and not on_ag and chunk == chunks(layer, mb) - 1
-        return (f"E[{layer}.{mb}.{chunk}]", *((f"S[{layer}.{mb}]",) if carries else ()))
+            return (f"A2E[{layer}.{mb}.{0 if after else chunk}]",)
+        computed = f"E[{layer}.{mb}.{after[chunk or 0] if after else chunk}]"
+        carries = job.shared and not on_ag and chunk == job.chunks(layer, mb) - 1
+        return (computed, f"S[{layer}.{mb}]") if carries else (computed,)
 
     def task(kind: Kind, layer: int, mb: int, chunk: int | None) -> Task:
-        after, parts = needs(kind, layer, mb, chunk), 1 if chunk is None else chunks(layer, mb)
-        if chunk is None or parts == 1:
-            return Task(kind, layer, mb, chunk, tokens[mb], after)
-        if split == "expert":
-            return Task(kind, layer, mb, chunk, tokens[mb], after, groups=parts)
-        return Task(kind, layer, mb, chunk, cut[mb][chunk], after)
+        waits, parts = needs(kind, layer, mb, chunk), 1 if chunk is None else job.chunks(layer, mb)
+        if chunk is None or parts == 1 or (after and kind is Kind.A2E):
+            return Task(kind, layer, mb, chunk, job.tokens[mb], waits)
+        if job.split == "expert":
+            return Task(kind, layer, mb, chunk, job.tokens[mb], waits, groups=parts)
+        return Task(kind, layer, mb, chunk, job.cut[mb][chunk], waits)
 
-    return Schedule({stream: tuple(task(*place) for place in served) for stream, served in streams.items()}, label)
+    places = {
+        stream: [place for place in served if job.shared or place[0] is not Kind.SHARED]
+        for stream, served in streams.items()
+    }
+    return Schedule({stream: tuple(task(*place) for place in served) for stream, served in places.items()}, label)

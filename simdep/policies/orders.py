@@ -9,6 +9,7 @@ from simdep.schedule import Kind
 
 Step = tuple[Kind, int]  # one entry of an AG order: attention or shared experts of a micro-batch
 Sequenced = tuple[Kind, int, int]  # the same of one layer: (kind, layer, micro-batch)
+Cut = tuple[tuple[int, ...], ...]  # tokens of every chunk of every micro-batch
 _STEP = re.compile(r"([AS])(\d+)")
 
 
@@ -55,3 +56,19 @@ def chunk_tokens(tokens: int, r2: int) -> tuple[int, ...]:
         raise ValueError(f"r2={r2} does not fit the {tokens} tokens of a micro-batch; use 1 to {tokens}")
     size, longer = divmod(tokens, r2)
     return (size + 1,) * longer + (size,) * (r2 - longer)
+
+
+def share_out(tokens: int, shares: Sequence[int]) -> tuple[int, ...]:
+    """Tokens of chunks in proportion to whole `shares`, by largest remainder, earlier ones first among equals.
+
+    Shares that add up to the tokens are these tokens. Raises ValueError for a chunk that gets none.
+    """
+    total = sum(shares)
+    sizes = [tokens * share // total for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda at: (-(tokens * shares[at] % total), at))
+    for at in by_remainder[: tokens - sum(sizes)]:
+        sizes[at] += 1
+    if min(sizes) < 1:
+        listed = ",".join(map(str, shares))
+        raise ValueError(f"chunks={listed}: of {tokens} tokens, chunk {sizes.index(0)} gets none; use larger shares")
+    return tuple(sizes)

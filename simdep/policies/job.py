@@ -1,0 +1,129 @@
+"""A job: what a policy is asked to schedule, with everything that it may look at, costs of tasks included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from simdep.costs import Costs, ScenarioCosts, StageTimes
+from simdep.policies.orders import Cut, chunk_tokens, share_out
+from simdep.scenario import Scenario
+from simdep.schedule import Kind, Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """`layers` layers of the micro-batches and chunks of `cut` (tokens of one AG GPU), with `shared` experts or not.
+
+    `split` says whether chunks are cut by token or by expert: then those of a micro-batch are as many groups of
+    experts, whatever their tokens. `merge_last`: the last layer is not cut. `costs`, in microseconds, is None where
+    nobody knows them, `scenario` for a bare scheduling problem.
+    """
+
+    layers: int
+    cut: Cut
+    order: str = "ASAS"
+    shared: bool = True
+    shared_on: str = "ag"
+    split: str = "token"
+    merge_last: bool = False
+    costs: Costs | None = None
+    scenario: Scenario | None = None
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Job:
+        """What a scenario asks for.
+
+        Raises ValueError for a chunk without a token, and for groups of experts that do not divide those of a GPU.
+        """
+        return cls(
+            layers=scenario.layers,
+            cut=_cut(scenario),
+            order=scenario.order,
+            shared=scenario.model.has_shared,
+            shared_on=scenario.deployment.shared_on,
+            split=scenario.split,
+            merge_last=scenario.merge_last,
+            costs=ScenarioCosts(scenario),
+            scenario=scenario,
+        )
+
+    @classmethod
+    def regular(
+        cls, layers: int, r1: int, r2: int, order: str = "ASAS", *, tokens: int | None = None, shared: bool = True,
+        costs: Costs | None = None,
+    ) -> Job:  # fmt: skip
+        """A bare problem: r1 equal micro-batches of `tokens` tokens (default r2) in chunks as equal as these allow."""
+        if layers < 1:
+            raise ValueError(f"layers={layers}: a schedule has at least 1 layer")
+        if r1 < 1:
+            raise ValueError(f"r1={r1}: the AG works on at least 1 micro-batch")
+        cut = (chunk_tokens(r2 if tokens is None else tokens, r2),) * r1
+        return cls(layers, cut, order, shared, costs=costs)
+
+    @property
+    def r1(self) -> int:
+        return len(self.cut)
+
+    @property
+    def r2(self) -> int:
+        """Chunks of the most finely cut micro-batch."""
+        return max(map(len, self.cut))
+
+    @property
+    def micro_batches(self) -> range:
+        return range(self.r1)
+
+    @cached_property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of every micro-batch."""
+        return tuple(map(sum, self.cut))
+
+    def chunks(self, layer: int, mb: int) -> int:
+        """How many chunks a micro-batch has in a layer."""
+        return 1 if self.merge_last and layer == self.layers - 1 else len(self.cut[mb])
+
+    @property
+    def times(self) -> StageTimes:
+        """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its first chunk.
+
+        Raises ValueError where costs are not known.
+        """
+        if self.costs is None:
+            raise ValueError("this policy looks at the costs of its tasks; give a scenario or stage times")
+        layer, first = min(1, self.layers - 1), self.cut[0]
+        tokens, groups = (first[0], 1) if self.split == "token" else (sum(first), len(first))
+        kinds = (Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A, *((Kind.SHARED,) if self.shared else ()))
+        tasks = (
+            Task(kind, layer, 0, 0, tokens, groups=groups)
+            if kind.is_chunked
+            else Task(kind, layer, 0, tokens=sum(first))
+            for kind in kinds
+        )
+        return StageTimes(**{task.kind.label: self.costs(task) for task in tasks})
+
+    def label(self, policy: str, *degrees: str) -> str:
+        """`findep ASAS r1=2 r2=3`: what the schedule is called, with whatever is not regular about its cut."""
+        known = {"r1": f"r1={self.r1}", "r2": f"r2={self.r2}", "order": " ".join(self.order.upper().split())}
+        words = [policy, *(known[degree] for degree in degrees)]
+        if len(set(self.tokens)) > 1:
+            words.append(f"micro-batches {','.join(map(str, self.tokens))}")
+        if self.split == "token" and any(chunks != chunk_tokens(sum(chunks), self.r2) for chunks in self.cut):
+            words.append(f"chunks {'/'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}")
+        words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
+        words += ["last layer uncut"] if self.merge_last else []
+        return " ".join(words)
+
+
+def _cut(scenario: Scenario) -> Cut:
+    samples = scenario.micro_batches or (scenario.m_a,) * scenario.r1
+    tokens = [each * scenario.workload.tokens_per_sample for each in samples]
+    if scenario.split == "expert":
+        local = -(-scenario.model.experts // scenario.deployment.eg)
+        if local % scenario.r2:
+            divisors = ", ".join(str(n) for n in range(1, local + 1) if local % n == 0)
+            raise ValueError(f"r2={scenario.r2} groups do not divide the {local} experts of a GPU; use {divisors}")
+        return tuple((n, *(0,) * (scenario.r2 - 1)) for n in tokens)
+    if scenario.chunks:
+        return tuple(share_out(n, shares) for n, shares in zip(tokens, scenario.chunks, strict=True))
+    return tuple(chunk_tokens(n, scenario.r2) for n in tokens)
