@@ -20,7 +20,7 @@ import numpy as np
 import simpy
 
 from simdep.costs import IDEAL, Costs, Host
-from simdep.schedule import Schedule, Task
+from simdep.schedule import Schedule, Task, lane
 from simdep.timeline import Timeline
 
 Steps = Generator[simpy.Event, None, None]
@@ -54,7 +54,8 @@ class _Run:
         self.heads: dict[str, tuple[Task, str]] = {}
         self.posts = posts_after(schedule)
         self.posted = {task.name: self.env.event() for tasks in self.posts.values() for task in tasks}
-        self.medium = simpy.Resource(self.env) if host.half_duplex else None
+        ports = {lane(stream)[1] for stream in schedule.streams} if host.half_duplex else set()
+        self.media = {port: simpy.Resource(self.env) for port in ports}  # A2E@3 and E2A@3 share that of port 3
         self.under_way = 0
         self.changed = self.env.event()
 
@@ -85,15 +86,16 @@ class _Run:
         posted = self.posted.get(task.name)
         if posted is not None and not posted.processed:
             yield posted
-        turn = self.medium.request() if self.medium else None
+        medium = self.media[lane(self.schedule.stream_of[task.name])[1]] if self.media else None
+        turn = medium.request() if medium else None
         if turn:
             yield turn
         start = self.env.now
         self.count(+1)
         yield self.env.timeout(self.durations[task.name])
         self.count(-1)
-        if self.medium and turn:
-            self.medium.release(turn)
+        if medium and turn:
+            medium.release(turn)
         self.end(task, start)
 
     def compute(self, task: Task, free: float) -> Steps:

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   simdep simulate scenario.toml --order aass --html timeline.html
   simdep simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50 --layers 4 --r1 2 --r2 2 --json
   simdep simulate --schedule my_schedule.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --trace trace.json
+  simdep simulate scenario.toml --routing power-law:1.2 --straggler AG.0=1.2 --html ranks.html
 """
 _FIT_EXAMPLES = """
 simdep fit gemm.csv attention.csv --out mine.json
@@ -74,6 +75,17 @@ def _add_simulate(commands: Any) -> None:
     cut.add_argument("--r1", type=int, help="micro-batches on the AG, default 1")
     cut.add_argument("--r2", type=int, help="chunks of each micro-batch on the EG, default 1")
     cut.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
+    ranks = p.add_argument_group("how ranks differ; any of these simulates every rank")
+    ranks.add_argument("--per-rank", action="store_true", default=None, help="every rank, even if all are alike")
+    ranks.add_argument(
+        "--routing", metavar="WORD|FILE", help="balanced, zipf:1.2, power-law:1.2 (a seed: zipf:1.2:7), .csv or .json"
+    )
+    ranks.add_argument("--batches", metavar="N,N,...", help="samples of every AG rank, such as 4,4,2")
+    ranks.add_argument(
+        "--straggler", action="append", metavar="AG.3=1.3", help="factor on a rank's computation; may be repeated"
+    )
+    ranks.add_argument("--gpus-per-node", type=int, help="nodes of this many GPUs, AG ranks first")
+    ranks.add_argument("--nics-per-node", type=int, help="network ports of a node, default one for each GPU")
     terms = p.add_argument_group("what hosts add to the paper's model")
     terms.add_argument("--ideal", action="store_true", help="nothing, whatever the hardware profile holds")
     terms.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,15 +87,17 @@ def gantt(timeline: Timeline, width: int = 100) -> str:
     first, span = timeline.rows["start_us"].min(), timeline.makespan_us or 1
     lines = []
     lanes = timeline.lanes()
+    several = {stream for stream, _ in lanes if sum(lane[0] == stream for lane in lanes) > 1}
+    names = {lane: f"{lane[0]} {lane[1]}" if lane[0] in several else lane[0] for lane in lanes}
+    margin = max(6, *map(len, names.values()))
     for stream, rank in lanes:
         cells = ["."] * width
         rows = timeline.rows[(timeline.rows["stream"] == stream) & (timeline.rows["rank"] == rank)]
         for kind, mb, start, end in rows[["kind", "mb", "start_us", "end_us"]].itertuples(index=False):
             left, right = (round(width * (time - first) / span) for time in (start, end))
             cells[left:right] = (str(mb % 10) + _FILL[kind] * (right - left))[: right - left]
-        name = stream if sum(lane[0] == stream for lane in lanes) == 1 else f"{stream} {rank}"
-        lines.append(f"{name:>6} |{''.join(cells)}|")
-    return "\n".join([*lines, f"{'':>6}  0{human_us(span):>{width - 1}}"])
+        lines.append(f"{names[stream, rank]:>{margin}} |{''.join(cells)}|")
+    return "\n".join([*lines, f"{'':>{margin}}  0{human_us(span):>{width - 1}}"])
 
 
 def human_us(us: float) -> str:
@@ -116,8 +118,8 @@ def path_by_kind(timeline: Timeline, names: Iterable[str]) -> dict[str, float]:
     return totals
 
 
-def as_text(result: dict[str, Any], timeline: Timeline) -> str:
-    """A `summary` and the timeline as text to read."""
+def as_text(result: dict[str, Any], timeline: Timeline, spent: Mapping[str, float] | None = None) -> str:
+    """A `summary` and the timeline as text to read; `spent` is what each kind takes of the critical path, if known."""
     rate = result["throughput_tokens_per_s"]
     word = {"sim": "simulated", "real": "measured"}[timeline.source]
     lines = [f"{result['label']}: {result['tasks']} tasks", "", gantt(timeline), ""]
@@ -128,7 +130,7 @@ def as_text(result: dict[str, Any], timeline: Timeline) -> str:
     lines.append(
         f"exposed communication  {human_us(result['exposed_communication_us'])} ({covered:.0f} % of transfers hidden)"
     )
-    spent = path_by_kind(timeline, result["critical_path"])
+    spent = path_by_kind(timeline, result["critical_path"]) if spent is None else spent
     lines.append(f"critical path          {', '.join(f'{kind} {human_us(us)}' for kind, us in spent.items())}")
     for name, stream in result["streams"].items():
         busy, bubble = human_us(stream["busy_us"]), human_us(stream["bubble_us"])

@@ -1,8 +1,8 @@
 """A timeline: one row for every task and rank, simulated or measured, in one table schema. Times are microseconds.
 
-A group-level simulation has one row a task and the rank 0 of its group; a real run has a row for every rank that took
-part. `by_task` joins the rows of a task: computation lasts from the earliest start to the latest end over its ranks, a
-transfer from the latest start to the latest end.
+A group-level simulation has one row a task and the rank 0 of its group; a real run, or a simulation of every rank, has
+a row for every rank that took part. `by_task` joins the rows of a task: computation lasts from the earliest start to
+the latest end over its ranks, a transfer from the latest start to the latest end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ COLUMNS = ("task", "kind", "layer", "mb", "chunk", "stream", "rank", "tokens", "
 class Timeline:
     """Rows with the columns `COLUMNS`, in order of start; chunk is -1 for a task that is not chunked.
 
-    `rank` counts within the group of the stream: for a transfer it is the rank that receives.
+    `rank` counts within the group of the stream: for a transfer it is the rank that receives, and in a simulation of
+    every rank (`simdep.rank_work`) the EG rank at whose port it is, whichever way it goes.
     """
 
     schedule: Schedule
@@ -48,7 +49,8 @@ class Timeline:
             task = schedule[name]
             chunk = -1 if task.chunk is None else task.chunk
             stream, own = lane(schedule.stream_of[name])
-            where = (task.kind.label, task.layer, task.mb, chunk, stream, own or rank, task.tokens)
+            here = own if "@" in schedule.stream_of[name] else rank
+            where = (task.kind.label, task.layer, task.mb, chunk, stream, here, task.tokens)
             records.append((name, *where, start, end))
         missing = {task.name for task in schedule} - {record[0] for record in records}
         assert not missing, f"no time for {min(missing)}"

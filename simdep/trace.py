@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from simdep import __version__
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import Kind, Schedule, Task, lane
 from simdep.timeline import COLUMNS, Timeline
 
 TABLES = (".csv", ".parquet")
@@ -131,14 +131,14 @@ def _slices(timeline: Timeline, tid: Mapping[Lane, int]) -> list[_Slice]:
     shown: dict[str, list[_Slice]] = {}
     for task in schedule.in_order:
         shown[task.name] = []
-        stream = schedule.stream_of[task.name]
+        stream, _ = lane(schedule.stream_of[task.name])
         for rank, start, end in times[task.name]:
-            lane, row_ns = tid[stream, rank], (start - base, end - base)
+            thread, row_ns = tid[stream, rank], (start - base, end - base)
             origins = [_origin(shown[needed], task, rank) for needed in dict.fromkeys(task.after)]
-            begin = max(row_ns[0], free[lane], *(origin.start_ns for origin in origins))
+            begin = max(row_ns[0], free[thread], *(origin.start_ns for origin in origins))
             stop = max(row_ns[1], begin)
-            free[lane] = max(stop, begin + 1)
-            shown[task.name].append(_Slice(task, stream, rank, lane, row_ns, begin, stop, origins))
+            free[thread] = max(stop, begin + 1)
+            shown[task.name].append(_Slice(task, stream, rank, thread, row_ns, begin, stop, origins))
     return [each for rows in shown.values() for each in rows]
 
 
@@ -236,6 +236,9 @@ def _checked(rows: pd.DataFrame, schedule: Schedule) -> pd.DataFrame:
     _refuse(rows, ~np.isfinite(start), "start_us", "a time is a finite number")
     _refuse(rows, ~np.isfinite(end), "end_us", "a time is a finite number")
     _refuse(rows, end < start, "end_us", "a task ends at or after its start_us")
+    own = rows["task"].map(lambda name: "@" in schedule.stream_of[name])
+    of_stream = rows["task"].map(plain["rank"])
+    _refuse(rows, own & (rank != of_stream), "rank", "the task is that of another rank in the schedule")
     if absent := set(plain.index) - set(rows["task"]):
         raise ValueError(f"there is no row for {min(absent)}; every task of the schedule has one")
     return rows.assign(rank=rank.astype(int), start_us=start, end_us=end)

@@ -5,60 +5,118 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from simdep import checks, report, trace
+from simdep import checks, rank_report, report, trace
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
 from simdep.engine import simulate
 from simdep.policies import build, schedule_for
+from simdep.rank_times import simulate_ranks
+from simdep.rank_work import RankCosts, RankWork, rank_work, scenario_work
+from simdep.ranks import ranks_from_dict
 from simdep.scenario import override, read_toml, scenario_from_dict
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 
 _SERVED = ("model", "scale", "hardware", "ag", "eg", "phase", "seq_len", "m_a", "dtype")
-_FLAGS = (*_SERVED, "layers", "policy", "order", "r1", "r2")
+_RANKS = ("routing", "batches", "gpus_per_node", "nics_per_node")
+_FLAGS = (*_SERVED, "layers", "policy", "order", "r1", "r2", *_RANKS)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is simulated: a group's schedule or, with `work`, that of every rank."""
+
+    schedule: Schedule
+    costs: Costs
+    host: Host = IDEAL
+    tokens: int | None = None
+    work: RankWork | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def simulate_command(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
 
     checks.number(args.noise, "--noise")
-    schedule, costs, host, tokens, notes = _bare(args) if args.stage_times else _served(args)
-    host = replace(IDEAL if args.ideal else host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0))
-    timeline = simulate(schedule, costs, host)
-    result = report.summary(timeline, tokens) | {"assumptions": notes}
+    job = _bare(args) if args.stage_times else _served(args)
+    host = replace(IDEAL if args.ideal else job.host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0))
+    if job.work:
+        times = simulate_ranks(job.work, host)
+        result, shown = rank_report.summary(times, job.tokens), rank_report.shown(times, rank_report.MANY)
+        text = "" if args.json else rank_report.as_text(result, times)
+        timeline = times.expanded if args.trace else shown
+    else:
+        timeline = shown = simulate(job.schedule, job.costs, host)
+        result = report.summary(timeline, job.tokens)
+        text = "" if args.json else report.as_text(result, timeline)
     if args.trace:
         trace.write(args.trace, timeline)
     if args.html:
-        _write_html(args.html, timeline)
-    for note in notes:
+        _write_html(args.html, shown)
+    for note in job.notes:
         print(f"simdep: note: {note}", file=sys.stderr)
-    print(json.dumps(result) if args.json else report.as_text(result, timeline))
+    print(json.dumps(result | {"assumptions": job.notes}) if args.json else text)
     return 0
 
 
-def _bare(args: argparse.Namespace) -> tuple[Schedule, Costs, Host, None, list[str]]:
+def _bare(args: argparse.Namespace) -> _Job:
+    """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
 
-    if given := [name for name in ("scenario", *_SERVED) if getattr(args, name) is not None]:
+    ranks = _ranks(args)
+    served = _SERVED if ranks is None else [name for name in _SERVED if name not in ("ag", "eg")]
+    if given := [name for name in ("scenario", *served) if getattr(args, name) is not None]:
         name = given[0] if given[0] == "scenario" else f"--{given[0].replace('_', '-')}"
         raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
     times = StageTimes.parse(args.stage_times)
     if args.schedule:
-        return Schedule.load(args.schedule), times, IDEAL, None, []
-    layers, r1, r2 = (1 if value is None else value for value in (args.layers, args.r1, args.r2))
-    return build(args.policy or "findep", layers, r1, r2, args.order or "asas"), times, IDEAL, None, []
+        schedule = Schedule.load(args.schedule)
+    else:
+        layers, r1, r2 = (1 if value is None else value for value in (args.layers, args.r1, args.r2))
+        schedule = build(args.policy or "findep", layers, r1, r2, args.order or "asas")
+    if ranks is None:
+        return _Job(schedule, times)
+    if args.gpus_per_node is not None:
+        raise ValueError("--gpus-per-node needs a link of each class; give a model and hardware, not --stage-times")
+    if args.ag is None or args.eg is None:
+        raise ValueError("a simulation of every rank needs --ag and --eg")
+    ag, eg = checks.whole(args.ag, "--ag"), checks.whole(args.eg, "--eg")
+    different = ranks_from_dict(ranks, None, top_k=1, tokens=1, layers=schedule.layers)
+    return _Job(schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times)))
 
 
-def _served(args: argparse.Namespace) -> tuple[Schedule, Costs, Host, int, list[str]]:
+def _served(args: argparse.Namespace) -> _Job:
 
     if args.scenario is None and args.model is None:
         raise ValueError("nothing to simulate: give SCENARIO.toml, --model with --hardware, or --stage-times")
-    data = read_toml(args.scenario) if args.scenario else {}
-    scenario = scenario_from_dict(override(data, {name: getattr(args, name) for name in _FLAGS}))
+    data = override(read_toml(args.scenario) if args.scenario else {}, {name: getattr(args, name) for name in _FLAGS})
+    ranks = _ranks(args)
+    if ranks is not None:
+        data["ranks"] = dict(data.get("ranks", {})) | ranks
+    scenario = scenario_from_dict(data)
     costs = ScenarioCosts(scenario)
     schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
-    return schedule, costs, costs.host, schedule.tokens * scenario.deployment.ag, costs.notes
+    work = scenario_work(scenario, schedule) if scenario.ranks else None
+    tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
+    return _Job(schedule, costs, costs.host, tokens, work, costs.notes)
+
+
+def _ranks(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The table of ranks that flags give; None without any of them."""
+    table = {name: value for name in _RANKS if (value := getattr(args, name)) is not None}
+    if args.straggler:
+        table["stragglers"] = dict(map(_straggler, args.straggler))
+    return table if table or args.per_rank else None
+
+
+def _straggler(text: str) -> tuple[str, float]:
+    name, _, factor = text.partition("=")
+    try:
+        return name, float(factor)
+    except ValueError:
+        raise ValueError(f"--straggler {text!r}; write a rank and a factor, such as AG.3=1.3") from None
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:
