@@ -236,9 +236,9 @@ def _checked(rows: pd.DataFrame, schedule: Schedule) -> pd.DataFrame:
     _refuse(rows, ~np.isfinite(start), "start_us", "a time is a finite number")
     _refuse(rows, ~np.isfinite(end), "end_us", "a time is a finite number")
     _refuse(rows, end < start, "end_us", "a task ends at or after its start_us")
-    own = rows["task"].map(lambda name: "@" in schedule.stream_of[name])
-    of_stream = rows["task"].map(plain["rank"])
-    _refuse(rows, own & (rank != of_stream), "rank", "the task is that of another rank in the schedule")
+    has_rank = np.array(["@" in schedule.stream_of[name] for name in rows["task"]], dtype=bool)
+    other = rank.to_numpy() != plain.loc[rows["task"], "rank"].to_numpy()
+    _refuse(rows, has_rank & other, "rank", "the task is that of another rank in the schedule")
     if absent := set(plain.index) - set(rows["task"]):
         raise ValueError(f"there is no row for {min(absent)}; every task of the schedule has one")
     return rows.assign(rank=rank.astype(int), start_us=start, end_us=end)
