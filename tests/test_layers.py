@@ -59,6 +59,7 @@ LAYER = {
     "simdep.policies.dep": 11,
     "simdep.policies.regular": 11,
     "simdep.policies": 12,
+    "simdep.rank_report": 11,
     "simdep.reproduce.findep_kernels": 12,
     "simdep.reproduce.findep": 13,
     "simdep.reproduce.fastafd": 12,
