@@ -70,7 +70,10 @@ IDEAL = Host()  # the paper's model
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Microseconds of every task by its kind; whole numbers keep the simulation exact."""
+    """Microseconds of every task by its kind; whole numbers keep the simulation exact.
+
+    A schedule that cuts attention in two raises ValueError: it needs `HalvedTimes`.
+    """
 
     attention: float
     expert: float
@@ -79,13 +82,18 @@ class StageTimes:
     shared: float = 0
 
     def __call__(self, task: Task) -> float:
-        value: float = getattr(self, task.kind.label)
+        value: float | None = getattr(self, task.kind.label, None)
+        if value is None:
+            raise ValueError(f"{task}: its schedule cuts attention in two; add projection and core to the stage times")
         return value
 
     @classmethod
     def parse(cls, text: str) -> StageTimes:
-        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises ValueError naming the part at fault."""
-        names = {f.name for f in fields(cls)}
+        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises ValueError naming the part at fault.
+
+        `projection=700,core=300` stand for attention=1000, cut in two.
+        """
+        names = {f.name for f in fields(HalvedTimes)}
         times: dict[str, float] = {}
         for part in text.split(","):
             key, equals, value = (word.strip() for word in part.partition("="))
@@ -96,9 +104,22 @@ class StageTimes:
                 times[key] = checks.number(int(value) if value.isdigit() else float(value), f"stage time {key}")
             except ValueError:
                 raise ValueError(f"stage time {key}={value!r}; it is a finite number of at least 0") from None
-        for missing in sorted(names - {"shared"} - set(times)):
+        halves = {"projection", "core"} & set(times)
+        if halves and (len(halves) == 1 or "attention" in times):
+            raise ValueError(f"stage times {text!r}: give attention, or in its place both projection and core")
+        if halves:
+            times["attention"] = times["projection"] + times["core"]
+        for missing in sorted({"attention", "expert", "a2e", "e2a"} - set(times)):
             raise ValueError(f"stage times {text!r}: {missing} is missing; only shared may be left out")
-        return cls(**times)
+        return HalvedTimes(**times) if halves else StageTimes(**times)
+
+
+@dataclass(frozen=True)
+class HalvedTimes(StageTimes):
+    """Stage times with the two halves of attention: projections, and core with the output projection."""
+
+    projection: float = field(kw_only=True)
+    core: float = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -170,14 +191,18 @@ class ScenarioCosts:
     _prices: dict[tuple[str, tuple[float, ...]], float] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, task: Task) -> float:
-        if task.kind is Kind.ATTENTION:
+        if task.kind in (Kind.ATTENTION, Kind.PROJECTION):
             combine = self._stage("combine", task.tokens) or 0 if task.layer else 0
+            if task.kind is Kind.PROJECTION:
+                return self.projection(task.tokens, task.layer) + combine
             return self.attention(task.tokens, task.layer) + combine
+        if task.kind is Kind.CORE:
+            return self.core(task.tokens, task.layer)
         if task.kind is Kind.SHARED:
             return self.shared(task.tokens)
         if task.kind is Kind.EXPERT:
-            return self.expert(task.tokens)
-        return self.transfer(task.kind, task.tokens)
+            return self.expert(task.tokens, task.groups)
+        return self.transfer(task.kind, task.tokens, task.groups)
 
     def attention(self, tokens: float, layer: int = 0) -> float:
         """Projections and attention core of `tokens` tokens (t_a of FinDEP, with the model's own projections).
@@ -187,13 +212,23 @@ class ScenarioCosts:
         measured = self._stage("attention", tokens)
         if measured is not None:
             return measured
-        model = self.scenario.model
-        own = model.moe_every * (layer + 1) - 1 + (model.dense_layers if model.moe_every == 1 else 0)
-        total = self._attention(tokens, own)
-        for before in range(own - model.moe_every + 1, own):
-            dense = work.dense(model, tokens, fused=self._has_kernel("gemm"))
-            total += self._attention(tokens, before) + self.products(dense)
-        return total
+        own = self._own_layer(layer)
+        return self._attention(tokens, own) + self._dense_before(tokens, own)
+
+    def projection(self, tokens: float, layer: int = 0) -> float:
+        """The part of attention before its core: dense layers that stand before it, then its projections.
+
+        With `core` it is attention. Raises ValueError for a profile that measured attention as a whole.
+        """
+        self._check_halves(tokens)
+        before = self.products(work.projections(self.scenario.model, tokens)[:-1])
+        return before + self._dense_before(tokens, self._own_layer(layer))
+
+    def core(self, tokens: float, layer: int = 0) -> float:
+        """The rest of attention: its core and the output projection; raises ValueError as `projection`."""
+        self._check_halves(tokens)
+        output = self.products(work.projections(self.scenario.model, tokens)[-1:])
+        return self._core(tokens, self._own_layer(layer)) + output
 
     def shared(self, tokens: float) -> float:
         """Shared experts of `tokens` tokens: t_s = 3 N_shared t_gm(m_a S M H), two wide products on kernels.
@@ -208,23 +243,49 @@ class ScenarioCosts:
             return measured
         return self.products(work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm")))
 
-    def expert(self, tokens: float) -> float:
-        """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3)."""
+    def expert(self, tokens: float, groups: int = 1) -> float:
+        """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3).
+
+        Of `groups` groups of these experts, one: its share of the experts, with the rows that they get of all tokens.
+        `expert_gemm` of the deployment says whether one grouped kernel computes them or plain products, an expert each.
+        """
         measured = self._stage("expert", tokens)
+        if measured is not None and groups > 1:
+            name = self._profile.name
+            raise ValueError(f"hardware {name} has measured the experts of a layer as a whole; cut chunks by token")
         if measured is not None:
             return measured
+        choices = {"grouped": (self._grouped,), "plain": (self._plain,)}
+        means = choices.get(self.scenario.deployment.expert_gemm, (self._grouped, self._plain))
+        return min(mean(tokens, groups) for mean in means)
+
+    def expert_gemm(self, tokens: float, groups: int = 1) -> str:
+        """How the experts of a chunk are computed at the lower cost: grouped or plain."""
+        return "grouped" if self._grouped(tokens, groups) <= self._plain(tokens, groups) else "plain"
+
+    def _grouped(self, tokens: float, groups: int) -> float:
+        """By the profile's kernel for experts, where it has neither a measured expert nor that: as `_plain`."""
         model, where = self.scenario.model, self.scenario.deployment
         each, kernel = self._profile.find("expert"), self._kernel("moe_experts", dtype=self._dtype)
-        if each is None and kernel is not None:
-            return self._us(
-                kernel, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
-                topk=model.top_k, num_experts=model.experts, moe_ep_size=where.eg,
-            )  # fmt: skip
-        local = -(-model.experts // where.eg)
-        rows = tokens * where.ag * model.top_k / model.experts
         if each is not None:
-            return local * each(rows * model.expert_params, self.touched(tokens))
-        return local * self.products(work.expert_products(model, rows))
+            rows = tokens * where.ag * model.top_k / model.experts
+            return self._local_experts(groups) * each(rows * model.expert_params, self.touched(tokens))
+        if kernel is None:
+            return self._plain(tokens, groups)
+        return self._beside * self._us(
+            kernel, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
+            topk=model.top_k, num_experts=model.experts, moe_ep_size=where.eg * groups,
+        )  # fmt: skip
+
+    def _plain(self, tokens: float, groups: int) -> float:
+        """The products of an expert, one expert after the other."""
+        model, where = self.scenario.model, self.scenario.deployment
+        rows = tokens * where.ag * model.top_k / model.experts
+        return self._local_experts(groups) * self.products(work.expert_products(model, rows))
+
+    def _local_experts(self, groups: int) -> float:
+        """Experts of an EG GPU, the fullest one, that belong to one of `groups` groups."""
+        return -(-self.scenario.model.experts // self.scenario.deployment.eg) / groups
 
     def products(self, products: Iterable[work.Product]) -> float:
         """Matrix products one after the other."""
@@ -234,24 +295,28 @@ class ScenarioCosts:
         """Expected share of the experts that get a token of a chunk, balanced routing."""
         return work.touched_share(self.scenario.model, tokens * self.scenario.deployment.ag)
 
-    def transfer(self, kind: Kind, tokens: float) -> float:
-        """A2E or E2A of a chunk of `tokens` tokens of every AG GPU.
+    def transfer(self, kind: Kind, tokens: float, groups: int = 1) -> float:
+        """A2E or E2A of a chunk of `tokens` tokens of every AG GPU, or of their rows for one of `groups` expert groups.
 
         A line is a cost of the bytes of an EG GPU, as FinDEP fits it; a point-to-point kernel that of the port of a
-        GPU, so that the busier end decides.
+        GPU, so that the busier end decides. One colocated GPU sends nothing, in no time.
         """
+        where = self.scenario.deployment
+        if where.colocated and where.gpus == 1:
+            return 0
         link = self.link(kind)
-        return link(self.transfer_bytes(tokens, kind, busier=link.op == "p2p"))
+        return link(self.transfer_bytes(tokens, kind, busier=link.op == "p2p", groups=groups))
 
-    def transfer_bytes(self, tokens: float, kind: Kind = Kind.A2E, *, busier: bool = False) -> float:
+    def transfer_bytes(self, tokens: float, kind: Kind = Kind.A2E, *, busier: bool = False, groups: int = 1) -> float:
         """Bytes that one EG GPU receives (A2E) or sends (E2A) for a chunk, balanced: z = (E / eg) m_e M elements.
 
-        `busier`: those of a GPU of the group whose GPUs handle more.
+        `busier`: those of a GPU of the group whose GPUs handle more. Colocated, rows for a GPU's own experts stay.
         """
         model, where = self.scenario.model, self.scenario.deployment
         size = self.scenario.row_bytes(kind is Kind.A2E)
-        sent = work.transfer(model, tokens, where.ag, where.eg, where.sending)
-        return max(sent.eg_bytes(size), sent.ag_bytes(size)) if busier else sent.eg_bytes(size)
+        sent = work.transfer(model, tokens, where.ag, where.eg, where.sending, groups)
+        remote = (where.gpus - 1) / where.gpus if where.colocated else 1
+        return remote * (max(sent.eg_bytes(size), sent.ag_bytes(size)) if busier else sent.eg_bytes(size))
 
     def link(self, kind: Kind) -> Cost:
         """The cost that prices a direction: the scenario's own link, else the profile's for this split (or nearest)."""
@@ -271,8 +336,8 @@ class ScenarioCosts:
         return Host(
             gap_us=gap(0) if gap else 0,
             receive_us=receive(0) if receive else 0,
-            post_us=(lambda task: post(self.transfer_bytes(task.tokens))) if post else _free,
-            contention=slow(0) if slow else 0,
+            post_us=(lambda task: post(self.transfer_bytes(task.tokens, groups=task.groups))) if post else _free,
+            contention=where.contention if where.contention is not None else slow(0) if slow else 0,
             half_duplex=where.duplex == "half",
         )
 
@@ -310,6 +375,31 @@ class ScenarioCosts:
             raise ValueError(f"comm_sms={taken}: the GPU of hardware {self._profile.name} has {known}")
         return machine.sms / (machine.sms - taken)
 
+    @property
+    def _beside(self) -> float:
+        """The same for experts and the attention of prefill, which only colocated GPUs compute beside communication."""
+        return self._slowdown if self.scenario.deployment.colocated else 1.0
+
+    def _check_halves(self, tokens: float) -> None:
+        if self._stage("attention", tokens) is not None:
+            name = self._profile.name
+            raise ValueError(
+                f"hardware {name} has measured attention as a whole, which a policy that cuts it can't use"
+            )
+
+    def _own_layer(self, layer: int) -> int:
+        """The layer of the model that holds the experts of layer `layer` of the schedule."""
+        model = self.scenario.model
+        return model.moe_every * (layer + 1) - 1 + (model.dense_layers if model.moe_every == 1 else 0)
+
+    def _dense_before(self, tokens: float, own: int) -> float:
+        """Layers without experts between two layers with them, attention and feed-forward network."""
+        model, total = self.scenario.model, 0.0
+        for before in range(own - model.moe_every + 1, own):
+            dense = work.dense(model, tokens, fused=self._has_kernel("gemm"))
+            total += self._attention(tokens, before) + self.products(dense)
+        return total
+
     def _attention(self, tokens: float, layer: int) -> float:
         return self.products(work.projections(self.scenario.model, tokens)) + self._core(tokens, layer)
 
@@ -330,7 +420,7 @@ class ScenarioCosts:
             return self._us(kernel, batch_size=core.batch, kv_len=core.reach, **shape)
         # A window is priced as the samples of its length that have as many (query, key) pairs
         batch = core.batch * core.pairs / (core.reach * (core.reach + 1) / 2)
-        return self._us(kernel, batch_size=batch, isl=core.reach, **shape)
+        return self._beside * self._us(kernel, batch_size=batch, isl=core.reach, **shape)
 
     def _product(self, product: work.Product) -> float:
         kernel = self._kernel("gemm", dtype=self._dtype)
@@ -388,7 +478,7 @@ def link_cost(
         return exact
     listed = [c for c in profile.costs if c.op in (kind.label, "link") and c.ag]
     if not listed:
-        return _port(profile, kind, link_class)
+        return port_cost(profile, kind, link_class)
     share = ag / (ag + eg)
     listed.sort(key=lambda c: c.ag / (c.ag + c.eg))
     shares = [c.ag / (c.ag + c.eg) for c in listed]
@@ -411,8 +501,11 @@ def link_cost(
     )
 
 
-def _port(profile: HardwareProfile, kind: Kind, link_class: str) -> Cost:
-    """The cost of the bytes through the port of one GPU, from a measured point-to-point kernel or a data sheet."""
+def port_cost(profile: HardwareProfile, kind: Kind, link_class: str) -> Cost:
+    """The cost of the bytes through the port of one GPU, from a measured point-to-point kernel or a data sheet.
+
+    Raises ValueError for a profile that has neither for the link class.
+    """
     found = [kernel for kernel in (profile.kernel("p2p", link=link_class), *_data_sheet(profile, link_class)) if kernel]
     if not found:
         raise ValueError(

@@ -174,14 +174,19 @@ def gpus_reached(model: ModelSpec, eg: int) -> float:
     return eg * (1 - comb(model.experts - local, model.top_k) / comb(model.experts, model.top_k))
 
 
-def transfer(model: ModelSpec, tokens: float, ag: int, eg: int, sending: str = "copies") -> Transfer:
+def transfer(model: ModelSpec, tokens: float, ag: int, eg: int, sending: str = "copies", groups: int = 1) -> Transfer:
     """One direction for a chunk of `tokens` tokens of every AG GPU, balanced routing.
 
     `copies` sends a row for each (token, expert), as FinDEP counts z; `once-per-gpu` one for each EG GPU that a token
-    reaches; `broadcast` every token to every EG GPU. Raises ValueError for another word.
+    reaches; `broadcast` every token to every EG GPU. Cut by expert, it is the rows for one of `groups` groups of the
+    experts of every GPU: a token for two groups of a GPU travels twice. Raises ValueError for another word, and for a
+    broadcast by groups, which there is none of.
     """
     checks.known(sending, SENDING, "sending")
-    rows = {"copies": float(model.top_k), "once-per-gpu": gpus_reached(model, eg), "broadcast": float(eg)}[sending]
+    if sending == "broadcast" and groups > 1:
+        raise ValueError("sending=broadcast brings every token to every expert at once; cut chunks by token")
+    reached = gpus_reached(model, eg * groups) if sending == "once-per-gpu" else 0.0
+    rows = {"copies": float(model.top_k), "once-per-gpu": reached, "broadcast": float(eg)}[sending] / groups
     return Transfer(tokens * rows, tokens * rows * ag / eg, ag, model.hidden)
 
 

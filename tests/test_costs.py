@@ -45,7 +45,7 @@ def test_stage_times_may_stand_in_any_order(values: list[float], order: list[int
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "unknown stage ''; use a2e, attention, e2a, expert, shared"),
+        ("", "unknown stage ''; use a2e, attention, core, e2a, expert, projection, shared"),
         ("attn=1", "unknown stage 'attn'; did you mean 'attention'?"),
         ("attention", "stage times 'attention': write each stage once, as attention=MICROSECONDS"),
         ("a2e=1,a2e=2", "stage times 'a2e=1,a2e=2': write each stage once, as a2e=MICROSECONDS"),

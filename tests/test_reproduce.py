@@ -138,13 +138,6 @@ def test_groups_of_experts_overlap_their_communication() -> None:
     assert parts == 1 + 10 + 1  # the first dispatch and the last combine stand alone
 
 
-def test_a_colocated_schedule_has_every_task_of_every_group_once() -> None:
-    schedule = eps_moe.eps_moe(3)
-    assert len(schedule) == 1 + 3 * 3
-    assert [task.name for task in schedule.streams["link"]][:3] == ["A2E[0.0.0]", "A2E[0.0.1]", "E2A[0.0.0]"]
-    assert list(schedule.in_order)
-
-
 def test_a_step_of_fastafd_with_a_hidden_ffn_is_attention_alone() -> None:
     """T = m (B/m core + dense): the identity of the write-up, but for one pass through the other stages."""
     row = {"model": "minimax-m2.5", "context": 8192, "attention_nodes": 3, "ffn_nodes": 1, "micro_batches": 2,

@@ -22,9 +22,10 @@ from simdep.costs import Host, ScenarioCosts
 from simdep.engine import makespan_us
 from simdep.hardware import load_hardware
 from simdep.models import load_model
+from simdep.policies import build
 from simdep.reproduce.result import Check, Parameter, Point, Reproduction, errors, out_of_range, published, records
 from simdep.scenario import Deployment, Scenario, Workload
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import Kind
 
 SOURCE = "EPS-MoE (arXiv 2410.12247)"
 COLUMNS = ("part", "rows", "output", "gemm", "communication", "sms", "pipeline", "seq_len", "value", "unit")
@@ -49,25 +50,13 @@ class Constants:
     products: Mapping[tuple[str, float, float], float]  # ablation: by GEMM, rows and output
 
 
-def eps_moe(groups: int) -> Schedule:
-    """One layer: dispatch, products and combine of each group of experts, after attention."""
-    compute = [Task(Kind.ATTENTION, 0, 0)]
-    sends, returns = [], []
-    for group in range(groups):
-        sends.append(Task(Kind.A2E, 0, 0, group, after=("A[0.0]",)))
-        compute.append(Task(Kind.EXPERT, 0, 0, group, after=(sends[-1].name,)))
-        returns.append(Task(Kind.E2A, 0, 0, group, after=(compute[-1].name,)))
-    # dispatch runs one group ahead of combine
-    link = [sends[0], *(task for pair in zip(sends[1:], returns, strict=False) for task in pair), returns[-1]]
-    return Schedule({"GPU": tuple(compute), "link": tuple(link)}, f"eps-moe N={groups}")
-
-
 def pipelined(groups: int, before: float, comm: float, products: float, chunk: float, contention: float) -> float:
     """Makespan of a layer whose communication and products are cut into equal parts, at a cost of `chunk` a group on
     the stream of each; `contention` is the share of speed that communication takes from products."""
     half = (comm / groups + chunk) / 2
     us = {Kind.ATTENTION: before, Kind.A2E: half, Kind.EXPERT: products / groups + chunk, Kind.E2A: half}
-    return makespan_us(eps_moe(groups), lambda task: us[task.kind], Host(contention=contention))
+    schedule = build("eps-moe", 1, 1, groups, shared=False)
+    return makespan_us(schedule, lambda task: us[task.kind], Host(contention=contention))
 
 
 def reproduce() -> Reproduction:
