@@ -48,11 +48,11 @@ def add_commands(commands: Any) -> None:
     _add_validation(commands)
 
 
-def _add_simulate(commands: Any) -> None:
-    word = "predict the timeline of a schedule"
-    p = commands.add_parser(
-        "simulate", help=word, description=word, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_scenario_flags(p: argparse.ArgumentParser, *, cut: bool = True) -> None:
+    """SCENARIO.toml and the flags that override it; read by `simdep.commands.given`.
+
+    Without `cut` the command chooses policy, order, r1 and r2 by itself.
+    """
     p.add_argument("scenario", nargs="?", type=Path, metavar="SCENARIO.toml", help="what is served, on what, and how")
     served = p.add_argument_group("what is served, on what (each overrides the scenario file)")
     served.add_argument("--model", help="a name such as deepseek-v2, or the path of a HuggingFace config.json")
@@ -60,21 +60,37 @@ def _add_simulate(commands: Any) -> None:
     served.add_argument("--hardware", help="a profile such as a6000, or the path of one from `realrun calibrate`")
     served.add_argument("--ag", type=int, help="GPUs of the attention group")
     served.add_argument("--eg", type=int, help="GPUs of the expert group")
-    served.add_argument("--layers", type=int, help="MoE layers, default all of the model (bare stage times: 1)")
+    served.add_argument("--gpus", type=int, help="all GPUs, where the same ones hold attention and experts (colocated)")
+    served.add_argument("--layers", type=int, help="MoE layers, default all of the model (bare problem: 1)")
     served.add_argument("--phase", help="prefill (default) or decode")
     served.add_argument("--seq-len", type=int, help="tokens of a sample (decode: of its context), default 2048")
+    served.add_argument("--samples", type=int, help="samples of an AG GPU, r1 * m_a")
     served.add_argument("--m-a", type=int, help="samples of a micro-batch per AG GPU, default 1")
     served.add_argument("--dtype", help="bf16 (default), fp32 or fp8")
-    bare = p.add_argument_group("or the bare scheduling problem")
-    bare.add_argument(
-        "--stage-times", metavar="KIND=US,...", help="microseconds per task: attention, shared, a2e, expert, e2a"
-    )
+    served.add_argument("--sending", help="copies (default), once-per-gpu or broadcast")
+    served.add_argument("--link-gbytes-per-s", type=float, metavar="GB/S", help="replaces the link of the profile")
+    served.add_argument("--link-alpha-us", type=float, metavar="US", help="start-up of that link, default 0")
+    served.add_argument("--shared-on", help="the group that computes shared experts: ag (default) or eg")
+    served.add_argument("--duplex", help="full (default), or half: A2E and E2A share one medium")
+    served.add_argument("--memory-gbytes", type=float, metavar="GB", help="of each GPU, default its data sheet less 1")
+    if cut:
+        _add_cut_flags(p)
+        _add_rank_flags(p)
+
+
+def _add_cut_flags(p: argparse.ArgumentParser) -> None:
     cut = p.add_argument_group("the schedule")
-    cut.add_argument("--policy", help="naive, pppipe or findep (default)")
+    cut.add_argument("--policy", help="findep (default), or another of `simdep policies`")
     cut.add_argument("--order", help="asas (default), aass, or a list such as 'A0 A1 S0 A2 S1 S2'")
     cut.add_argument("--r1", type=int, help="micro-batches on the AG, default 1")
     cut.add_argument("--r2", type=int, help="chunks of each micro-batch on the EG, default 1")
-    cut.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
+    cut.add_argument("--micro-batches", metavar="N,N,...", help="samples of each micro-batch, in place of --r1")
+    cut.add_argument("--chunks", metavar="N,N/N,N", help="shares of each chunk of each micro-batch, in place of --r2")
+    cut.add_argument("--split", help="cut micro-batches by token (default) or by expert")
+    cut.add_argument("--merge-last", action="store_true", default=None, help="do not cut the last layer into chunks")
+
+
+def _add_rank_flags(p: argparse.ArgumentParser) -> None:
     ranks = p.add_argument_group("how ranks differ; any of these simulates every rank")
     ranks.add_argument("--per-rank", action="store_true", default=None, help="every rank, even if all are alike")
     ranks.add_argument(
@@ -86,6 +102,19 @@ def _add_simulate(commands: Any) -> None:
     )
     ranks.add_argument("--gpus-per-node", type=int, help="nodes of this many GPUs, AG ranks first")
     ranks.add_argument("--nics-per-node", type=int, help="network ports of a node, default one for each GPU")
+
+
+def _add_simulate(commands: Any) -> None:
+    word = "predict the timeline of a schedule"
+    p = commands.add_parser(
+        "simulate", help=word, description=word, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_scenario_flags(p)
+    p.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
+    bare = p.add_argument_group("or the bare scheduling problem")
+    bare.add_argument(
+        "--stage-times", metavar="KIND=US,...", help="microseconds per task: attention, shared, a2e, expert, e2a"
+    )
     terms = p.add_argument_group("what hosts add to the paper's model")
     terms.add_argument("--ideal", action="store_true", help="nothing, whatever the hardware profile holds")
     terms.add_argument(

@@ -68,6 +68,7 @@ LAYER = {
     "simdep.figures": 14,
     "simdep.flags": 1,
     "simdep.commands": 0,
+    "simdep.commands.given": 14,
     "simdep.commands.output": 15,
     "simdep.commands.costs": 16,
     "simdep.commands.simulate": 16,

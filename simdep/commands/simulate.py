@@ -7,22 +7,17 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from simdep import checks, rank_report, report, trace
+from simdep.commands import given
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
 from simdep.engine import simulate
 from simdep.policies import build, schedule_for
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, scenario_work
 from simdep.ranks import ranks_from_dict
-from simdep.scenario import override, read_toml, scenario_from_dict
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
-
-_SERVED = ("model", "scale", "hardware", "ag", "eg", "phase", "seq_len", "m_a", "dtype")
-_RANKS = ("routing", "batches", "gpus_per_node", "nics_per_node")
-_FLAGS = (*_SERVED, "layers", "policy", "order", "r1", "r2", *_RANKS)
 
 
 @dataclass(frozen=True)
@@ -64,11 +59,10 @@ def simulate_command(args: argparse.Namespace) -> int:
 
 def _bare(args: argparse.Namespace) -> _Job:
     """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
-
-    ranks = _ranks(args)
-    served = _SERVED if ranks is None else [name for name in _SERVED if name not in ("ag", "eg")]
-    if given := [name for name in ("scenario", *served) if getattr(args, name) is not None]:
-        name = given[0] if given[0] == "scenario" else f"--{given[0].replace('_', '-')}"
+    ranks = given.ranks(args)
+    served = [name for name in given.SERVED if ranks is None or name not in ("ag", "eg")]
+    if known := [name for name in ("scenario", *served, *given.LINK) if getattr(args, name) is not None]:
+        name = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
         raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
     times = StageTimes.parse(args.stage_times)
     if args.schedule:
@@ -88,35 +82,12 @@ def _bare(args: argparse.Namespace) -> _Job:
 
 
 def _served(args: argparse.Namespace) -> _Job:
-
-    if args.scenario is None and args.model is None:
-        raise ValueError("nothing to simulate: give SCENARIO.toml, --model with --hardware, or --stage-times")
-    data = override(read_toml(args.scenario) if args.scenario else {}, {name: getattr(args, name) for name in _FLAGS})
-    ranks = _ranks(args)
-    if ranks is not None:
-        data["ranks"] = dict(data.get("ranks", {})) | ranks
-    scenario = scenario_from_dict(data)
+    scenario = given.scenario(args)
     costs = ScenarioCosts(scenario)
     schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
     work = scenario_work(scenario, schedule) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
     return _Job(schedule, costs, costs.host, tokens, work, costs.notes)
-
-
-def _ranks(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The table of ranks that flags give; None without any of them."""
-    table = {name: value for name in _RANKS if (value := getattr(args, name)) is not None}
-    if args.straggler:
-        table["stragglers"] = dict(map(_straggler, args.straggler))
-    return table if table or args.per_rank else None
-
-
-def _straggler(text: str) -> tuple[str, float]:
-    name, _, factor = text.partition("=")
-    try:
-        return name, float(factor)
-    except ValueError:
-        raise ValueError(f"--straggler {text!r}; write a rank and a factor, such as AG.3=1.3") from None
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:
