@@ -35,6 +35,7 @@ _LOOK = {"template": "plotly_white", "paper_bgcolor": _CLEAR, "plot_bgcolor": _C
          "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}}  # fmt: skip
 _TICKS = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
 _AXIS = {"gridcolor": _FAINT, "zeroline": False}
+_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 class Section(NamedTuple):
@@ -114,6 +115,54 @@ def agreement(points: pd.DataFrame, unit: str) -> go.Figure:
     figure.update_xaxes(axis, title=f"published ({unit})")
     figure.update_yaxes(axis, title=f"predicted ({unit})", scaleanchor="x")
     return figure.update_layout(width=680, height=600, margin={"l": 70, "r": 20, "t": 60, "b": 60})
+
+
+def heat(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "min") -> go.Figure:
+    """A cell a point: `value` over two columns, each value of them as wide as the next, the best cell framed.
+
+    `best` is `min` or `max`. A cell without a value stays empty. Raises ValueError without any value.
+    """
+    grid = points.pivot(index=y, columns=x, values=value)
+    known = grid.to_numpy(dtype=float)
+    if not np.isfinite(known).any():
+        raise ValueError("no point to draw has a value")
+    columns, rows = (list(map(_short, axis)) for axis in (grid.columns, grid.index))
+    few = known.size <= MOST_NUMBERS
+    mark = go.Heatmap(
+        x=columns, y=rows, z=known, colorscale="Viridis", reversescale=best == "min", hoverongaps=False, xgap=1, ygap=1,
+        texttemplate="%{z:.4~g}" if few else None, colorbar={"title": {"text": value, "side": "right"}},
+        hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{value} %{{z:,.6~g}}<extra></extra>",
+    )  # fmt: skip
+    at = np.unravel_index(np.nanargmin(known) if best == "min" else np.nanargmax(known), known.shape)
+    frame = {"type": "rect", "x0": at[1] - 0.5, "x1": at[1] + 0.5, "y0": at[0] - 0.5, "y1": at[0] + 0.5,
+             "line": {"width": 3, "color": COLORS["e2a"]}}  # fmt: skip
+    figure = go.Figure([mark], _LOOK | {"shapes": [frame]})
+    axis = {"type": "category", "showgrid": False, "zeroline": False}
+    figure.update_xaxes(axis, title=x).update_yaxes(axis, title=y)
+    return figure.update_layout(height=170 + 34 * min(len(rows), 20), margin={"l": 70, "r": 20, "t": 30, "b": 60})
+
+
+def lines(points: pd.DataFrame, x: str, value: str, color: str | None = None) -> go.Figure:
+    """`value` over a column, a line for each value of the column `color`; logarithmic where x spans two decades.
+
+    Points without a value leave a gap.
+    """
+    figure = go.Figure(layout=_LOOK)
+    for number, (name, group) in enumerate(points.groupby(color, sort=False) if color else [(value, points)]):
+        shade = list(COLORS.values())[number % len(COLORS)]
+        figure.add_scatter(
+            name=f"{color} {_short(name)}" if color else str(name), x=group[x], y=group[value], mode="lines+markers",
+            line={"color": shade, "dash": _DASHES[number // len(COLORS) % len(_DASHES)]}, marker={"size": 6},
+        )  # fmt: skip
+    numbers = pd.api.types.is_numeric_dtype(points[x])
+    wide = numbers and points[x].min() > 0 and points[x].max() >= 100 * points[x].min()
+    figure.update_xaxes(_AXIS, title=x, type="log" if wide else "linear" if numbers else "category")
+    figure.update_yaxes(_AXIS, title=value, rangemode="tozero")
+    return figure.update_layout(height=420, margin={"l": 80, "r": 20, "t": 60, "b": 60}, showlegend=color is not None)
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
@@ -215,7 +264,8 @@ def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[dict[str, Any]]
         rgb = bytes.fromhex(COLORS[kind.label][1:])
         shade = {mb: "#" + bytes(round(c + pale * mb * (255 - c)) for c in rgb).hex() for mb in rows["mb"].unique()}
         bar = dict(
-            type="bar", name=kind.value if kind.is_transfer else f"{kind.label} ({kind.value})", orientation="h", y=rows["y"],
+            type="bar", name=kind.value if kind.is_transfer else f"{kind.label} ({kind.value})",
+            orientation="h", y=rows["y"],
             base=rows["left"] / scale, x=np.maximum(rows["width"] - slit, 0.8 * rows["width"]) / scale, width=0.84,
             marker={"color": list(map(shade.get, rows["mb"])), "line": {"width": 0}},
             text=rows["task"].str.extract(r"\[(.*)\]", expand=False) if few else None,
@@ -260,13 +310,28 @@ def _marks(lanes: pd.DataFrame, ends: Sequence[tuple[float, str]], left: int) ->
                        "layer": "below"})  # fmt: skip
         notes.append({"x": 0, "xref": "paper", "xanchor": "left", "xshift": 8 - left, "y": y.mean(),
                       "text": f"<b>{escape(str(stream))}</b>", "showarrow": False, "font": {"size": 15}})  # fmt: skip
-    for end, text in ends:
-        side = "left" if (end, text) == max(ends) else "right"
-        shapes.append({"type": "line", "xref": "x", "yref": "y domain", "x0": end, "x1": end, "y0": 0, "y1": 1,
-                       "line": {"width": 1, "dash": "dot", "color": _GREY}, "layer": "below"})  # fmt: skip
-        notes.append({"x": end, "xref": "x", "xanchor": side, "y": 1, "yref": "y domain", "yanchor": "bottom",
-                      "text": text, "showarrow": False})  # fmt: skip
+    for group in _close(ends):
+        last = group[-1]
+        side = "left" if last == max(ends) else "right"
+        notes.append({"x": last[0], "xref": "x", "xanchor": side, "y": 1, "yref": "y domain", "yanchor": "bottom",
+                      "text": "<br>".join(map(", ".join, zip(*(text.split("<br>") for _, text in group), strict=True))),
+                      "showarrow": False})  # fmt: skip
+        for end, _ in group:
+            shapes.append({"type": "line", "xref": "x", "yref": "y domain", "x0": end, "x1": end, "y0": 0, "y1": 1,
+                           "line": {"width": 1, "dash": "dot", "color": _GREY}, "layer": "below"})  # fmt: skip
     return {"shapes": shapes, "annotations": notes}
+
+
+def _close(ends: Sequence[tuple[float, str]]) -> list[list[tuple[float, str]]]:
+    """Ends whose texts would lie on each other, joined; the last one has its text on its other side, alone."""
+    groups: list[list[tuple[float, str]]] = []
+    *before, last = sorted(ends)
+    for each in before:
+        if groups and each[0] - groups[-1][-1][0] < 0.08 * len(groups[-1]) * last[0]:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return [*groups, [last]]
 
 
 def _band(ends: np.ndarray, name: str = "simulated = measured") -> list[go.Scatter]:

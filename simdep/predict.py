@@ -1,0 +1,146 @@
+"""What a policy comes to on a scenario: its timeline, and the numbers that policies are compared by.
+
+A policy is chosen by a word that may carry its degrees: `findep`, `findep:r1=2,r2=4,order=aass`, `pppipe:r1=3`. The
+workload stays as it is: r1 cuts the samples of an AG GPU, whatever m_a that gives. Times are microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simdep import recurrence, report
+from simdep.checks import RangeWarning, known, whole
+from simdep.costs import Costs, ScenarioCosts
+from simdep.engine import simulate
+from simdep.policies import POLICIES, find, schedule_for
+from simdep.scenario import Scenario
+from simdep.schedule import Task
+from simdep.timeline import Timeline
+
+DEGREES = ("order", "r1", "r2")
+_WARNINGS = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy with the degrees that it was given; one that is None is the scenario's, if the policy has it."""
+
+    policy: str
+    order: str | None = None
+    r1: int | None = None
+    r2: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """From `POLICY` or `POLICY:r1=2,r2=4,order=aass`; raises ValueError for the part at fault."""
+        policy, colon, rest = text.partition(":")
+        known(policy.strip(), POLICIES, "policy")
+        given: dict[str, Any] = {}
+        for part in rest.split(",") if colon else ():
+            key, equals, value = (word.strip() for word in part.partition("="))
+            known(key, DEGREES, f"degree in policy {text!r}:")
+            if not equals or not value or key in given:
+                raise ValueError(f"policy {text!r}: write each degree once, as {key}=VALUE")
+            given[key] = value if key == "order" else whole(int(value) if value.isdigit() else value, key)
+        return cls(policy.strip(), **given)
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """The scenario under this policy; raises ValueError if r1 does not divide the samples of an AG GPU."""
+        asked = find(self.policy)
+        fixed: dict[str, Any] = {"order": "asas", "r1": asked.r1, "r2": 1}
+        own = {key: getattr(scenario, key) if key in asked.takes else fixed[key] for key in DEGREES}
+        given = {key: getattr(self, key) for key in DEGREES if getattr(self, key) is not None}
+        return replace(scenario, policy=self.policy, **own | given)
+
+    def __str__(self) -> str:
+        given = {key: getattr(self, key) for key in DEGREES if getattr(self, key) is not None}
+        return self.policy + ":" * bool(given) + ",".join(f"{key}={value}" for key, value in given.items())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A scenario, simulated: `timeline`, and in `notes` what was assumed for want of a measurement."""
+
+    scenario: Scenario
+    timeline: Timeline
+    notes: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return self.timeline.schedule.label
+
+    def row(self) -> dict[str, Any]:
+        """The numbers that policies are compared by, units in the names.
+
+        The bubble of a group is the share of the makespan in which it does not compute; colocated GPUs are both groups.
+        """
+        scenario, makespan = self.scenario, self.timeline.makespan_us
+        tokens = self.timeline.schedule.tokens * scenario.deployment.ag
+        rate = 1e6 * tokens / makespan if makespan else None
+        exposed, hidden = report.communication(self.timeline)
+        streams = report.streams(self.timeline)
+        ag, eg = (streams.get(name, streams.get("GPU")) for name in ("AG", "EG"))
+        return {
+            "policy": scenario.policy,
+            "schedule": self.label,
+            "m_a": scenario.m_a,
+            "r1": scenario.r1,
+            "r2": scenario.r2,
+            "makespan_us": makespan,
+            "throughput_tokens_per_s": rate,
+            "throughput_tokens_per_s_per_gpu": rate / scenario.deployment.gpus if rate else None,
+            "ag_bubble_pct": 100 * (1 - ag["busy_fraction"]) if ag else None,
+            "eg_bubble_pct": 100 * (1 - eg["busy_fraction"]) if eg else None,
+            "exposed_communication_us": exposed,
+            "hidden_communication_pct": 100 * hidden,
+        }
+
+
+def predict(scenario: Scenario) -> Prediction:
+    """Simulate a scenario. Equal to `engine.simulate`, without its events where the hosts add nothing to the model.
+
+    Raises ValueError where policy, cut and workload do not fit, or the hardware profile lacks a cost.
+    """
+    costs = ScenarioCosts(scenario)
+    with beyond() as notes:
+        schedule = schedule_for(scenario)
+        prices = priced(costs)
+        if costs.host.terms:
+            timeline = simulate(schedule, prices, costs.host)
+        else:
+            times = recurrence.times(schedule, prices)
+            timeline = Timeline.from_times(schedule, "sim", ((name, 0, *each) for name, each in times.items()))
+    return Prediction(scenario, timeline, (*costs.notes, *notes))
+
+
+@contextmanager
+def beyond() -> Iterator[dict[str, None]]:
+    """Collects what is said of costs that are asked for beyond what they were measured on, in place of warnings.
+
+    One thread at a time: how Python treats warnings is common to all of them.
+    """
+    found: dict[str, None] = {}
+    with _WARNINGS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RangeWarning)
+        try:
+            yield found
+        finally:
+            found |= dict.fromkeys(str(each.message) for each in caught)
+
+
+def priced(costs: Costs) -> Costs:
+    """The same costs, each distinct task priced once: what tells tasks apart is their work, not where they stand."""
+    known_us: dict[tuple[Any, ...], float] = {}
+
+    def us(task: Task) -> float:
+        work = (task.kind, task.layer, task.tokens, task.groups, task.rank)
+        if work not in known_us:
+            known_us[work] = costs(task)
+        return known_us[work]
+
+    return us

@@ -1,0 +1,389 @@
+"""A sweep: one scenario with some of its parameters varied, every combination simulated.
+
+A point is a row of a table, with the unit of every number in the name of its column. One that has no answer, because
+its values do not fit each other or the memory, is a row with its `reason`. Points of the regular policies on hosts that
+add nothing to the paper's model are simulated many at a time (`simdep.grid`), each distinct task priced once; the
+others one by one. Either way a row holds what `simdep simulate` gives.
+
+    >>> [axis.values for axis in map(Axis.parse, ("r1=1,2,4", "ag=1..3", "link.gbytes_per_s=log:10..1000:3"))]
+    [(1, 2, 4), (1, 2, 3), (10.0, 100.0, 1000.0)]
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simdep import report
+from simdep.checks import InfeasibleError, known
+from simdep.costs import ScenarioCosts
+from simdep.hardware import HardwareProfile, load_hardware
+from simdep.policies import Step, build, chunk_tokens, parse_order
+from simdep.predict import Prediction, beyond, predict
+from simdep.scenario import Scenario, override, scenario_from_dict
+from simdep.schedule import Kind, Task
+
+WORDS = (
+    "model",
+    "hardware",
+    "phase",
+    "dtype",
+    "a2e_dtype",
+    "e2a_dtype",
+    "sending",
+    "shared_on",
+    "duplex",
+    "policy",
+    "order",
+)
+WHOLE = {
+    "layers": "", "gpus": "", "ag": "_gpus", "eg": "_gpus", "comm_sms": "", "seq_len": "_tokens", "samples": "_per_ag_gpu",
+    "m_a": "_samples_per_ag_gpu", "r1": "", "r2": "",
+}  # fmt: skip
+REAL = {"scale": "", "link.alpha_us": "", "link.gbytes_per_s": ""}
+SPLIT = "ag:eg"
+NAMES = (*WORDS, *WHOLE, *REAL, SPLIT)
+_RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d+))?")
+MOST_POINTS = 1_000_000
+BLOCK = 2000  # points that are simulated before they are handed out
+REGULAR = ("naive", "pppipe", "findep")  # policies whose schedule does not depend on costs
+OF_SCHEDULE = ("policy", "order", "r1", "r2", "samples", "m_a", "layers")
+OF_LINK = ("link.alpha_us", "link.gbytes_per_s", "duplex")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A parameter of a scenario and the values that it takes."""
+
+    name: str
+    values: tuple[Any, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """From `NAME=LIST` or `NAME=RANGE`; raises ValueError for the part at fault.
+
+        A list is `1024,2048`; a range of whole numbers `1..8` or, with a step, `0..64:8`; of others `lin:10..400:9` or
+        `log:10..400:9`, nine of them, ends included. A split of GPUs is `ag:eg=1:7,2:6`.
+        """
+        name, equals, words = (part.strip() for part in text.partition("="))
+        known(name, NAMES, "parameter to vary")
+        if not equals or not words:
+            raise ValueError(f"--vary {text!r}: write NAME=VALUES, such as r1=1,2,4 or ag=1..8")
+        found = _RANGE.fullmatch(words) if name not in WORDS and name != SPLIT else None
+        values = _spread(name, words, found) if found else [_value(name, word.strip()) for word in words.split(",")]
+        if len(set(values)) < len(values):
+            raise ValueError(f"--vary {text!r}: a value appears twice")
+        return cls(name, tuple(values))
+
+    @property
+    def column(self) -> str:
+        """Its column in the table: the name with its unit."""
+        return self.name.replace(".", "_").replace(":", "_") + (WHOLE | REAL).get(self.name, "")
+
+    @property
+    def is_number(self) -> bool:
+        return self.name not in WORDS and self.name != SPLIT
+
+
+def _value(name: str, word: str) -> Any:
+    if name in WORDS:
+        if not word:
+            raise ValueError(f"--vary {name}: a value is empty")
+        return word
+    if name == SPLIT:
+        if not re.fullmatch(r"\d+:\d+", word):
+            raise ValueError(f"--vary {name}: {word!r} is no split; write AG:EG, such as 3:5")
+        return word
+    try:
+        value = int(word) if name in WHOLE else float(word)
+    except ValueError:
+        raise ValueError(f"--vary {name}: {word!r} is no {'whole ' if name in WHOLE else ''}number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"--vary {name}: {word!r} is no finite number")
+    return value
+
+
+def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
+    kind, low, high, count = found[1], _value(name, found[2]), _value(name, found[3]), found[4]
+    if low > high or (kind == "log" and low <= 0):
+        raise ValueError(
+            f"--vary {name}: {words!r} runs from its smaller end{', above 0,' * (kind == 'log')} to its larger"
+        )
+    if kind is None:
+        if name not in WHOLE:
+            raise ValueError(f"--vary {name}: {words!r}: say how many, as lin:{found[2]}..{found[3]}:9 or log:...")
+        if count == "0":
+            raise ValueError(f"--vary {name}: {words!r} has a step of 0")
+        return list(range(low, high + 1, int(count or 1)))
+    if count is None or int(count) < 2:
+        raise ValueError(f"--vary {name}: {words!r}: say how many, at least 2, as {kind}:{found[2]}..{found[3]}:9")
+    spaced = np.geomspace(low, high, int(count)) if kind == "log" else np.linspace(low, high, int(count))
+    if name in WHOLE:
+        return list(dict.fromkeys(int(value) for value in spaced.round()))
+    return [float(f"{value:.6g}") for value in spaced]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A scenario in the form of `scenario_from_dict`, and what of it varies; the last axis varies fastest.
+
+    `gpus` keeps ag + eg: whichever of the two is varied leaves the rest to the other. Raises ValueError for axes that contradict
+    each other.
+    """
+
+    base: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    gpus: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [axis.name for axis in self.axes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"--vary {name} is given twice; list its values in one")
+        for one, others in ((SPLIT, ("ag", "eg")), ("m_a", ("samples",))):
+            if one in names and (both := [name for name in others if name in names]):
+                raise ValueError(f"--vary {one} and --vary {both[0]} say the same twice; leave one out")
+        if self.gpus is not None and len({"ag", "eg"} & set(names)) != 1:
+            raise ValueError(f"--gpus {self.gpus} needs one of ag and eg varied, and gives the rest to the other")
+        if len(self) > MOST_POINTS:
+            raise ValueError(f"{len(self):,} points; a sweep has at most {MOST_POINTS:,}")
+
+    def __len__(self) -> int:
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Axis name -> value, every combination."""
+        names = [axis.name for axis in self.axes]
+        for values in itertools.product(*(axis.values for axis in self.axes)):
+            yield dict(zip(names, values, strict=True))
+
+    def scenario(self, point: Mapping[str, Any], load: Callable[[str], HardwareProfile] = load_hardware) -> Scenario:
+        """The scenario of a point; raises ValueError where its values do not fit."""
+        flags = {name: value for name, value in point.items() if name != SPLIT and not name.startswith("link.")}
+        if SPLIT in point:
+            flags["ag"], flags["eg"] = map(int, point[SPLIT].split(":"))
+        if self.gpus is not None:
+            varied, rest = ("ag", "eg") if "ag" in point else ("eg", "ag")
+            flags[rest] = self.gpus - point[varied]
+            if flags[rest] < 1:
+                raise ValueError(f"{varied}={point[varied]} of {self.gpus} GPUs leaves none to {rest}")
+        data = override(self.base, flags)
+        where = data.setdefault("deployment", {})
+        link = {name.removeprefix("link."): value for name, value in point.items() if name.startswith("link.")}
+        if link:
+            given = where.get("link")
+            where["link"] = (dict(given) if isinstance(given, Mapping) else {}) | link
+        name = where.get("hardware")
+        return scenario_from_dict(data, load(name) if isinstance(name, str) and name else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What makes it the same sweep, ready for JSON."""
+        axes = {axis.name: list(axis.values) for axis in self.axes}
+        return {"scenario": self.base, "vary": axes, "gpus": self.gpus}
+
+
+def run(
+    sweep: Sweep, skip: int = 0, block: int = BLOCK, notes: dict[str, None] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a sweep from point `skip` on, in blocks, in the order of the points.
+
+    What was assumed for want of a measurement is added to `notes`.
+    """
+    prices = _Prices()
+    points = itertools.islice(sweep.points(), skip, None)
+    while part := list(itertools.islice(points, block)):
+        with beyond() as said:
+            found = _simulated(sweep, part, prices)
+        if notes is not None:
+            notes |= said | prices.notes
+        yield [
+            {axis.column: point[axis.name] for axis in sweep.axes} | row for point, row in zip(part, found, strict=True)
+        ]
+
+
+def results(prediction: Prediction) -> dict[str, Any]:
+    """What a row holds on a point that was simulated on its own."""
+    row, streams = prediction.row(), report.streams(prediction.timeline)
+    busy = [100 * streams[name]["busy_fraction"] if name in streams else None for name in ("A2E", "E2A")]
+    return {
+        "m_a_samples": row["m_a"],
+        "makespan_us": row["makespan_us"],
+        "throughput_tokens_per_s": row["throughput_tokens_per_s"],
+        "throughput_tokens_per_s_per_gpu": row["throughput_tokens_per_s_per_gpu"],
+        "ag_bubble_pct": row["ag_bubble_pct"],
+        "eg_bubble_pct": row["eg_bubble_pct"],
+        "a2e_busy_pct": busy[0],
+        "e2a_busy_pct": busy[1],
+    }
+
+
+def _simulated(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Prices) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{}] * len(points)
+    together: dict[tuple[Any, ...], list[_Point]] = {}
+    for at, values in enumerate(points):
+        try:
+            scenario = sweep.scenario(values, prices.hardware)
+            if not _is_regular(scenario) or prices.has_host(scenario, values):
+                prediction = predict(scenario)
+                prices.notes |= dict.fromkeys(prediction.notes)
+                rows[at] = results(prediction)
+                continue
+            steps = _steps(scenario.policy, scenario.order, scenario.r1, scenario.r2, scenario.model.has_shared)
+            point = prices.point(at, scenario, values)
+            together.setdefault((scenario.policy != "findep", steps), []).append(point)
+        except (ValueError, InfeasibleError) as error:
+            rows[at] = {"reason": str(error)}
+    for (waits, steps), group in together.items():
+        for each, found in zip(group, _regular(steps, waits, group), strict=True):
+            rows[each.at] = found
+    return rows
+
+
+def _is_regular(scenario: Scenario) -> bool:
+    """Whether a point can be simulated with others: equal micro-batches and chunks, an order that costs don't change."""
+    uneven = scenario.micro_batches or scenario.chunks or scenario.merge_last or scenario.split != "token"
+    where = scenario.deployment
+    alike = scenario.ranks is None and where.shared_on == "ag" and not where.colocated
+    return scenario.policy in REGULAR and alike and not uneven
+
+
+@functools.cache
+def _steps(policy: str, order: str, r1: int, r2: int, shared: bool) -> tuple[Step, ...]:
+    """The AG order of a layer under a regular policy; raises ValueError where policy and cut do not fit."""
+    build(policy, 1, r1, r2, order)
+    steps = parse_order(order, r1)
+    return steps if shared else tuple(step for step in steps if step[0] is Kind.ATTENTION)
+
+
+def _regular(steps: Sequence[Step], waits: bool, points: Sequence[_Point]) -> list[dict[str, Any]]:
+    """The rows of points of one AG order: the longest path, task by task over all points.
+
+    Chunks that a point does not have take no time after its last, which changes nothing. `waits`: A2E waits for S.
+    """
+    layers = np.array([len(point.attention) for point in points])
+    chunks = max(len(point.chunks[0]) for point in points)
+    attention = np.array([point.attention + (0.0,) * (layers.max() - len(point.attention)) for point in points]).T
+    shared = np.array([point.shared for point in points])
+    a2e, expert, e2a = (
+        np.array([point.chunks[row] + (0.0,) * (chunks - len(point.chunks[row])) for point in points]).T
+        for row in range(3)
+    )
+    ag, sent, fed, back, makespan = (np.zeros(len(points)) for _ in range(5))
+    r1 = sum(kind is Kind.ATTENTION for kind, _ in steps)
+    with_shared = len(steps) > r1
+    sends = Kind.SHARED if waits and with_shared else Kind.ATTENTION
+    ready = [np.zeros(len(points)) for _ in range(r1)]
+    for layer in range(layers.max()):
+        for kind, mb in steps:
+            if kind is Kind.ATTENTION:
+                ag = np.maximum(ag, ready[mb]) + attention[layer]
+            else:
+                ag = ag + shared
+                ready[mb] = np.maximum(ready[mb], ag)
+            if kind is not sends:
+                continue
+            for chunk in range(chunks):
+                sent = np.maximum(sent, ag) + a2e[chunk]
+                fed = np.maximum(fed, sent) + expert[chunk]
+                back = np.maximum(back, fed) + e2a[chunk]
+            ready[mb] = np.maximum(back, ag)
+        makespan = np.where(layers == layer + 1, np.maximum(ag, back), makespan)
+    work = [attention.sum(0) * r1 + shared * r1 * layers * with_shared]
+    work += [times.sum(0) * r1 * layers for times in (a2e, expert, e2a)]
+    return [_told(point, makespan[at], [each[at] for each in work]) for at, point in enumerate(points)]
+
+
+def _told(point: _Point, makespan: float, work: Sequence[float]) -> dict[str, Any]:
+    scenario, where = point.scenario, point.scenario.deployment
+    rate = 1e6 * scenario.tokens * scenario.r1 * where.ag / makespan if makespan else None
+    ag, a2e, eg, e2a = (100 * float(each / makespan) if makespan else 0.0 for each in work)
+    return {
+        "m_a_samples": scenario.m_a,
+        "makespan_us": float(makespan),
+        "throughput_tokens_per_s": rate and float(rate),
+        "throughput_tokens_per_s_per_gpu": rate and float(rate / (where.ag + where.eg)),
+        "ag_bubble_pct": 100 - ag,
+        "eg_bubble_pct": 100 - eg,
+        "a2e_busy_pct": a2e,
+        "e2a_busy_pct": e2a,
+    }
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A point to be simulated together with others: where its row stands, and the microseconds of its tasks.
+
+    `attention` has a value a layer; `chunks` rows A2E, E and E2A with a value a chunk.
+    """
+
+    at: int
+    scenario: Scenario
+    attention: tuple[float, ...]
+    shared: float
+    chunks: tuple[tuple[float, ...], ...]
+
+
+class _Prices:
+    """Task times of many points, each distinct task priced once.
+
+    What a task costs depends on no more than its tokens, its layer and the values of the axes that are not of the
+    schedule; computation not on the link either.
+    """
+
+    def __init__(self) -> None:
+        self.hardware = functools.cache(load_hardware)
+        self.known: dict[tuple[Any, ...], Any] = {}
+        self.notes: dict[str, None] = {}
+
+    def costs(self, scenario: Scenario, values: Mapping[str, Any]) -> ScenarioCosts:
+        own = tuple(value for name, value in values.items() if name not in OF_SCHEDULE)
+        if own not in self.known:
+            self.known[own] = ScenarioCosts(scenario)
+        found: ScenarioCosts = self.known[own]
+        return found
+
+    def has_host(self, scenario: Scenario, values: Mapping[str, Any]) -> bool:
+        """Whether the hosts add anything to the paper's model."""
+        own = tuple(value for name, value in values.items() if name not in OF_SCHEDULE)
+        if (own, "host") not in self.known:
+            costs = self.costs(scenario, values)
+            self.known[own, "host"] = bool(costs.host.terms)
+            self.notes |= dict.fromkeys(costs.notes)
+        found: bool = self.known[own, "host"]
+        return found
+
+    def point(self, at: int, scenario: Scenario, values: Mapping[str, Any]) -> _Point:
+        """The point with the times of its tasks."""
+        own = tuple(value for name, value in values.items() if name not in OF_SCHEDULE)
+        computing = tuple(value for name, value in values.items() if name not in OF_SCHEDULE + OF_LINK)
+        costs, tokens, model = self.costs(scenario, values), scenario.tokens, scenario.model
+        # Where every layer attends to all its context, layers after the first cost the same
+        alike = model.moe_every == 1 and getattr(model.attention, "window", None) is None
+        layers = range(scenario.layers)[: 2 if alike else None]
+        attention = [self.us(computing, costs, Task(Kind.ATTENTION, layer, 0, tokens=tokens)) for layer in layers]
+        attention += attention[-1:] * (scenario.layers - len(attention))
+        shared = self.us(computing, costs, Task(Kind.SHARED, 0, 0, tokens=tokens)) if model.has_shared else 0.0
+        sizes = chunk_tokens(tokens, scenario.r2)
+        longer = sum(size == sizes[0] for size in sizes)
+        chunks = []
+        for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A):
+            long, short = (
+                self.us(own if kind.is_transfer else computing, costs, Task(kind, 0, 0, 0, size))
+                for size in (sizes[0], sizes[-1])
+            )
+            chunks.append((long,) * longer + (short,) * (len(sizes) - longer))
+        return _Point(at, scenario, tuple(attention), shared, tuple(chunks))
+
+    def us(self, where: tuple[Any, ...], costs: ScenarioCosts, task: Task) -> float:
+        key = (where, task.kind, task.layer, task.tokens)
+        if key not in self.known:
+            self.known[key] = costs(task)
+        found: float = self.known[key]
+        return found

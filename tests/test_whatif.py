@@ -1,0 +1,173 @@
+"""The page "What if": policies side by side on a scenario of the reader's choice, told as the simulator tells it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from simdep.costs import ScenarioCosts
+from simdep.engine import simulate
+from simdep.policies import schedule_for
+from simdep.scenario import scenario_from_dict
+
+if TYPE_CHECKING:
+    pass
+
+pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"layers": "4", "samples": "4", "seq_len": "512"}
+
+
+@pytest.fixture(autouse=True)
+def no_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first page, which every visit begins with, has nothing to draw."""
+    monkeypatch.setenv("SIMDEP_TRACES", str(tmp_path))
+
+
+def page(**address: str) -> AppTest:
+    """The page at an address, drawn once; an exception in it fails the test."""
+    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+    app.run().switch_page("whatif.py")
+    for key, value in address.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def figure(app: AppTest, number: int) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(app.get("plotly_chart")[number].proto.spec)
+    return spec
+
+
+def told(elements: Any) -> list[str]:
+    """What errors or warnings say, without the backslashes that keep Markdown off."""
+    return [str(element.value).replace("\\", "") for element in elements]
+
+
+def simulated_ms(**schedule: Any) -> float:
+    """The makespan of the small scenario by the reference engine."""
+    data = {"model": "deepseek-v2", "layers": 4, "deployment": {"hardware": "h20", "ag": 3, "eg": 5}}
+    scenario = scenario_from_dict(data | {"workload": {"seq_len": 512, "samples": 4}, "schedule": schedule})
+    return simulate(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
+
+
+def test_the_first_answer_needs_no_choice() -> None:
+    app = page()
+    assert not app.error
+    assert not app.warning
+    assert list(app.dataframe[0].value["policy"]) == ["naive", "pppipe r1=2", "findep ASAS r1=2 r2=4"]
+
+
+def test_the_numbers_are_those_of_the_engine() -> None:
+    table = page(**SMALL).dataframe[0].value
+    expected = [
+        simulated_ms(policy="naive"),
+        simulated_ms(policy="pppipe", r1=2),
+        simulated_ms(policy="findep", r1=2, r2=4),
+    ]
+    assert list(table["makespan (ms)"]) == expected
+    assert list(table["speed-up over the first"]) == pytest.approx([expected[0] / each for each in expected])
+    tokens = 4 * 512 * 3
+    assert list(table["throughput (tokens/s)"]) == pytest.approx([1e3 * tokens / each for each in expected])
+    assert list(table["per GPU (tokens/s)"]) == pytest.approx([1e3 * tokens / each / 8 for each in expected])
+
+
+def test_timelines_share_one_axis_with_the_lanes_of_a_stream_together() -> None:
+    gantt = figure(page(**SMALL, d="findep", d_r1="4"), 0)
+    assert gantt["layout"]["yaxis"]["ticktext"] == list("ABCD") * 4
+    assert gantt["layout"]["xaxis"]["title"]["text"] == "time since the first start (ms)"
+
+
+def test_a_policy_asks_for_no_more_degrees_than_it_takes() -> None:
+    app = page(**SMALL)
+    assert {field.key for field in app.number_input if field.key[:2] in ("a_", "b_", "c_", "d_")} == {
+        "b_r1", "c_r1", "c_r2"
+    }  # fmt: skip
+    assert [field.key for field in app.text_input] == ["c_order"]
+
+
+def test_the_address_holds_the_whole_question() -> None:
+    order = "A0 A1 S1 S0"
+    app = page(**SMALL, a="findep", a_r1="2", a_r2="3", a_order=order, b="none", c="none", ag="2", gbytes_per_s="50")
+    assert app.number_input(key="ag").value == 2
+    assert app.number_input(key="gbytes_per_s").value == 50
+    assert list(app.dataframe[0].value["policy"]) == [f"findep {order} r1=2 r2=3"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("seq_len", "many", "seq_len 'many'; it is a whole number from 1 to 1e+09. This is 2048."),
+        ("ag", "0", "ag '0'; it is a whole number from 1 to 4,096. This is 3."),
+        ("layers", "[x](y)", "layers '[x](y)'; it is a whole number from 1 to 1,000. This is left to the scenario."),
+        ("hardware", "abacus", "hardware 'abacus'; it is one of"),
+        ("gbytes_per_s", "nan", "gbytes_per_s 'nan'; it is a number from 0.001"),
+        ("c_r2", "-1", "c_r2 '-1'; it is a whole number from 1 to 64. This is 4."),
+    ],
+)
+def test_a_bad_value_in_the_address_is_told_and_ignored(key: str, value: str, complaint: str) -> None:
+    app = page(**{key: value})
+    (warning,) = told(app.warning)
+    assert complaint in warning
+    assert not app.error
+    assert len(app.dataframe[0].value) == 3
+
+
+def test_a_policy_that_does_not_fit_is_told_and_the_others_shown() -> None:
+    app = page(**SMALL, b_r1="3", c_order="A0 A1 S0")
+    assert told(app.error) == [
+        "B: r1=3 does not divide the 4 samples of an AG GPU; use 1, 2 or 4",
+        "C: order 'A0 A1 S0': S1 is missing for r1=2",
+    ]
+    assert list(app.dataframe[0].value["policy"]) == ["naive"]
+
+
+def test_an_impossible_scenario_is_told_and_the_form_keeps_its_values() -> None:
+    app = page(**SMALL, eg="4000")
+    assert told(app.error) == ["eg=4000: model deepseek-v2 has only 160 experts"]
+    assert not app.dataframe
+    app.number_input(key="eg").set_value(5).run()
+    assert not app.error
+    assert app.number_input(key="seq_len").value == 512
+    assert len(app.dataframe[0].value) == 3
+
+
+def test_half_a_link_is_told() -> None:
+    assert told(page(alpha_us="5").error) == [
+        "a start-up of the link needs its GB/s: give both, or leave both to the hardware"
+    ]
+
+
+def test_the_heat_map_holds_every_cut_that_the_samples_allow() -> None:
+    app = page(**SMALL)
+    cells = figure(app, 1)["data"][0]
+    assert (cells["y"], cells["x"]) == (["1", "2", "4"], [str(n) for n in range(1, 17)])
+    best = {metric.label: (metric.value, metric.delta) for metric in app.metric}["Best of them"]
+    r1, r2 = (int(part.partition("=")[2]) for part in best[0].split(", "))
+    fastest = min((simulated_ms(policy="findep", r1=r1, r2=r2), r1, r2) for r1 in (1, 2, 4) for r2 in range(1, 17))
+    assert fastest[1:] == (r1, r2)
+    assert best[1] == f"{fastest[0]:.4g} ms, simulated"
+
+
+def test_numbers_are_called_simulated_and_assumed_costs_are_listed() -> None:
+    app = page(**SMALL)
+    captions = told(app.caption)
+    assert any("All times are simulated, with the costs of hardware profile h20" in text for text in captions)
+    link = page(**SMALL, gbytes_per_s="25", alpha_us="20")
+    assert any("link of 20 us and 25 GB/s given in the scenario" in text for text in told(link.markdown))
+
+
+def test_the_page_says_how_long_its_answer_took() -> None:
+    assert told(page(**SMALL).caption)[-1].startswith("Answered in ")
+
+
+def test_both_pages_have_a_place_in_the_navigation() -> None:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
+    assert [title.value for title in app.title] == ["Predicted and measured"]
+    app.switch_page("whatif.py").run()
+    assert [title.value for title in app.title] == ["What if"]
