@@ -17,6 +17,11 @@ EXAMPLES = """examples:
   simdep simulate --schedule my_schedule.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --trace trace.json
   simdep simulate scenario.toml --routing power-law:1.2 --straggler AG.0=1.2 --html ranks.html
 """
+_POLICIES_EXAMPLES = """
+simdep policies
+simdep policies two-batch-decode
+simdep policies my_policy.py:backwards --json
+"""
 _FIT_EXAMPLES = """
 simdep fit gemm.csv attention.csv --out mine.json
 simdep fit all_gpus.csv --gpu h100 --form roofline --out h100.json
@@ -44,6 +49,7 @@ class Parser(argparse.ArgumentParser):
 def add_commands(commands: Any) -> None:
     """Every command of simdep."""
     _add_simulate(commands)
+    _add_policies(commands)
     _add_costs(commands)
     _add_validation(commands)
 
@@ -80,7 +86,7 @@ def add_scenario_flags(p: argparse.ArgumentParser, *, cut: bool = True) -> None:
 
 def _add_cut_flags(p: argparse.ArgumentParser) -> None:
     cut = p.add_argument_group("the schedule")
-    cut.add_argument("--policy", help="findep (default), or another of `simdep policies`")
+    cut.add_argument("--policy", help="findep (default), another of `simdep policies`, or my_policy.py:name")
     cut.add_argument("--order", help="asas (default), aass, or a list such as 'A0 A1 S0 A2 S1 S2'")
     cut.add_argument("--r1", type=int, help="micro-batches on the AG, default 1")
     cut.add_argument("--r2", type=int, help="chunks of each micro-batch on the EG, default 1")
@@ -113,7 +119,9 @@ def _add_simulate(commands: Any) -> None:
     p.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
     bare = p.add_argument_group("or the bare scheduling problem")
     bare.add_argument(
-        "--stage-times", metavar="KIND=US,...", help="microseconds per task: attention, shared, a2e, expert, e2a"
+        "--stage-times",
+        metavar="KIND=US,...",
+        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
     )
     terms = p.add_argument_group("what hosts add to the paper's model")
     terms.add_argument("--ideal", action="store_true", help="nothing, whatever the hardware profile holds")
@@ -126,6 +134,12 @@ def _add_simulate(commands: Any) -> None:
     out.add_argument("--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet")
     out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
     p.set_defaults(does="simulate.simulate_command")
+
+
+def _add_policies(commands: Any) -> None:
+    word = "the policies: what each does, where it comes from, what may be chosen"
+    p = _add(commands, "policies", "policies.policies_command", word, _POLICIES_EXAMPLES)
+    p.add_argument("policy", nargs="?", help="one of them, or FILE.py:NAME, with a small schedule of it")
 
 
 def _add_costs(commands: Any) -> None:

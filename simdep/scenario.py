@@ -164,6 +164,10 @@ class Scenario:
             raise ValueError(f"eg={self.deployment.eg}: model {self.model.name} has only {self.model.experts} experts")
         if self.chunks:
             self._check_chunks()
+        if self.ranks is not None and self.deployment.colocated:
+            raise ValueError(
+                "ranks are told apart in an AG and an EG, not where GPUs are colocated; leave them out"
+            )
 
     def _check_micro_batches(self, samples: int) -> None:
         if len(self.micro_batches) != self.r1:

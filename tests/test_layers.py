@@ -74,6 +74,7 @@ LAYER = {
     "simdep.commands.given": 14,
     "simdep.commands.output": 15,
     "simdep.commands.costs": 16,
+    "simdep.commands.policies": 16,
     "simdep.commands.simulate": 16,
     "simdep.__main__": 17,
     "realrun": 20,  # every module of it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from simdep.policies import load
 from simdep.scenario import Scenario, override, read_toml, scenario_from_dict
 
 SERVED = (
@@ -25,7 +26,10 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
     """Its nested tables, unchecked; raises ValueError where neither a file nor a model is given."""
     if args.scenario is None and args.model is None:
         raise ValueError(f"nothing to {args.command}: give SCENARIO.toml, or --model with --hardware, --ag and --eg")
-    data = override(read_toml(args.scenario) if args.scenario else {}, _flags(args, (*SERVED, *CUT)))
+    flags = _flags(args, (*SERVED, *CUT))
+    if "policy" in flags:
+        flags["policy"] = load(flags["policy"]).name  # a flag may name a module of the user's own, a file may not
+    data = override(read_toml(args.scenario) if args.scenario else {}, flags)
     if link := {LINK[name]: value for name, value in _flags(args, LINK).items()}:
         where = data.setdefault("deployment", {})
         own = where.get("link")

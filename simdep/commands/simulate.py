@@ -12,7 +12,7 @@ from simdep import checks, rank_report, report, trace
 from simdep.commands import given
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
 from simdep.engine import simulate
-from simdep.policies import build, schedule_for
+from simdep.policies import build, load, schedule_for
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, scenario_work
 from simdep.ranks import ranks_from_dict
@@ -64,12 +64,18 @@ def _bare(args: argparse.Namespace) -> _Job:
     if known := [name for name in ("scenario", *served, *given.LINK) if getattr(args, name) is not None]:
         name = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
         raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
+    if sized := [
+        name for name in ("micro_batches", "chunks", "split", "merge_last") if getattr(args, name) is not None
+    ]:
+        flag = f"--{sized[0].replace('_', '-')}"
+        raise ValueError(f"{flag}: --stage-times say nothing of sizes; give a model and hardware")
     times = StageTimes.parse(args.stage_times)
     if args.schedule:
         schedule = Schedule.load(args.schedule)
     else:
         layers, r1, r2 = (1 if value is None else value for value in (args.layers, args.r1, args.r2))
-        schedule = build(args.policy or "findep", layers, r1, r2, args.order or "asas")
+        policy = load(args.policy or "findep").name
+        schedule = build(policy, layers, r1, r2, args.order or "asas", costs=times)
     if ranks is None:
         return _Job(schedule, times)
     if args.gpus_per_node is not None:

@@ -5,6 +5,7 @@ asked.
 """
 
 from simdep.policies import colocated, dep
+from simdep.policies.adapt import Adapted, adapted
 from simdep.policies.builder import assemble, disaggregated, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Cut, Step, chunk_tokens, in_every_layer, parse_order, share_out
@@ -16,10 +17,12 @@ BUILTIN = tuple(POLICIES)
 __all__ = [
     "BUILTIN",
     "POLICIES",
+    "Adapted",
     "Cut",
     "Job",
     "Policy",
     "Step",
+    "adapted",
     "assemble",
     "build",
     "chunk_tokens",

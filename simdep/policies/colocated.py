@@ -21,7 +21,7 @@ COMM_SMS = {"prefill": 24, "eps-moe": 16}  # DeepSeek-V3: 24 of 132; EPS-MoE: 16
 Line = list[Place]
 
 
-@register(source="expert parallelism, nothing overlapped", colocated=True)
+@register(source="expert parallelism, nothing overlapped", colocated=True, setup={"comm_sms": 0})
 def ep(job: Job) -> Schedule:
     """The colocated baseline: attention, shared experts, dispatch, experts, combine, one after the other."""
     gpu: Line = []
@@ -58,7 +58,7 @@ def two_batch_prefill(job: Job) -> Schedule:
     return assemble(job, job.label("two-batch-prefill"), {"GPU": _within(job, gpu), "COMM": _within(job, comm)})
 
 
-@register(source=DEEPSEEK, colocated=True, r1=2)
+@register(source=DEEPSEEK, colocated=True, r1=2, setup={"comm_sms": 0})
 def two_batch_decode(job: Job) -> Schedule:
     """Two micro-batches, attention cut before its core, so that each dispatch and combine has its computation."""
     gpu: Line = [(P, 0, 0, None), (C, 0, 0, None)]
@@ -71,7 +71,9 @@ def two_batch_decode(job: Job) -> Schedule:
     return assemble(job, job.label("two-batch-decode"), {"GPU": _within(job, gpu), "COMM": comm})
 
 
-@register(source="SGLang, single-batch overlap", colocated=True, takes=("r2",), splits=("expert",))
+@register(
+    source="SGLang, single-batch overlap", colocated=True, takes=("r2",), splits=("expert",), setup={"comm_sms": 0}
+)
 def single_batch(job: Job) -> Schedule:
     """One batch: shared experts under dispatch, combine in r2 parts under the product down of the experts.
 
