@@ -5,6 +5,7 @@ Sources: FinDEP (arXiv 2512.21487), MegaScale-Infer (2504.02263), Step-3 (2507.1
 
 from __future__ import annotations
 
+from simdep import lookahead as ahead
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Sequenced, in_every_layer, parse_order
@@ -33,6 +34,13 @@ def findep(job: Job) -> Schedule:
     """r1 micro-batches, r2 chunks, any order of attention and shared experts in a layer; A2E waits for attention."""
     sequence = in_every_layer(parse_order(job.order, job.r1), job.layers)
     return on_groups(job, job.label("findep", "order", "r1", "r2"), sequence, wait_for_shared=False)
+
+
+@register(source="simdep", takes=("r1", "r2", "merge_last"), splits=("token", "expert"))
+def lookahead(job: Job) -> Schedule:
+    """As findep, in the order that costs suggest: ready attention first, shared experts in the time that is left."""
+    sequence = ahead.order(job.times, job.layers, job.r1, job.r2)
+    return on_groups(job, job.label("lookahead", "r1", "r2"), sequence, wait_for_shared=False)
 
 
 @register(source=STEP3, takes=("r1",), setup={"r1": 3, "shared_on": "eg", "sending": "broadcast", "a2e_dtype": "fp8"})

@@ -87,13 +87,19 @@ class Job:
     def times(self) -> StageTimes:
         """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its first chunk.
 
-        Raises ValueError where costs are not known.
+        Shared experts count where the AG computes them. Raises ValueError where costs are not known.
         """
         if self.costs is None:
             raise ValueError("this policy looks at the costs of its tasks; give a scenario or stage times")
         layer, first = min(1, self.layers - 1), self.cut[0]
         tokens, groups = (first[0], 1) if self.split == "token" else (sum(first), len(first))
-        kinds = (Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A, *((Kind.SHARED,) if self.shared else ()))
+        kinds = (
+            Kind.ATTENTION,
+            Kind.EXPERT,
+            Kind.A2E,
+            Kind.E2A,
+            *((Kind.SHARED,) if self.shared and self.shared_on == "ag" else ()),
+        )
         tasks = (
             Task(kind, layer, 0, 0, tokens, groups=groups)
             if kind.is_chunked

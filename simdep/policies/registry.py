@@ -1,18 +1,7 @@
 """The registry: every policy by its name, and what it may be asked.
 
-A policy is a function from a Job to a Schedule. A module of a user's own adds one in a few lines:
-
-    from simdep.policies import in_every_layer, on_groups, parse_order, register
-
-    @register(source="mine", takes=("r1",))
-    def backwards(job):
-        \"\"\"Ping-pong pipeline that starts with the last micro-batch.\"\"\"
-        steps = parse_order("ASAS", job.r1)
-        sequence = in_every_layer(steps[::-1], job.layers)
-        ...
-
-and `--policy my_policy.py:backwards` runs it. That runs the module, so it is read from a flag alone and never from a
-scenario file.
+A policy is a function from a Job to a Schedule, with `register` above it; the README shows one of a user's own, which
+`--policy my_policy.py:name` runs. That runs the module, so it is read from a flag alone and never from a scenario file.
 """
 
 from __future__ import annotations
