@@ -5,11 +5,14 @@ Sources: FinDEP (arXiv 2512.21487), MegaScale-Infer (2504.02263), Step-3 (2507.1
 
 from __future__ import annotations
 
+from functools import partial
+
 from simdep import lookahead as ahead
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Sequenced, in_every_layer, parse_order
 from simdep.policies.registry import register
+from simdep.recurrence import makespan_us
 from simdep.schedule import Schedule
 
 FINDEP = "FinDEP (arXiv 2512.21487)"
@@ -39,8 +42,12 @@ def findep(job: Job) -> Schedule:
 @register(source="simdep", takes=("r1", "r2", "merge_last"), splits=("token", "expert"))
 def lookahead(job: Job) -> Schedule:
     """As findep, in the order that costs suggest: ready attention first, shared experts in the time that is left."""
-    sequence = ahead.order(job.times, job.layers, job.r1, job.r2)
-    return on_groups(job, job.label("lookahead", "r1", "r2"), sequence, wait_for_shared=False)
+    found = [ahead.order(job.times, job.layers, job.r1, job.r2)]
+    if not job.is_regular:  # then the order is one for the first micro-batch, and may be worse than these
+        found += [in_every_layer(parse_order(word, job.r1), job.layers) for word in ("ASAS", "AASS")]
+    label = job.label("lookahead", "r1", "r2")
+    made = [on_groups(job, label, sequence, wait_for_shared=False) for sequence in found]
+    return made[0] if job.is_regular or job.costs is None else min(made, key=partial(makespan_us, costs=job.costs))
 
 
 @register(source=STEP3, takes=("r1",), setup={"r1": 3, "shared_on": "eg", "sending": "broadcast", "a2e_dtype": "fp8"})

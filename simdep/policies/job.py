@@ -84,6 +84,12 @@ class Job:
         return 1 if self.merge_last and layer == self.layers - 1 else len(self.cut[mb])
 
     @property
+    def is_regular(self) -> bool:
+        """Whether all micro-batches are cut alike, into chunks as equal as whole tokens allow, in every layer."""
+        even = self.split == "expert" or self.cut[0] == chunk_tokens(self.tokens[0], self.r2)
+        return even and not self.merge_last and len(set(self.cut)) == 1
+
+    @property
     def times(self) -> StageTimes:
         """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its first chunk.
 
@@ -93,13 +99,8 @@ class Job:
             raise ValueError("this policy looks at the costs of its tasks; give a scenario or stage times")
         layer, first = min(1, self.layers - 1), self.cut[0]
         tokens, groups = (first[0], 1) if self.split == "token" else (sum(first), len(first))
-        kinds = (
-            Kind.ATTENTION,
-            Kind.EXPERT,
-            Kind.A2E,
-            Kind.E2A,
-            *((Kind.SHARED,) if self.shared and self.shared_on == "ag" else ()),
-        )
+        kinds = [Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A]
+        kinds += [Kind.SHARED] if self.shared and self.shared_on == "ag" else []
         tasks = (
             Task(kind, layer, 0, 0, tokens, groups=groups)
             if kind.is_chunked
