@@ -21,7 +21,7 @@ from simdep.checks import InfeasibleError
 from simdep.hardware import hardware_names
 from simdep.models import builtin_models
 from simdep.policies import POLICIES
-from simdep.predict import Choice, Prediction, predict
+from simdep.predict import Choice, Prediction, under
 from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario, scenario_from_dict
 from simdep.sweep import Axis, Sweep, run
 
@@ -100,8 +100,8 @@ def slot_fields(slot: str) -> tuple[Field, ...]:
     options = (*POLICIES,) if slot == SLOTS[0] else (NO_POLICY, *POLICIES)
     return (
         Field(slot, f"Policy {slot.upper()}", "", chosen.policy if chosen else NO_POLICY, options),
-        Field(f"{slot}_r1", "r1", "", chosen.r1 or 1 if chosen else 1, high=64, hint="Micro-batches on the AG."),
-        Field(f"{slot}_r2", "r2", "", chosen.r2 or 1 if chosen else 1, high=64, hint="Chunks on the EG."),
+        Field(f"{slot}_r1", "r1", "", chosen.r1 if chosen else None, high=64, hint="Micro-batches. Empty: its own."),
+        Field(f"{slot}_r2", "r2", "", chosen.r2 if chosen else None, high=64, hint="Chunks of a micro-batch."),
     )
 
 
@@ -132,7 +132,7 @@ def asked(question: Question) -> Scenario:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def answer(question: Question, choice: str) -> Prediction:
     """A policy simulated; raises ValueError where it does not fit the scenario."""
-    return predict(Choice.parse(choice).of(asked(question)))
+    return under(Choice.parse(choice), asked(question))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -161,14 +161,14 @@ def cuts(question: Question, order: str) -> tuple[pd.DataFrame, go.Figure]:
 def table(found: Mapping[str, Prediction]) -> pd.DataFrame:
     """A row a policy, in the units that people read."""
     rows = {slot.upper(): prediction.row() for slot, prediction in found.items()}
-    first = next(iter(rows.values()))["makespan_us"]
+    first = next(iter(rows.values()))["throughput_tokens_per_s"]
     return pd.DataFrame(
         {
             "": list(rows),
             "policy": [row["schedule"] for row in rows.values()],
             "m_a": [row["m_a"] for row in rows.values()],
             "makespan (ms)": [row["makespan_us"] / 1e3 for row in rows.values()],
-            "speed-up over the first": [first / row["makespan_us"] for row in rows.values()],
+            "speed-up over the first": [row["throughput_tokens_per_s"] / first for row in rows.values()],
             "throughput (tokens/s)": [row["throughput_tokens_per_s"] for row in rows.values()],
             "per GPU (tokens/s)": [row["throughput_tokens_per_s_per_gpu"] for row in rows.values()],
             "AG bubble (%)": [row["ag_bubble_pct"] for row in rows.values()],
@@ -275,6 +275,9 @@ def draw_numbers(found: Mapping[str, Prediction]) -> None:
     for column in shown.columns[2:]:
         settings |= decimals([column], forms[column])
     st.dataframe(shown, column_config=settings, hide_index=True)
+    for slot, prediction in found.items():
+        if prediction.changes:
+            st.caption(literal(f"{slot.upper()}: {'; '.join(prediction.changes)}."))
 
 
 def draw_cuts(question: Question) -> None:

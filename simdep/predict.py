@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,10 @@ from simdep import recurrence, report
 from simdep.checks import RangeWarning, known, whole
 from simdep.costs import Costs, ScenarioCosts
 from simdep.engine import simulate
-from simdep.policies import POLICIES, find, schedule_for
+from simdep.policies import Policy, find, schedule_for
+from simdep.policies.adapt import Adapted, adapted
+from simdep.rank_times import simulate_ranks
+from simdep.rank_work import scenario_work
 from simdep.scenario import Scenario
 from simdep.schedule import Task
 from simdep.timeline import Timeline
@@ -36,39 +39,59 @@ class Choice:
     r2: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Choice:
-        """From `POLICY` or `POLICY:r1=2,r2=4,order=aass`; raises ValueError for the part at fault."""
-        policy, colon, rest = text.partition(":")
-        known(policy.strip(), POLICIES, "policy")
+    def parse(cls, text: str, find: Callable[[str], Policy] = find) -> Choice:
+        """From `POLICY` or `POLICY:r1=2,r2=4,order=aass`; raises ValueError for the part at fault.
+
+        `find` is what knows policies by their words; that of a command line also knows `FILE.py:POLICY`.
+        """
+        word, rest = _split(text)
+        policy = find(word).name
         given: dict[str, Any] = {}
-        for part in rest.split(",") if colon else ():
-            key, equals, value = (word.strip() for word in part.partition("="))
+        for part in rest.split(",") if rest else ():
+            key, equals, value = (each.strip() for each in part.partition("="))
             known(key, DEGREES, f"degree in policy {text!r}:")
             if not equals or not value or key in given:
                 raise ValueError(f"policy {text!r}: write each degree once, as {key}=VALUE")
             given[key] = value if key == "order" else whole(int(value) if value.isdigit() else value, key)
-        return cls(policy.strip(), **given)
+        return cls(policy, **given)
 
-    def of(self, scenario: Scenario) -> Scenario:
-        """The scenario under this policy; raises ValueError if r1 does not divide the samples of an AG GPU."""
-        asked = find(self.policy)
-        fixed: dict[str, Any] = {"order": "asas", "r1": asked.r1, "r2": 1}
-        own = {key: getattr(scenario, key) if key in asked.takes else fixed[key] for key in DEGREES}
-        given = {key: getattr(self, key) for key in DEGREES if getattr(self, key) is not None}
-        return replace(scenario, policy=self.policy, **own | given)
+    def of(self, scenario: Scenario) -> Adapted:
+        """The scenario under this policy, on as many GPUs, and what else that changes.
+
+        Raises ValueError if the policy can't be asked that, or if an r1 that was given does not divide the samples.
+        """
+        given = {key: getattr(self, key) for key in DEGREES}
+        found = adapted(scenario, self.policy, **given)
+        if self.r1 and found.scenario.deployment.ag == scenario.deployment.ag and not scenario.micro_batches:
+            replace(scenario, r1=self.r1)  # raises
+        return found
 
     def __str__(self) -> str:
         given = {key: getattr(self, key) for key in DEGREES if getattr(self, key) is not None}
         return self.policy + ":" * bool(given) + ",".join(f"{key}={value}" for key, value in given.items())
 
 
+def _split(text: str) -> tuple[str, str]:
+    """The word of a policy, and its degrees; the word may be FILE.py:NAME."""
+    word, _, rest = text.partition(":")
+    if word.endswith(".py"):
+        name, _, rest = rest.partition(":")
+        word = f"{word}:{name}"
+    return word.strip(), rest
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """A scenario, simulated: `timeline`, and in `notes` what was assumed for want of a measurement."""
+    """A scenario, simulated: `timeline`, the `tokens` of the whole AG, and what was assumed for want of a measurement.
+
+    With ranks, the timeline has a row for every rank. `changes` say what a policy needed besides its own cut.
+    """
 
     scenario: Scenario
     timeline: Timeline
+    tokens: int
     notes: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -80,8 +103,7 @@ class Prediction:
         The bubble of a group is the share of the makespan in which it does not compute; colocated GPUs are both groups.
         """
         scenario, makespan = self.scenario, self.timeline.makespan_us
-        tokens = self.timeline.schedule.tokens * scenario.deployment.ag
-        rate = 1e6 * tokens / makespan if makespan else None
+        rate = 1e6 * self.tokens / makespan if makespan else None
         exposed, hidden = report.communication(self.timeline)
         streams = report.streams(self.timeline)
         ag, eg = (streams.get(name, streams.get("GPU")) for name in ("AG", "EG"))
@@ -109,13 +131,23 @@ def predict(scenario: Scenario) -> Prediction:
     costs = ScenarioCosts(scenario)
     with beyond() as notes:
         schedule = schedule_for(scenario)
-        prices = priced(costs)
-        if costs.host.terms:
-            timeline = simulate(schedule, prices, costs.host)
+        tokens = schedule.tokens * scenario.deployment.ag
+        if scenario.ranks:
+            work = scenario_work(scenario, schedule)
+            timeline, tokens = simulate_ranks(work, costs.host).timeline, work.total_tokens
+        elif costs.host.terms:
+            timeline = simulate(schedule, priced(costs), costs.host)
         else:
-            times = recurrence.times(schedule, prices)
+            times = recurrence.times(schedule, priced(costs))
             timeline = Timeline.from_times(schedule, "sim", ((name, 0, *each) for name, each in times.items()))
-    return Prediction(scenario, timeline, (*costs.notes, *notes))
+    return Prediction(scenario, timeline, tokens, (*costs.notes, *notes))
+
+
+def under(choice: Choice, scenario: Scenario) -> Prediction:
+    """A policy simulated on a scenario, on as many GPUs; raises ValueError where it does not fit."""
+    found = choice.of(scenario)
+    own = tuple(f"{key}=" for key in DEGREES)
+    return replace(predict(found.scenario), changes=tuple(each for each in found.changes if not each.startswith(own)))
 
 
 @contextmanager

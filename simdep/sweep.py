@@ -30,22 +30,11 @@ from simdep.predict import Prediction, beyond, predict
 from simdep.scenario import Scenario, override, scenario_from_dict
 from simdep.schedule import Kind, Task
 
-WORDS = (
-    "model",
-    "hardware",
-    "phase",
-    "dtype",
-    "a2e_dtype",
-    "e2a_dtype",
-    "sending",
-    "shared_on",
-    "duplex",
-    "policy",
-    "order",
-)
+WORDS = ("model", "hardware", "phase", "dtype", "a2e_dtype", "e2a_dtype", "sending", "shared_on", "duplex",
+         "expert_gemm", "policy", "order", "split", "routing")  # fmt: skip
 WHOLE = {
-    "layers": "", "gpus": "", "ag": "_gpus", "eg": "_gpus", "comm_sms": "", "seq_len": "_tokens", "samples": "_per_ag_gpu",
-    "m_a": "_samples_per_ag_gpu", "r1": "", "r2": "",
+    "layers": "", "gpus": "", "ag": "_gpus", "eg": "_gpus", "comm_sms": "", "seq_len": "_tokens",
+    "samples": "_per_ag_gpu", "m_a": "_samples_per_ag_gpu", "r1": "", "r2": "",
 }  # fmt: skip
 REAL = {"scale": "", "link.alpha_us": "", "link.gbytes_per_s": ""}
 SPLIT = "ag:eg"
@@ -70,14 +59,18 @@ class Axis:
         """From `NAME=LIST` or `NAME=RANGE`; raises ValueError for the part at fault.
 
         A list is `1024,2048`; a range of whole numbers `1..8` or, with a step, `0..64:8`; of others `lin:10..400:9` or
-        `log:10..400:9`, nine of them, ends included. A split of GPUs is `ag:eg=1:7,2:6`.
+        `log:10..400:9`, nine of them, ends included. Splits of GPUs are `ag:eg=1:7,2:6`, or all from one to another
+        of as many GPUs, `ag:eg=1:7..7:1`.
         """
         name, equals, words = (part.strip() for part in text.partition("="))
         known(name, NAMES, "parameter to vary")
         if not equals or not words:
             raise ValueError(f"--vary {text!r}: write NAME=VALUES, such as r1=1,2,4 or ag=1..8")
         found = _RANGE.fullmatch(words) if name not in WORDS and name != SPLIT else None
-        values = _spread(name, words, found) if found else [_value(name, word.strip()) for word in words.split(",")]
+        if name == SPLIT and ".." in words:
+            values = _splits(words)
+        else:
+            values = _spread(name, words, found) if found else [_value(name, word.strip()) for word in words.split(",")]
         if len(set(values)) < len(values):
             raise ValueError(f"--vary {text!r}: a value appears twice")
         return cls(name, tuple(values))
@@ -110,6 +103,14 @@ def _value(name: str, word: str) -> Any:
     return value
 
 
+def _splits(words: str) -> list[str]:
+    first, _, last = words.partition("..")
+    (ag, eg), (most, least) = (map(int, _value(SPLIT, word.strip()).split(":")) for word in (first, last))
+    if ag + eg != most + least or ag > most:
+        raise ValueError(f"--vary {SPLIT}: {words!r}: write the first and the last split of as many GPUs, as 1:7..7:1")
+    return [f"{n}:{ag + eg - n}" for n in range(ag, most + 1)]
+
+
 def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
     kind, low, high, count = found[1], _value(name, found[2]), _value(name, found[3]), found[4]
     if low > high or (kind == "log" and low <= 0):
@@ -134,24 +135,20 @@ def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
 class Sweep:
     """A scenario in the form of `scenario_from_dict`, and what of it varies; the last axis varies fastest.
 
-    `gpus` keeps ag + eg: whichever of the two is varied leaves the rest to the other. Raises ValueError for axes that contradict
-    each other.
+    Raises ValueError for axes that contradict each other.
     """
 
     base: Mapping[str, Any]
     axes: tuple[Axis, ...]
-    gpus: int | None = None
 
     def __post_init__(self) -> None:
         names = [axis.name for axis in self.axes]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"--vary {name} is given twice; list its values in one")
-        for one, others in ((SPLIT, ("ag", "eg")), ("m_a", ("samples",))):
+        for one, others in ((SPLIT, ("ag", "eg", "gpus")), ("gpus", ("ag", "eg")), ("m_a", ("samples",))):
             if one in names and (both := [name for name in others if name in names]):
-                raise ValueError(f"--vary {one} and --vary {both[0]} say the same twice; leave one out")
-        if self.gpus is not None and len({"ag", "eg"} & set(names)) != 1:
-            raise ValueError(f"--gpus {self.gpus} needs one of ag and eg varied, and gives the rest to the other")
+                raise ValueError(f"--vary {one} and --vary {both[0]} contradict each other; leave one out")
         if len(self) > MOST_POINTS:
             raise ValueError(f"{len(self):,} points; a sweep has at most {MOST_POINTS:,}")
 
@@ -169,11 +166,6 @@ class Sweep:
         flags = {name: value for name, value in point.items() if name != SPLIT and not name.startswith("link.")}
         if SPLIT in point:
             flags["ag"], flags["eg"] = map(int, point[SPLIT].split(":"))
-        if self.gpus is not None:
-            varied, rest = ("ag", "eg") if "ag" in point else ("eg", "ag")
-            flags[rest] = self.gpus - point[varied]
-            if flags[rest] < 1:
-                raise ValueError(f"{varied}={point[varied]} of {self.gpus} GPUs leaves none to {rest}")
         data = override(self.base, flags)
         where = data.setdefault("deployment", {})
         link = {name.removeprefix("link."): value for name, value in point.items() if name.startswith("link.")}
@@ -186,7 +178,7 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """What makes it the same sweep, ready for JSON."""
         axes = {axis.name: list(axis.values) for axis in self.axes}
-        return {"scenario": self.base, "vary": axes, "gpus": self.gpus}
+        return {"scenario": self.base, "vary": axes}
 
 
 def run(
@@ -247,7 +239,10 @@ def _simulated(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Price
 
 
 def _is_regular(scenario: Scenario) -> bool:
-    """Whether a point can be simulated with others: equal micro-batches and chunks, an order that costs don't change."""
+    """Whether a point can be simulated with others: equal micro-batches and chunks, an order that costs do not change.
+
+    Everything else is simulated on its own.
+    """
     uneven = scenario.micro_batches or scenario.chunks or scenario.merge_last or scenario.split != "token"
     where = scenario.deployment
     alike = scenario.ranks is None and where.shared_on == "ag" and not where.colocated
