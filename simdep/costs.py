@@ -8,7 +8,7 @@ measured expert, else a kernel of the operation, else a line of its multiply-acc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -23,6 +23,7 @@ from simdep.scenario import Scenario
 from simdep.schedule import Kind, Task
 
 DTYPE_WORDS = {"bf16": ("bf16", "fp16"), "fp8": ("fp8", "fp8_block"), "fp32": ("fp32",)}  # as measurements call them
+_BALANCED = {"distribution": "balanced"}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?"
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 
@@ -266,14 +267,14 @@ class ScenarioCosts:
     def _grouped(self, tokens: float, groups: int) -> float:
         """By the profile's kernel for experts, where it has neither a measured expert nor that: as `_plain`."""
         model, where = self.scenario.model, self.scenario.deployment
-        each, kernel = self._profile.find("expert"), self._kernel("moe_experts", dtype=self._dtype)
+        each, kernel = self._profile.find("expert"), self._expert_kernel()
         if each is not None:
             rows = tokens * where.ag * model.top_k / model.experts
             return self._local_experts(groups) * each(rows * model.expert_params, self.touched(tokens))
         if kernel is None:
             return self._plain(tokens, groups)
         return self._beside * self._us(
-            kernel, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
+            kernel, _BALANCED, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
             topk=model.top_k, num_experts=model.experts, moe_ep_size=where.eg * groups,
         )  # fmt: skip
 
@@ -440,10 +441,18 @@ class ScenarioCosts:
                 return kernel
         return None
 
-    def _us(self, kernel: Kernel, **numbers: float) -> float:
+    def _expert_kernel(self) -> Kernel | None:
+        """The kernel of grouped experts with a gate: one measured under balanced routing, else one under any."""
+        gated = [
+            k for k in self._profile.kernels if k.op == "moe_experts" and "nongated" not in k.variant.get("kernel", "")
+        ]
+        wanted = [{"dtype": dtype} | words for words in (_BALANCED, {}) for dtype in DTYPE_WORDS[self._dtype]]
+        return next((kernel for words in wanted for kernel in gated if kernel.matches(words)), None)
+
+    def _us(self, kernel: Kernel, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
         key = (kernel.op, tuple(numbers.values()))
         if key not in self._prices:
-            self._prices[key] = kernel.us(**numbers) * self._profile.speed_factor
+            self._prices[key] = kernel.us(words, **numbers) * self._profile.speed_factor
         return self._prices[key]
 
     def _stage(self, stage: str, tokens: float) -> float | None:

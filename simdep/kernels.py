@@ -77,13 +77,18 @@ class Kernel:
             whole["gpu_sms"] = np.full(length, float(self.sms))
         return self.form(self.operation.work(whole))
 
-    def us(self, **numbers: float) -> float:
-        """Microseconds of one operation; warns with RangeWarning where a number is out of the measured range."""
+    def us(self, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
+        """Microseconds of one operation; warns with RangeWarning where a number is out of the measured range.
+
+        `words` replace those of the variant where an operation is priced by the kernel of another, for example experts
+        under balanced routing by a kernel that was measured under skewed routing.
+        """
         for name, (low, high) in self.ranges.items():
             if not low <= numbers[name] <= high:
                 where = f"the measured range {low:g} to {high:g} ({self.source})"
                 warnings.warn(f"{self.op}: {name}={numbers[name]:g} is out of {where}", RangeWarning, stacklevel=2)
-        return float(self.predict({name: np.array([value], float) for name, value in numbers.items()})[0])
+        row: dict[str, Any] = {name: np.array([value], float) for name, value in numbers.items()}
+        return float(self.predict(row | {word: np.array([value]) for word, value in (words or {}).items()})[0])
 
     def interval(self, us: float) -> tuple[float, float]:
         """Where 95 % of measurements lie for a prediction of `us`, by the errors on shapes left out of the fit."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simdep import checks
 from simdep.forms import Array, Work
+from simdep.skew import busiest_rank, power_law
 
 Rows = Mapping[str, NDArray[Any]]  # columns by name, equally long
 
@@ -123,22 +124,35 @@ def _mla_decode(rows: Rows) -> Work:
 
 
 def _moe_experts(rows: Rows) -> Work:
+    """Work of the busiest rank: as balanced routing has it, or a power law, or the columns `copies` and `touched`."""
     tokens, hidden, inter, top_k, experts, ranks = _numbers(
         rows, "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"
     )
     kernel = rows.get("kernel", np.full(len(tokens), ""))
     matrices = np.where(np.char.find(kernel.astype(str), "nongated") >= 0, 2, 3)
-    local, copies = experts / ranks, tokens * top_k / ranks
-    touched = (
-        np.asarray(rows["touched"], float) if "touched" in rows else experts_touched(tokens, top_k, experts) / ranks
-    )
+    copies, touched = _rank_load(rows, tokens, top_k, experts, ranks)
     weights = matrices * hidden * inter
     return {
         "one": np.ones_like(tokens), "num_tokens": tokens, "hidden_size": hidden, "inter_size": inter, "topk": top_k,
-        "num_experts": experts, "moe_ep_size": ranks, "local_experts": local, "macs": copies * weights,
+        "num_experts": experts, "moe_ep_size": ranks, "local_experts": experts / ranks, "macs": copies * weights,
         "weight_bytes": touched * weights * element_bytes(rows["dtype"]),
         "copy_bytes": 2 * copies * (2 * hidden + matrices * inter), "token_bytes": 2 * tokens * hidden,
     }  # fmt: skip
+
+
+def _rank_load(rows: Rows, tokens: Array, top_k: Array, experts: Array, ranks: Array) -> tuple[Array, Array]:
+    """Copies of tokens and experts touched of the rank that every row is about."""
+    copies, touched = tokens * top_k / ranks, experts_touched(tokens, top_k, experts) / ranks
+    words = np.asarray(rows.get("distribution", np.full(len(tokens), ""))).astype(str)
+    for word in np.unique(words):
+        alpha = power_law(word)
+        if alpha is None:
+            continue
+        for at in np.flatnonzero(words == word):
+            sizes = (max(1, round(float(each[at]))) for each in (tokens, top_k, experts, ranks))
+            copies[at], touched[at] = busiest_rank(*sizes, alpha)
+    given = {name: np.asarray(rows[name], float) for name in ("copies", "touched") if name in rows}
+    return given.get("copies", copies), given.get("touched", touched)
 
 
 def _deepep(rows: Rows) -> Work:
