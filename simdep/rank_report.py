@@ -105,7 +105,8 @@ def waiting_us(times: RankTimes, group: str) -> Array:
             ends[at] = np.fmax(ends.get(at, times.end[task.name]), times.end[task.name])
     found = np.zeros(work.schedule.layers)
     for (layer, _), end in ends.items():
-        found[layer] += np.nanmean(np.nanmax(end) - end)
+        part = end[~np.isnan(end)]
+        found[layer] += (part.max() - part).mean() if len(part) else 0
     return found
 
 

@@ -33,8 +33,9 @@ class RankTimes:
 
     @cached_property
     def makespan_us(self) -> float:
-        """From 0, when the first task starts, to the last end; 0 for an empty schedule."""
-        return max((float(np.nanmax(end)) for end in self.end.values()), default=0.0)
+        """From the first start to the last end; 0 for an empty schedule."""
+        starts = np.concatenate([np.zeros(0), *self.start.values()])
+        return max(map(_latest, self.end.values())) - float(np.nanmin(starts)) if len(starts) else 0.0
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -81,7 +82,7 @@ class RankTimes:
         before: dict[str, int] = {}
         for tasks in self.work.schedule.streams.values():
             before |= {task.name: at for at, task in enumerate(tasks)}
-        last = max(self.end, key=lambda name: float(np.nanmax(self.end[name])), default=None)
+        last = max(self.end, key=lambda name: _latest(self.end[name]), default=None)
         if last is None:
             return []
         path = [(last, int(np.nanargmax(self.end[last])))]
@@ -145,6 +146,11 @@ def _passed_on(work: RankWork, name: str, before: str, end: Array) -> Array:
     across = pairs.T if work.on_ag(before) else pairs  # [rank that waits, rank waited for]
     found: Array = np.where(across, known[None, :], 0).max(axis=1)
     return found
+
+
+def _latest(end: Array) -> float:
+    """The last end over ranks; 0 where none has a part."""
+    return float(np.nan_to_num(end).max())
 
 
 def _repeat(values: Sequence[object], counts: Sequence[int]) -> NDArray[Any]:

@@ -43,14 +43,14 @@ class RankCosts:
     """What a rank's part of a task costs at its load.
 
     `far`, if given, prices transfers over the link class that the group's own link is not; `own_is_far` says that it is
-    the one between nodes. `reach` turns the share of rows that go to a rank into rows sent there, over those under
-    equal shares; `broadcast`: every rank is sent every token.
+    the one between nodes. `reach` turns the share of all rows that go to a rank, or to a group of its experts, into
+    rows sent there, over those under equal shares of so many parts; `broadcast`: every rank is sent every token.
     """
 
     us: Prices
     far: Prices | None = None
     own_is_far: bool = False
-    reach: Callable[[Array, int], Array] = field(default=lambda share, eg: share * eg)
+    reach: Callable[[Array, int], Array] = field(default=lambda share, parts: share * parts)
     broadcast: bool = False
 
     @classmethod
@@ -76,14 +76,14 @@ class RankCosts:
         if link is not None:
 
             def far(task: Task, loads: Array) -> Array:
-                size = costs.transfer_bytes(task.tokens, task.kind, busier=True) / task.groups
+                size = costs.transfer_bytes(task.tokens, task.kind, busier=True, groups=task.groups)
                 return _each(loads, lambda load: link(load * size))
 
         reach, top_k = cls(us).reach, scenario.model.top_k
         if where.sending == "once-per-gpu":
 
-            def reach(share: Array, eg: int) -> Array:  # the chance that a token goes to a rank of that share of rows
-                found: Array = (1 - (1 - share) ** top_k) / (1 - (1 - 1 / eg) ** top_k)
+            def reach(share: Array, parts: int) -> Array:  # by the chance that a token goes there at all
+                found: Array = (1 - (1 - share) ** top_k) / (1 - (1 - 1 / parts) ** top_k)
                 return found
 
         return cls(us, far, where.link_class == "inter-node", reach, where.sending == "broadcast")
@@ -334,16 +334,16 @@ class _Builder:
         key = (task.layer % (self.ranks.routing.layers if self.ranks.routing else 1), own.tobytes(), task.groups,
                task.chunk if task.groups > 1 else None)  # fmt: skip
         if key not in self.ports:
-            self.ports[key] = self._port_loads(self.shares(task), own)
+            self.ports[key] = self._port_loads(self.shares(task), own, self.eg * task.groups)
         return self.ports[key]
 
-    def _port_loads(self, shares: Array | None, own: Array) -> tuple[list[Array], Mask | None]:
+    def _port_loads(self, shares: Array | None, own: Array, parts: int) -> tuple[list[Array], Mask | None]:
         on_ag, on_eg = min(1.0, self.eg / self.ag), min(1.0, self.ag / self.eg)  # balanced loads of either end's ports
         nodes = self.ranks.nodes
         if shares is None or self.costs.broadcast:
             sent = np.ones((1, self.eg))
         else:
-            sent = self.costs.reach(shares / self.eg, self.eg)
+            sent = self.costs.reach(shares / parts, parts)
             sent = np.where(shares == 1, 1.0, sent)  # exactly
         routed = np.ones((1, self.eg), bool) if shares is None or self.to_all else shares > 0
         if nodes is None and len(routed) == 1:  # all AG ranks alike: those with tokens send to all ranks with rows
