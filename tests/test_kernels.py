@@ -130,6 +130,11 @@ HELD_OUT = [
           ("h100", "bf16", "moe_torch_flow_cutlass"), ("h100", "fp8_block", "moe_torch_flow_cutlass"),
           ("h200", "bf16", "moe_torch_flow_cutlass"), ("h200", "fp8_block", "moe_torch_flow_cutlass"),
           ("b200", "bf16", "moe_torch_flow_cutlass"), ("b200", "fp8_block", "deepgemm"))),
+    *(("moe_experts.csv", gpu, "moe_experts", {"distribution": "power_law_1.2", "dtype": dtype, "kernel": kernel},
+       "roofline", 13)
+      for gpu, dtype, kernel in (
+          ("a100", "bf16", "moe_torch_flow"), ("h200", "fp8_block", "moe_torch_flow_cutlass"),
+          ("b200", "fp8_block", "deepgemm"))),
     *(("deepep_intranode.csv", gpu, op, {}, "roofline", 8) for gpu in ("h100", "h200", "b200")
       for op in ("deepep", "deepep_low_latency")),
     *(("vidur_p2p_sendrecv.csv", machine, "p2p", {}, "roofline", 8) for machine in ("dgx-h100", "dgx-a100")),
