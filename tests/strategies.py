@@ -6,8 +6,8 @@ from itertools import permutations, product
 
 from hypothesis import strategies as st
 
-from simdep.costs import StageTimes
-from simdep.policies import build
+from simdep.costs import HalvedTimes, StageTimes
+from simdep.policies import BUILTIN, Cut, Job, Policy, find
 from simdep.schedule import Kind, Schedule, Task
 
 # Thousands of cases stay fast when few values are drawn for each: hence one number for five stage times, one choice for
@@ -19,7 +19,8 @@ shapes = st.sampled_from(list(product((1, 2, 3), repeat=3)))  # (layers, r1, r2)
 
 def _stage_times(code: int) -> StageTimes:
     attention, expert, a2e, e2a, shared = (code >> 4 * place & 15 for place in range(5))
-    return StageTimes(attention, expert, a2e, e2a, shared)
+    before = attention * 5 // 8  # of its core
+    return HalvedTimes(attention, expert, a2e, e2a, shared, projection=before, core=attention - before)
 
 
 with_shared = st.integers(0, 16**5 - 1).map(_stage_times)  # 0 to 15 us a stage: small enough for ties and zeros
@@ -47,14 +48,31 @@ def tasks(draw: st.DrawFn) -> Task:
 
 
 @st.composite
+def jobs(draw: st.DrawFn, policy: Policy, times: StageTimes) -> Job:
+    """Anything that a policy may be asked: micro-batches and chunks equal or not, cut by token or by expert."""
+    r1 = draw(degrees) if "r1" in policy.takes else policy.r1
+    split = draw(st.sampled_from(policy.splits))
+    order = draw(st.sampled_from(["asas", "aass"]) | ag_orders[r1]) if "order" in policy.takes else "asas"
+    shared_on = "ag" if policy.colocated else policy.setup.get("shared_on") or draw(st.sampled_from(["ag", "eg"]))
+    return Job(
+        draw(layers), draw(_cuts(r1, split, 3 if "r2" in policy.takes else 1)), order, draw(st.booleans()), shared_on,
+        split, "merge_last" in policy.takes and draw(st.booleans()), times,
+    )  # fmt: skip
+
+
+@st.composite
+def _cuts(draw: st.DrawFn, r1: int, split: str, most: int) -> Cut:
+    if split == "expert":
+        groups = draw(st.integers(1, most))
+        return tuple((draw(st.integers(1, 9)), *(0,) * (groups - 1)) for _ in range(r1))
+    return tuple(tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=most))) for _ in range(r1))
+
+
+@st.composite
 def policy_schedules(draw: st.DrawFn) -> Schedule:
-    """A schedule of any policy, with or without shared experts, chunks equal or not."""
-    policy = draw(st.sampled_from(["naive", "pppipe", "findep"]))
-    r1 = 1 if policy == "naive" else draw(degrees)
-    r2 = draw(degrees) if policy == "findep" else 1
-    order = draw(st.sampled_from(["asas", "aass"]) | ag_orders[r1]) if policy == "findep" else "asas"
-    tokens = r2 + draw(st.integers(0, 5))
-    return build(policy, draw(layers), r1, r2, order, tokens=tokens, shared=draw(st.booleans()))
+    """A schedule of any policy, with or without shared experts, micro-batches and chunks equal or not."""
+    policy = find(draw(st.sampled_from(BUILTIN)))
+    return policy.schedule(draw(jobs(policy, draw(with_shared))))
 
 
 @st.composite

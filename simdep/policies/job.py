@@ -86,8 +86,7 @@ class Job:
     @property
     def is_regular(self) -> bool:
         """Whether all micro-batches are cut alike, into chunks as equal as whole tokens allow, in every layer."""
-        even = self.split == "expert" or self.cut[0] == chunk_tokens(self.tokens[0], self.r2)
-        return even and not self.merge_last and len(set(self.cut)) == 1
+        return self._is_even and not self.merge_last and len(set(self.tokens)) == 1
 
     @property
     def times(self) -> StageTimes:
@@ -109,13 +108,19 @@ class Job:
         )
         return StageTimes(**{task.kind.label: self.costs(task) for task in tasks})
 
+    @property
+    def _is_even(self) -> bool:
+        """Whether every micro-batch has as many chunks, each as equal as whole tokens allow."""
+        even = self.split == "expert" or all(chunks == chunk_tokens(sum(chunks), len(chunks)) for chunks in self.cut)
+        return even and len(set(map(len, self.cut))) == 1
+
     def label(self, policy: str, *degrees: str) -> str:
         """`findep ASAS r1=2 r2=3`: what the schedule is called, with whatever is not regular about its cut."""
         known = {"r1": f"r1={self.r1}", "r2": f"r2={self.r2}", "order": " ".join(self.order.upper().split())}
         words = [policy, *(known[degree] for degree in degrees)]
         if len(set(self.tokens)) > 1:
             words.append(f"micro-batches {','.join(map(str, self.tokens))}")
-        if self.split == "token" and any(chunks != chunk_tokens(sum(chunks), self.r2) for chunks in self.cut):
+        if not self._is_even:
             words.append(f"chunks {'/'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}")
         words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
         words += ["last layer uncut"] if self.merge_last else []
