@@ -30,7 +30,8 @@ SAME = 8  # roundings of a double, by which the growth of components may differ 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stage times in microseconds: `attention` and `shared` [n]; `counts`, `a2e`, `expert` and `e2a` [runs, n].
+    """Stage times in microseconds: `attention` [layers, n], or [1, n] for layers that are alike, `shared` [n];
+    `counts`, `a2e`, `expert` and `e2a` [runs, n].
 
     A micro-batch is cut into runs, in this order, of `counts` equal chunks each; a run may be empty.
     """
@@ -46,10 +47,10 @@ class Batch:
     def of(cls, times: Sequence[StageTimes], r2: Sequence[int]) -> Batch:
         """Configurations of r2 equal chunks."""
         rows = np.array([(t.attention, t.shared, t.a2e, t.expert, t.e2a) for t in times], float).reshape(-1, 5).T
-        return cls(rows[0], rows[1], np.array([r2], float), rows[2:3], rows[3:4], rows[4:5])
+        return cls(rows[0:1], rows[1], np.array([r2], float), rows[2:3], rows[3:4], rows[4:5])
 
     def __len__(self) -> int:
-        return len(self.attention)
+        return len(self.shared)
 
     def __getitem__(self, where: slice | NDArray[np.bool_]) -> Batch:
         return Batch(*(getattr(self, name)[..., where] for name in self.__dataclass_fields__))
@@ -68,7 +69,7 @@ def makespans(
     if list(steps) == [(kind, mb) for mb in range(r1) for kind in (Kind.ATTENTION, Kind.SHARED)]:
         if wait_for_shared:
             batch = replace(batch, attention=batch.attention + batch.shared, shared=np.zeros_like(batch.shared))
-        if len(batch.counts) == 1:
+        if len(batch.counts) == 1 and len(batch.attention) == 1:
             return _asas(batch, layers, r1)
     parts = [_layers(batch[at : at + BLOCK], layers, steps, r1, wait_for_shared) for at in range(0, len(batch), BLOCK)]
     return np.concatenate(parts) if parts else np.empty(0)
@@ -78,9 +79,9 @@ def _asas(batch: Batch, layers: int, r1: int) -> Array:
     """`simdep.analytic.asas`, exact for equal chunks."""
     n, a2e, expert, e2a = (part[0] for part in (batch.counts, batch.a2e, batch.expert, batch.e2a))
     slowest = np.maximum(np.maximum(a2e, expert), e2a)
-    work = batch.attention + batch.shared
+    work = batch.attention[0] + batch.shared
     longest = np.maximum(work, n * slowest)
-    through = batch.attention + a2e + expert + e2a + (n - 1) * slowest
+    through = batch.attention[0] + a2e + expert + e2a + (n - 1) * slowest
     found: Array = (layers - 1) * np.maximum(through, r1 * longest) + np.maximum(work, through) + (r1 - 1) * longest
     return found
 
@@ -88,10 +89,13 @@ def _asas(batch: Batch, layers: int, r1: int) -> Array:
 def _layers(batch: Batch, layers: int, steps: Sequence[Step], r1: int, wait_for_shared: bool) -> Array:
     """Layer by layer; rows of a state are when AG, A2E, EG and E2A are free, then when each micro-batch is back."""
     found, left = np.empty(len(batch)), np.arange(len(batch))
+    # Growth of layers tells that of those to come where their attention is alike
+    differ = (batch.attention != batch.attention[-1]).any(axis=1)
+    alike = len(differ) - int(differ[::-1].argmax()) if differ.any() else 0
     states = [np.zeros((4 + r1, len(batch)))]
     for layer in range(1, layers + 1):
-        states = [*states[-MOST_PERIOD:], _layer(batch, states[-1], steps, wait_for_shared)]
-        for period in range(1, min(MOST_PERIOD, layer) + 1):
+        states = [*states[-MOST_PERIOD:], _layer(batch, layer - 1, states[-1], steps, wait_for_shared)]
+        for period in range(1, 2 if layer == layers else min(MOST_PERIOD, layer - alike) + 1):
             if (layers - layer) % period:
                 continue
             grown = states[-1] - states[-1 - period]
@@ -109,13 +113,14 @@ def _layers(batch: Batch, layers: int, steps: Sequence[Step], r1: int, wait_for_
     return found
 
 
-def _layer(batch: Batch, state: Array, steps: Sequence[Step], wait_for_shared: bool) -> Array:
+def _layer(batch: Batch, layer: int, state: Array, steps: Sequence[Step], wait_for_shared: bool) -> Array:
     ag, a2e, eg, e2a = state[:4]
     back = list(state[4:])
+    attention = batch.attention[min(layer, len(batch.attention) - 1)]
     sends = Kind.SHARED if wait_for_shared else Kind.ATTENTION
     for kind, mb in steps:
         if kind is Kind.ATTENTION:
-            ag = np.maximum(ag, back[mb]) + batch.attention
+            ag = np.maximum(ag, back[mb]) + attention
             back[mb] = ag
         else:
             ag = ag + batch.shared
