@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep.costs import Costs, ScenarioCosts, port_cost
+from simdep.hardware import Cost
 from simdep.ranks import Ranks
 from simdep.routing import Array
 from simdep.scenario import LINK_CLASSES, Scenario
@@ -52,6 +53,7 @@ class RankCosts:
     own_is_far: bool = False
     reach: Callable[[Array, int], Array] = field(default=lambda share, parts: share * parts)
     broadcast: bool = False
+    notes: tuple[str, ...] = ()  # what was assumed
 
     @classmethod
     def of_stages(cls, costs: Costs) -> RankCosts:
@@ -60,7 +62,7 @@ class RankCosts:
 
     @classmethod
     def of(cls, scenario: Scenario) -> RankCosts:
-        """Those of a scenario; the link class that its own link is not has `deployment.far_link` or the profile's."""
+        """Those of a scenario; the link class that its own link is not has `ranks.far_link` or the profile's."""
         costs, where = ScenarioCosts(scenario), scenario.deployment
         prices: dict[tuple[object, ...], float] = {}
         told: set[str] = set()
@@ -86,7 +88,8 @@ class RankCosts:
                 found: Array = (1 - (1 - share) ** top_k) / (1 - (1 - 1 / parts) ** top_k)
                 return found
 
-        return cls(us, far, where.link_class == "inter-node", reach, where.sending == "broadcast")
+        notes = (link.source,) if link and link.label == "assumed" else ()
+        return cls(us, far, where.link_class == "inter-node", reach, where.sending == "broadcast", notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +195,8 @@ def rank_work(
 
     `samples` are those of an AG rank in the group's model, by default one a micro-batch; `ranks.batches` are cut into
     micro-batches in proportion, in whole samples, and into chunks in whole tokens. Raises ValueError for ranks that do
-    not fit, a schedule of other streams than AG, A2E, EG and E2A, or samples of no whole number of tokens.
+    not fit, a schedule of other streams than AG, A2E, EG and E2A, samples of no whole number of tokens, and a task that
+    no rank has a part in.
     """
     ranks.check(ag, eg)
     for task in schedule:
@@ -200,7 +204,11 @@ def rank_work(
         fits = stream == task.kind.stream or (task.kind, stream) == (Kind.SHARED, "EG")
         if stream not in STREAMS or not fits:
             raise ValueError(f"{task} is on stream {stream}; per-rank schedules are for AG, A2E, EG and E2A")
-    return _Builder(schedule, ag, eg, ranks, costs, samples or schedule.r1).work()
+    work = _Builder(schedule, ag, eg, ranks, costs, samples or schedule.r1).work()
+    for name, part in work.has_part.items():
+        if not part.any():
+            raise ValueError(f"{name} has no tokens on any rank; cut less finely (r1, r2), or give ranks more samples")
+    return work
 
 
 def scenario_work(scenario: Scenario, schedule: Schedule) -> RankWork:
@@ -211,7 +219,7 @@ def scenario_work(scenario: Scenario, schedule: Schedule) -> RankWork:
     )
 
 
-def _profiles_far_link(scenario: Scenario) -> Callable[[float], float] | None:
+def _profiles_far_link(scenario: Scenario) -> Cost | None:
     where = scenario.deployment
     other = next(word for word in LINK_CLASSES if word != where.link_class)
     try:

@@ -7,7 +7,7 @@ A scenario file has it as a table, every key optional:
     routing = "power-law:1.2"      # or balanced, zipf:1.2, a seed as in zipf:1.2:7, a .csv or .json of counts, or lists
     batches = [4, 4, 2]            # samples of every AG rank, cut into micro-batches as the others are
     stragglers = { "AG.2" = 1.3 }  # factor on every computation of a rank
-    gpus_per_node = 8
+    gpus_per_node = 8              # NVLink within a node (PCIe where the GPU has no NVLink), network between nodes
     nics_per_node = 8              # default: one for each GPU (rails); fewer are shared by neighbours
     far_link = { alpha_us = 18, gbytes_per_s = 36 }  # of the link class that deployment.link does not name
 """

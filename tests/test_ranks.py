@@ -76,9 +76,11 @@ def some_ranks(random: Random, schedule: Schedule, ag: int, eg: int) -> Ranks:
     experts = eg * random.randint(max(task.groups for task in schedule), 3) + random.randint(0, 2)
     layers, sources = random.choice([1, schedule.layers]), random.choice([1, ag])
     counts = [[[random.choice([0, 0, 1, 2, 5]) for _ in range(experts)] for _ in range(sources)] for _ in range(layers)]
-    for line in (line for layer in counts for line in layer if not any(line)):
-        line[random.randrange(experts)] = 1
-    batches = tuple(random.randint(0, schedule.r1) for _ in range(ag))
+    for layer in counts:
+        layer[0][: experts // eg] = [1] * (experts // eg)  # somebody has a part in every task
+        for line in layer[1:]:
+            line[random.randrange(experts)] += 1
+    batches = (schedule.r1, *(random.randint(0, schedule.r1) for _ in range(ag - 1)))
     stragglers = tuple(
         Straggler(group, random.randrange(ranks), random.choice([0.5, 1.5, 2, 3]))
         for group, ranks in (("AG", ag), ("EG", eg))
@@ -87,7 +89,7 @@ def some_ranks(random: Random, schedule: Schedule, ag: int, eg: int) -> Ranks:
     gpus = random.randint(1, ag + eg)
     return Ranks(
         routing.given(counts) if random.random() < 0.7 else None,
-        batches if any(batches) and random.random() < 0.5 else (),
+        batches if random.random() < 0.5 else (),
         stragglers,
         Nodes(gpus, random.randint(1, gpus)) if random.random() < 0.4 else None,
     )
@@ -364,6 +366,17 @@ def test_what_does_not_fit_the_ranks_is_refused_by_name() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             alike(naive(1), 3, 2, TIMES, ranks)
+
+
+def test_a_task_that_no_rank_has_a_part_in_is_refused() -> None:
+    """One sample on either rank, in two micro-batches: the second of them gets it."""
+    with pytest.raises(ValueError, match=r"A\[0.0\] has no tokens on any rank; cut less finely"):
+        rank_work(pppipe(1, 2), 2, 2, Ranks(batches=(1, 1)), RankCosts.of_stages(TIMES), samples=2)
+
+
+def test_what_models_groups_alone_can_refuse_a_scenario_of_ranks() -> None:
+    with pytest.raises(ValueError, match="the solver does not model ranks that differ"):
+        served(ranks={"batches": [4, 4, 4]}).refuse_ranks("the solver")
 
 
 def test_rows_between_nodes_without_a_known_link_are_refused() -> None:

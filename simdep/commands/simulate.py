@@ -93,7 +93,8 @@ def _served(args: argparse.Namespace) -> _Job:
     schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
     work = scenario_work(scenario, schedule) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
-    return _Job(schedule, costs, costs.host, tokens, work, costs.notes)
+    notes = [*costs.notes, *(work.costs.notes if work else ())]
+    return _Job(schedule, costs, costs.host, tokens, work, notes)
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:
