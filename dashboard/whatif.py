@@ -21,7 +21,7 @@ from simdep.checks import InfeasibleError
 from simdep.hardware import hardware_names
 from simdep.models import builtin_models
 from simdep.policies import POLICIES
-from simdep.predict import Choice, Prediction, under
+from simdep.predict import Choice, Prediction, condensed, under
 from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario, scenario_from_dict
 from simdep.sweep import Axis, Sweep, run
 
@@ -305,12 +305,12 @@ def draw_origin(scenario: Scenario, found: Mapping[str, Prediction]) -> None:
     name = scenario.deployment.hardware.name
     st.subheader("Where the numbers come from")
     st.caption(literal(f"All times are simulated, with the costs of hardware profile {name}; none is measured."))
-    notes = list(dict.fromkeys(note for prediction in found.values() for note in prediction.notes))
+    notes = condensed(note for prediction in found.values() for note in prediction.notes)
     if notes:
         st.caption("Assumed, because the profile has no measurement or published figure for it:")
         st.markdown("\n".join(f"- {literal(note)}" for note in notes[:MOST_NOTES]))
     if len(notes) > MOST_NOTES:
-        st.caption(f"and {len(notes) - MOST_NOTES} more of the kind")
+        st.caption(f"and {len(notes) - MOST_NOTES} more")
 
 
 main()

@@ -47,11 +47,12 @@ class Section(NamedTuple):
     figure: go.Figure | None = None
 
 
-def gantt(*timelines: Timeline, titles: Sequence[str] = ()) -> go.Figure:
+def gantt(*timelines: Timeline, titles: Sequence[str] = (), unit_us: float | None = None) -> go.Figure:
     """Timelines on one time axis, each starting at 0, with their lanes of a stream directly under each other.
 
     `titles` name the timelines (default: simulated, measured). Colour is the kind, lightness the micro-batch. Beyond
-    `MOST_BARS` bars, tasks narrower than a pixel are joined. Raises ValueError for no timeline or a missing title.
+    `MOST_BARS` bars, tasks narrower than a pixel are joined. The unit of the axis is that which reads best, unless
+    `unit_us` says 1 (µs) or 1e3 (ms). Raises ValueError for no timeline or a missing title.
     """
     names = tuple(titles) or tuple(WORDS[timeline.source] for timeline in timelines)
     if not timelines or len(names) != len(timelines):
@@ -59,7 +60,7 @@ def gantt(*timelines: Timeline, titles: Sequence[str] = ()) -> go.Figure:
     lanes = _lanes(timelines, names)
     bars, joined_us = _joined(_bars(timelines, lanes))
     spans = [timeline.makespan_us for timeline in timelines]
-    unit, scale = ("ms", 1e3) if max(spans) >= 1e3 else ("µs", 1.0)
+    unit, scale = ("ms", 1e3) if (unit_us or max(spans)) >= 1e3 else ("µs", 1.0)
     texts = (f"{escape(name)}<br><b>{human(span)}</b>" for name, span in zip(names, spans, strict=True))
     layout = _layout(lanes, bars, joined_us, unit)
     layout["title"]["text"] = escape(" / ".join(dict.fromkeys(t.schedule.label or "schedule" for t in timelines)))
@@ -139,7 +140,9 @@ def heat(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "min")
     figure = go.Figure([mark], _LOOK | {"shapes": [frame]})
     axis = {"type": "category", "showgrid": False, "zeroline": False}
     figure.update_xaxes(axis, title=x).update_yaxes(axis, title=y)
-    return figure.update_layout(height=170 + 34 * min(len(rows), 20), margin={"l": 70, "r": 20, "t": 30, "b": 60})
+    return figure.update_layout(
+        height=max(300, 130 + 34 * min(len(rows), 20)), margin={"l": 70, "r": 20, "t": 30, "b": 60}
+    )
 
 
 def lines(points: pd.DataFrame, x: str, value: str, color: str | None = None) -> go.Figure:
@@ -157,8 +160,8 @@ def lines(points: pd.DataFrame, x: str, value: str, color: str | None = None) ->
     numbers = pd.api.types.is_numeric_dtype(points[x])
     wide = numbers and points[x].min() > 0 and points[x].max() >= 100 * points[x].min()
     figure.update_xaxes(_AXIS, title=x, type="log" if wide else "linear" if numbers else "category")
-    figure.update_yaxes(_AXIS, title=value, rangemode="tozero")
-    return figure.update_layout(height=420, margin={"l": 80, "r": 20, "t": 60, "b": 60}, showlegend=color is not None)
+    figure.update_yaxes(_AXIS, title=value, rangemode="tozero", tickformat=",")
+    return figure.update_layout(height=420, margin={"l": 110, "r": 20, "t": 60, "b": 60}, showlegend=color is not None)
 
 
 def _short(value: object) -> str:
@@ -281,12 +284,13 @@ def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[dict[str, Any]]
 
 def _layout(lanes: pd.DataFrame, bars: pd.DataFrame, joined_us: float, unit: str) -> dict[str, Any]:
     last = float(lanes["y"].max())
+    stream, label = (int(lanes[name].str.len().max()) for name in ("stream", "label"))
     notes = [f"shade: micro-batch 0 (full) to {bars['mb'].max()} (pale)"] if bars["mb"].any() else []
     notes += ["number in a bar: layer.micro-batch.chunk"] if len(bars) <= MOST_NUMBERS and not joined_us else []
     notes += [f"tasks shorter than {human(joined_us)} are drawn joined"] if joined_us else []
     return {
         "barmode": "overlay", "height": round(196 + 27 * last), "uniformtext": {"mode": "hide", "minsize": 9},
-        "margin": {"l": 72 + 7 * int(lanes["label"].str.len().max()), "r": 72, "t": 112, "b": 54},
+        "margin": {"l": 42 + 10 * stream + 7 * label, "r": 72, "t": 112, "b": 54},
         "title": {"subtitle": {"text": " · ".join(notes), "font": {"size": 12}}, "x": 0, "xref": "paper", "y": 1,
                   "yref": "container", "yanchor": "top", "pad": {"t": 14}},
         "xaxis": _AXIS | {"title": f"time since the first start ({unit})", "rangemode": "tozero", "showspikes": True,
@@ -327,7 +331,7 @@ def _close(ends: Sequence[tuple[float, str]]) -> list[list[tuple[float, str]]]:
     groups: list[list[tuple[float, str]]] = []
     *before, last = sorted(ends)
     for each in before:
-        if groups and each[0] - groups[-1][-1][0] < 0.08 * len(groups[-1]) * last[0]:
+        if groups and each[0] - groups[-1][-1][0] < 0.065 * last[0]:
             groups[-1].append(each)
         else:
             groups.append([each])
@@ -352,7 +356,9 @@ def _table(frame: pd.DataFrame) -> str:
     for row in frame.itertuples(index=False, name=None):
         texts = (format(v, ",.2f" if abs(v) >= 0.1 else ".3g") if isinstance(v, float) else escape(str(v)) for v in row)
         lines.append([f"<td{mark}>{text}</td>" for mark, text in zip(marks, texts, strict=True)])
-    return "<table>\n" + "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines) + "\n</table>"
+    return (
+        '<div class="wide"><table>\n' + "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines) + "\n</table></div>"
+    )
 
 
 _PAGE = """<!DOCTYPE html>
@@ -361,6 +367,7 @@ _PAGE = """<!DOCTYPE html>
 :root {{ color-scheme: light dark; font: 15px/1.5 "Open Sans", verdana, arial, sans-serif; }}
 body {{ max-width: 1280px; margin: 2rem auto; padding: 0 1.5rem; }} p {{ max-width: 75ch }} figure {{ margin: 1rem 0; }}
 h1 {{ font-size: 1.7rem }} h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; break-after: avoid; }}
+.wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3em 1.5em .3em 0; text-align: left; border-bottom: 1px solid #8884}} .number {{ text-align: right }}
 @media (prefers-color-scheme: dark) {{ .js-plotly-plot text:not(.bartext) {{ fill: #ddd !important; }} }}

@@ -38,6 +38,17 @@ simdep reproduce fastafd --measured mine.csv --html mine.html
 """
 
 
+_COMPARE_EXAMPLES = """
+simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
+simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4 --r1 2 --r2 2
+"""
+_SWEEP_EXAMPLES = """
+simdep sweep scenario.toml --vary r1=1,2,4 --vary r2=1..16 --html sweep.html
+simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary seq_len=1024,2048,4096 --out splits.csv
+simdep sweep scenario.toml --vary link.gbytes_per_s=log:10..400:9 --vary policy=pppipe,findep --json
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
 
@@ -50,6 +61,7 @@ def add_commands(commands: Any) -> None:
     """Every command of simdep."""
     _add_simulate(commands)
     _add_policies(commands)
+    _add_what_if(commands)
     _add_costs(commands)
     _add_validation(commands)
 
@@ -140,6 +152,28 @@ def _add_policies(commands: Any) -> None:
     word = "the policies: what each does, where it comes from, what may be chosen"
     p = _add(commands, "policies", "policies.policies_command", word, _POLICIES_EXAMPLES)
     p.add_argument("policy", nargs="?", help="one of them, or FILE.py:NAME, with a small schedule of it")
+
+
+def _add_what_if(commands: Any) -> None:
+    word = "policies side by side on one scenario"
+    p = _add(commands, "compare", "compare.compare_command", word, _COMPARE_EXAMPLES)
+    p.add_argument("policies", nargs="+", metavar="POLICY", help="of `simdep policies`, or FILE.py:NAME; pppipe:r1=3")
+    add_scenario_flags(p)
+    p.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and every timeline")
+
+    word = "every combination of some parameters of a scenario, to a table and a plot"
+    p = _add(commands, "sweep", "sweep.sweep_command", word, _SWEEP_EXAMPLES)
+    add_scenario_flags(p)
+    p.add_argument(
+        "--vary", action="append", default=[], metavar="NAME=VALUES",
+        help="1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated, all combinations are taken",
+    )  # fmt: skip
+    p.add_argument("--out", type=Path, metavar="FILE", help="write .csv or .parquet; goes on if it holds a part of it")
+    p.add_argument("--force", action="store_true", help="begin again where --out holds something else")
+    p.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and the table")
+    p.add_argument(
+        "--value", default="throughput_tokens_per_s_per_gpu", metavar="COLUMN", help="to plot, default %(default)s"
+    )
 
 
 def _add_costs(commands: Any) -> None:

@@ -15,7 +15,8 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,10 @@ import numpy as np
 from simdep import report
 from simdep.checks import InfeasibleError, known
 from simdep.costs import ScenarioCosts
+from simdep.fastpath import Batch, makespans
 from simdep.hardware import HardwareProfile, load_hardware
 from simdep.policies import Step, build, chunk_tokens, parse_order
-from simdep.predict import Prediction, beyond, predict
+from simdep.predict import Choice, Prediction, beyond, predict
 from simdep.scenario import Scenario, override, scenario_from_dict
 from simdep.schedule import Kind, Task
 
@@ -41,8 +43,10 @@ SPLIT = "ag:eg"
 NAMES = (*WORDS, *WHOLE, *REAL, SPLIT)
 _RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d+))?")
 MOST_POINTS = 1_000_000
-BLOCK = 2000  # points that are simulated before they are handed out
+FIRST_BLOCK, LAST_BLOCK = 500, 4000  # points that are simulated before they are handed out
 REGULAR = ("naive", "pppipe", "findep")  # policies whose schedule does not depend on costs
+RESULTS = ("makespan_us", "throughput_tokens_per_s", "throughput_tokens_per_s_per_gpu", "ag_bubble_pct",
+           "eg_bubble_pct", "a2e_busy_pct", "e2a_busy_pct")  # fmt: skip
 OF_SCHEDULE = ("policy", "order", "r1", "r2", "samples", "m_a", "layers")
 OF_LINK = ("link.alpha_us", "link.gbytes_per_s", "duplex")
 
@@ -162,18 +166,24 @@ class Sweep:
             yield dict(zip(names, values, strict=True))
 
     def scenario(self, point: Mapping[str, Any], load: Callable[[str], HardwareProfile] = load_hardware) -> Scenario:
-        """The scenario of a point; raises ValueError where its values do not fit."""
+        """The scenario of a point; raises ValueError where its values do not fit.
+
+        A varied policy has as many GPUs and its own degrees where nothing varies them, as in `simdep compare`.
+        """
         flags = {name: value for name, value in point.items() if name != SPLIT and not name.startswith("link.")}
         if SPLIT in point:
             flags["ag"], flags["eg"] = map(int, point[SPLIT].split(":"))
-        data = override(self.base, flags)
+        data = override(self.base, {name: value for name, value in flags.items() if name != "policy"})
         where = data.setdefault("deployment", {})
         link = {name.removeprefix("link."): value for name, value in point.items() if name.startswith("link.")}
         if link:
             given = where.get("link")
             where["link"] = (dict(given) if isinstance(given, Mapping) else {}) | link
-        name = where.get("hardware")
-        return scenario_from_dict(data, load(name) if isinstance(name, str) and name else None)
+        name, policy = where.get("hardware"), point.get("policy")
+        scenario = scenario_from_dict(data, load(name) if isinstance(name, str) and name else None)
+        if policy is None:
+            return scenario
+        return Choice(policy, point.get("order"), point.get("r1"), point.get("r2")).of(scenario).scenario
 
     def to_dict(self) -> dict[str, Any]:
         """What makes it the same sweep, ready for JSON."""
@@ -182,15 +192,16 @@ class Sweep:
 
 
 def run(
-    sweep: Sweep, skip: int = 0, block: int = BLOCK, notes: dict[str, None] | None = None
+    sweep: Sweep, skip: int = 0, notes: dict[str, None] | None = None, seconds: float = 1.0
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a sweep from point `skip` on, in blocks, in the order of the points.
+    """The rows of a sweep from point `skip` on, in the order of the points, in blocks that take about `seconds` each.
 
     What was assumed for want of a measurement is added to `notes`.
     """
-    prices = _Prices()
+    prices, size = _Prices(), FIRST_BLOCK
     points = itertools.islice(sweep.points(), skip, None)
-    while part := list(itertools.islice(points, block)):
+    while part := list(itertools.islice(points, size)):
+        began = time.perf_counter()
         with beyond() as said:
             found = _simulated(sweep, part, prices)
         if notes is not None:
@@ -198,6 +209,7 @@ def run(
         yield [
             {axis.column: point[axis.name] for axis in sweep.axes} | row for point, row in zip(part, found, strict=True)
         ]
+        size = min(LAST_BLOCK, max(1, round(size * min(4, seconds / (time.perf_counter() - began)))))
 
 
 def results(prediction: Prediction) -> dict[str, Any]:
@@ -206,6 +218,8 @@ def results(prediction: Prediction) -> dict[str, Any]:
     busy = [100 * streams[name]["busy_fraction"] if name in streams else None for name in ("A2E", "E2A")]
     return {
         "m_a_samples": row["m_a"],
+        "r1": row["r1"],
+        "r2": row["r2"],
         "makespan_us": row["makespan_us"],
         "throughput_tokens_per_s": row["throughput_tokens_per_s"],
         "throughput_tokens_per_s_per_gpu": row["throughput_tokens_per_s_per_gpu"],
@@ -218,24 +232,30 @@ def results(prediction: Prediction) -> dict[str, Any]:
 
 def _simulated(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Prices) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{}] * len(points)
-    together: dict[tuple[Any, ...], list[_Point]] = {}
+    together: dict[tuple[bool, tuple[Step, ...], int], list[_Point]] = {}
     for at, values in enumerate(points):
         try:
             scenario = sweep.scenario(values, prices.hardware)
             if not _is_regular(scenario) or prices.has_host(scenario, values):
                 prediction = predict(scenario)
-                prices.notes |= dict.fromkeys(prediction.notes)
+                prices.notes |= _kept(prediction.notes, values)
                 rows[at] = results(prediction)
                 continue
-            steps = _steps(scenario.policy, scenario.order, scenario.r1, scenario.r2, scenario.model.has_shared)
+            key = (*_steps(scenario.policy, scenario.order, scenario.r1, scenario.r2), scenario.layers)
             point = prices.point(at, scenario, values)
-            together.setdefault((scenario.policy != "findep", steps), []).append(point)
+            together.setdefault(key, []).append(point)
         except (ValueError, InfeasibleError) as error:
             rows[at] = {"reason": str(error)}
-    for (waits, steps), group in together.items():
-        for each, found in zip(group, _regular(steps, waits, group), strict=True):
-            rows[each.at] = found
+    for (waits, steps, layers), group in together.items():
+        for point, makespan in zip(group, makespans(_batch(group), layers, steps, wait_for_shared=waits), strict=True):
+            rows[point.at] = point.row(float(makespan))
     return rows
+
+
+def _kept(notes: Iterable[str], values: Mapping[str, Any]) -> dict[str, None]:
+    """Notes without those on a link that is varied: the rows say as much."""
+    varied = any(name in values for name in OF_LINK)
+    return {note: None for note in notes if not (varied and note.startswith("link of"))}
 
 
 def _is_regular(scenario: Scenario) -> bool:
@@ -250,72 +270,17 @@ def _is_regular(scenario: Scenario) -> bool:
 
 
 @functools.cache
-def _steps(policy: str, order: str, r1: int, r2: int, shared: bool) -> tuple[Step, ...]:
-    """The AG order of a layer under a regular policy; raises ValueError where policy and cut do not fit."""
+def _steps(policy: str, order: str, r1: int, r2: int) -> tuple[bool, tuple[Step, ...]]:
+    """Whether A2E waits for shared experts, and the AG order of a layer; raises ValueError where degrees do not fit."""
     build(policy, 1, r1, r2, order)
-    steps = parse_order(order, r1)
-    return steps if shared else tuple(step for step in steps if step[0] is Kind.ATTENTION)
-
-
-def _regular(steps: Sequence[Step], waits: bool, points: Sequence[_Point]) -> list[dict[str, Any]]:
-    """The rows of points of one AG order: the longest path, task by task over all points.
-
-    Chunks that a point does not have take no time after its last, which changes nothing. `waits`: A2E waits for S.
-    """
-    layers = np.array([len(point.attention) for point in points])
-    chunks = max(len(point.chunks[0]) for point in points)
-    attention = np.array([point.attention + (0.0,) * (layers.max() - len(point.attention)) for point in points]).T
-    shared = np.array([point.shared for point in points])
-    a2e, expert, e2a = (
-        np.array([point.chunks[row] + (0.0,) * (chunks - len(point.chunks[row])) for point in points]).T
-        for row in range(3)
-    )
-    ag, sent, fed, back, makespan = (np.zeros(len(points)) for _ in range(5))
-    r1 = sum(kind is Kind.ATTENTION for kind, _ in steps)
-    with_shared = len(steps) > r1
-    sends = Kind.SHARED if waits and with_shared else Kind.ATTENTION
-    ready = [np.zeros(len(points)) for _ in range(r1)]
-    for layer in range(layers.max()):
-        for kind, mb in steps:
-            if kind is Kind.ATTENTION:
-                ag = np.maximum(ag, ready[mb]) + attention[layer]
-            else:
-                ag = ag + shared
-                ready[mb] = np.maximum(ready[mb], ag)
-            if kind is not sends:
-                continue
-            for chunk in range(chunks):
-                sent = np.maximum(sent, ag) + a2e[chunk]
-                fed = np.maximum(fed, sent) + expert[chunk]
-                back = np.maximum(back, fed) + e2a[chunk]
-            ready[mb] = np.maximum(back, ag)
-        makespan = np.where(layers == layer + 1, np.maximum(ag, back), makespan)
-    work = [attention.sum(0) * r1 + shared * r1 * layers * with_shared]
-    work += [times.sum(0) * r1 * layers for times in (a2e, expert, e2a)]
-    return [_told(point, makespan[at], [each[at] for each in work]) for at, point in enumerate(points)]
-
-
-def _told(point: _Point, makespan: float, work: Sequence[float]) -> dict[str, Any]:
-    scenario, where = point.scenario, point.scenario.deployment
-    rate = 1e6 * scenario.tokens * scenario.r1 * where.ag / makespan if makespan else None
-    ag, a2e, eg, e2a = (100 * float(each / makespan) if makespan else 0.0 for each in work)
-    return {
-        "m_a_samples": scenario.m_a,
-        "makespan_us": float(makespan),
-        "throughput_tokens_per_s": rate and float(rate),
-        "throughput_tokens_per_s_per_gpu": rate and float(rate / (where.ag + where.eg)),
-        "ag_bubble_pct": 100 - ag,
-        "eg_bubble_pct": 100 - eg,
-        "a2e_busy_pct": a2e,
-        "e2a_busy_pct": e2a,
-    }
+    return policy != "findep", parse_order(order, r1)
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A point to be simulated together with others: where its row stands, and the microseconds of its tasks.
+    """A point that is simulated together with others: where its row stands, and the microseconds of its tasks.
 
-    `attention` has a value a layer; `chunks` rows A2E, E and E2A with a value a chunk.
+    `attention` has a value a layer; `chunks` a row a run of equal chunks: how many, and the times of A2E, E and E2A.
     """
 
     at: int
@@ -323,6 +288,36 @@ class _Point:
     attention: tuple[float, ...]
     shared: float
     chunks: tuple[tuple[float, ...], ...]
+
+    def row(self, makespan: float) -> dict[str, Any]:
+        """What `results` gives, from busy times that are sums: the tasks of a stream do not overlap."""
+        scenario, where, each = self.scenario, self.scenario.deployment, self.scenario.r1 * self.scenario.layers
+        busy = [scenario.r1 * sum(self.attention) + each * self.shared]
+        busy += [each * sum(run[0] * run[kind] for run in self.chunks) for kind in (1, 2, 3)]
+        ag, a2e, eg, e2a = (100 * us / makespan if makespan else 0.0 for us in busy)
+        rate = 1e6 * scenario.tokens * scenario.r1 * where.ag / makespan if makespan else None
+        return {
+            "m_a_samples": scenario.m_a,
+            "r1": scenario.r1,
+            "r2": scenario.r2,
+            "makespan_us": makespan,
+            "throughput_tokens_per_s": rate,
+            "throughput_tokens_per_s_per_gpu": rate and rate / where.gpus,
+            "ag_bubble_pct": 100 - ag,
+            "eg_bubble_pct": 100 - eg,
+            "a2e_busy_pct": a2e,
+            "e2a_busy_pct": e2a,
+        }
+
+
+def _batch(points: Sequence[_Point]) -> Batch:
+    """Points of one AG order and as many layers."""
+    attention = np.array([point.attention for point in points], float).T
+    chunks = np.array([point.chunks for point in points], float).T  # [what, run, point]
+    runs = 2 if chunks[0, 1].any() else 1
+    alike = bool((attention == attention[0]).all())
+    shared = np.array([point.shared for point in points], float)
+    return Batch(attention[:1] if alike else attention, shared, *(part[:runs] for part in chunks))
 
 
 class _Prices:
@@ -350,7 +345,7 @@ class _Prices:
         if (own, "host") not in self.known:
             costs = self.costs(scenario, values)
             self.known[own, "host"] = bool(costs.host.terms)
-            self.notes |= dict.fromkeys(costs.notes)
+            self.notes |= _kept(costs.notes, values)
         found: bool = self.known[own, "host"]
         return found
 
@@ -366,14 +361,14 @@ class _Prices:
         attention += attention[-1:] * (scenario.layers - len(attention))
         shared = self.us(computing, costs, Task(Kind.SHARED, 0, 0, tokens=tokens)) if model.has_shared else 0.0
         sizes = chunk_tokens(tokens, scenario.r2)
-        longer = sum(size == sizes[0] for size in sizes)
+        longer = sizes.count(sizes[0])
         chunks = []
-        for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A):
-            long, short = (
+        for count, size in ((longer, sizes[0]), (len(sizes) - longer, sizes[-1])):
+            times = (
                 self.us(own if kind.is_transfer else computing, costs, Task(kind, 0, 0, 0, size))
-                for size in (sizes[0], sizes[-1])
+                for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A)
             )
-            chunks.append((long,) * longer + (short,) * (len(sizes) - longer))
+            chunks.append((count, *times))
         return _Point(at, scenario, tuple(attention), shared, tuple(chunks))
 
     def us(self, where: tuple[Any, ...], costs: ScenarioCosts, task: Task) -> float:
