@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from simdep import checks
@@ -202,10 +204,11 @@ def _count(count: int, factor: float) -> int:
     return max(1, round(count * factor))
 
 
-def builtin_models() -> dict[str, ModelSpec]:
-    """The models that ship with simdep, by name."""
+@cache
+def builtin_models() -> Mapping[str, ModelSpec]:
+    """The models that ship with simdep, by name; read once."""
     data = json.loads((resources.files("simdep") / "data" / "models.json").read_text())
-    return {name: _from_table(name, row) for name, row in data.items()}
+    return MappingProxyType({name: _from_table(name, row) for name, row in data.items()})
 
 
 def load_model(name: str) -> ModelSpec:
