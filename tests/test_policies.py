@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cli import one_sentence, run
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ag_orders, degrees, layers
+from strategies import ag_orders, degrees, jobs, layers, shapes, with_shared
 
-from simdep.policies import build, chunk_tokens, findep, naive, parse_order, pppipe, schedule_for
+from simdep import lookahead
+from simdep.analytic import pingpong
+from simdep.costs import StageTimes
+from simdep.policies import (
+    BUILTIN,
+    POLICIES,
+    Job,
+    build,
+    chunk_tokens,
+    disaggregated,
+    find,
+    findep,
+    load,
+    naive,
+    parse_order,
+    pppipe,
+    register,
+    schedule_for,
+)
+from simdep.recurrence import makespan_us
 from simdep.scenario import scenario_from_dict
 from simdep.schedule import STREAMS, Kind, Schedule
 
@@ -221,3 +246,192 @@ def test_a_model_without_shared_experts_has_no_shared_task() -> None:
     deployment = {"hardware": "a6000", "ag": 4, "eg": 4}
     scenario = scenario_from_dict({"model": "qwen3-30b-a3b", "layers": 1, "deployment": deployment})
     assert ag(schedule_for(scenario)) == "A[0.0]"
+
+
+# Any sequence of the AG
+
+
+def test_shared_experts_may_slip_past_the_attention_of_another_layer() -> None:
+    """A sequence over all layers: S(0,1) after A(1,0), which no order within a layer allows."""
+    A, S = Kind.ATTENTION, Kind.SHARED
+    sequence = ((A, 0, 0), (A, 0, 1), (S, 0, 0), (A, 1, 0), (S, 0, 1), (A, 1, 1), (S, 1, 0), (S, 1, 1))
+    schedule = disaggregated("slip", sequence, ((1, 2), (3,)), layers=2, shared=True, wait_for_shared=False)
+    assert ag(schedule) == "A[0.0] A[0.1] S[0.0] A[1.0] S[0.1] A[1.1] S[1.0] S[1.1]"
+    assert [(task.name, task.tokens) for task in schedule.streams["EG"]][:3] == [
+        ("E[0.0.0]", 1), ("E[0.0.1]", 2), ("E[0.1.0]", 3),
+    ]  # fmt: skip
+    assert schedule["A[1.1]"].after == ("E2A[0.1.0]", "S[0.1]")
+
+
+def test_a_sequence_that_can_never_finish_is_found() -> None:
+    sequence = ((Kind.ATTENTION, 0, 0), (Kind.ATTENTION, 1, 0), (Kind.SHARED, 0, 0), (Kind.SHARED, 1, 0))
+    schedule = disaggregated("late", sequence, ((1,),), layers=2, shared=True, wait_for_shared=False)
+    with pytest.raises(ValueError, match=r"can never finish: .*S\[0.0\]"):
+        _ = schedule.in_order
+    with pytest.raises(ValueError, match=r"A\[1.0\] waits for S\[0.0\], which is not in the schedule"):
+        disaggregated("lost", sequence[:2], ((1,),), layers=2, shared=True, wait_for_shared=False)
+
+
+def test_shared_experts_on_the_eg_wait_for_every_chunk_and_return_with_the_last() -> None:
+    schedule = find("findep").schedule(Job(2, ((1, 1),), shared_on="eg"))
+    assert ag(schedule) == "A[0.0] A[1.0]"
+    assert [task.name for task in schedule.streams["EG"]][:3] == ["E[0.0.0]", "S[0.0]", "E[0.0.1]"]
+    assert schedule["S[0.0]"].after == ("A2E[0.0.0]", "A2E[0.0.1]")
+    assert schedule["E2A[0.0.1]"].after == ("E[0.0.1]", "S[0.0]")
+    assert schedule["A[1.0]"].after == ("E2A[0.0.0]", "E2A[0.0.1]")
+
+
+@given(shapes, with_shared)
+def test_three_stages_take_the_ping_pong_of_their_times(shape: tuple[int, int, int], times: StageTimes) -> None:
+    """step3, any number of micro-batches: shared experts are part of the experts' stage."""
+    T, r1, _ = shape
+    makespan = makespan_us(build("step3", T, r1), times)
+    assert makespan == pingpong(StageTimes(times.attention, times.expert + times.shared, times.a2e, times.e2a), T, r1)
+
+
+# Look-ahead
+
+
+@given(shapes, with_shared)
+def test_looking_ahead_is_no_slower_than_either_order(shape: tuple[int, int, int], times: StageTimes) -> None:
+    T, r1, r2 = shape
+    best = min(makespan_us(findep(T, r1, r2, order), times) for order in ("asas", "aass"))
+    assert makespan_us(build("lookahead", T, r1, r2, costs=times), times) <= best
+
+
+@given(with_shared.flatmap(lambda times: st.tuples(st.just(times), jobs(find("lookahead"), times))))
+def test_looking_ahead_is_no_slower_on_any_cut(case: tuple[StageTimes, Job]) -> None:
+    """Uneven micro-batches and chunks, groups of experts, an uncut last layer, shared experts on either group."""
+    times, job = case
+
+    def us(task: Any) -> float:
+        return times(task) * task.tokens
+
+    job = replace(job, costs=us)
+    orders = [find("findep").schedule(replace(job, order=order)) for order in ("asas", "aass")]
+    best = min(makespan_us(schedule, us) for schedule in orders)
+    assert makespan_us(find("lookahead").schedule(job), us) <= best
+
+
+def test_looking_ahead_needs_costs() -> None:
+    with pytest.raises(ValueError, match="looks at the costs of its tasks; give a scenario or stage times"):
+        build("lookahead", 1)
+
+
+def test_the_look_ahead_of_a_scenario_sees_its_costs() -> None:
+    data = {
+        "model": "deepseek-v2", "layers": 2, "deployment": {"hardware": "a6000", "ag": 3, "eg": 5},
+        "workload": {"seq_len": 256, "m_a": 2}, "schedule": {"policy": "lookahead", "r1": 2, "r2": 2},
+    }  # fmt: skip
+    scenario = scenario_from_dict(data)
+    job = Job.of(scenario)
+    steps = [(task.kind, task.layer, task.mb) for task in schedule_for(scenario).streams["AG"]]
+    assert tuple(steps) == lookahead.order(job.times, 2, 2, 2)
+    assert (job.times.attention, job.times.expert) == (
+        job.costs(schedule_for(scenario)["A[1.0]"]), job.costs(schedule_for(scenario)["E[1.0.0]"]),
+    )  # fmt: skip
+
+
+# The registry
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Policies that a test registers are gone after it."""
+    before = dict(POLICIES)
+    yield
+    POLICIES.clear()
+    POLICIES.update(before)
+
+
+def readme_policy() -> str:
+    found = re.search(
+        r"```python\n# my_policy.py\n(.+?)```", Path(__file__, "../../README.md").resolve().read_text(), re.S
+    )
+    assert found
+    return found[1]
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_policy_of_the_readme_runs_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my_policy.py"
+    file.write_text(readme_policy())
+    times = "simdep simulate --stage-times attention=9,shared=1,a2e=1,expert=5,e2a=1 --r1 3 --json"
+    assert run(times, "--policy", f"{file}:backwards") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["label"] == "backwards r1=3"
+    assert result["critical_path"][0] == "A[0.2]"
+    assert run(times, "--policy", f"{file}:backwards") == 0  # a second time, as in one session
+    capsys.readouterr()
+    scenario = "--model deepseek-v2-lite --hardware a6000 --ag 1 --eg 1 --layers 1 --r1 2 --json"
+    assert run(f"simdep simulate {scenario}", "--policy", f"{file}:backwards") == 0
+    assert json.loads(capsys.readouterr().out)["label"] == "backwards r1=2"
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_scenario_file_runs_no_module(tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    deployment = {"hardware": "a6000", "ag": 1, "eg": 1}
+    data = {"model": "deepseek-v2-lite", "deployment": deployment, "schedule": {"policy": f"{tmp_path}/evil.py:x"}}
+    with pytest.raises(ValueError, match="unknown policy"):
+        schedule_for(scenario_from_dict(data))
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (None, "x", "there is no file"),
+        ("x = 1\n", "x", "registers no policy 'x'"),
+        ("import nothing_of_that_name\n", "x", "does not run: ModuleNotFoundError: No module named 'nothing_of_that"),
+        ("def f(:\n", "x", "does not run: SyntaxError"),
+    ],
+)
+def test_a_module_without_the_policy_is_refused(text: str | None, name: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(f"{file}:{name}")
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_is_registered_is_checked() -> None:
+    def bare(job: Job) -> Schedule:
+        return find("naive").schedule(job)
+
+    def told(job: Job) -> Schedule:
+        """One line."""
+        return find("naive").schedule(job)
+
+    with pytest.raises(ValueError, match="policy bare has no docstring"):
+        register(source="test")(bare)
+    with pytest.raises(ValueError, match="unknown degree 'r3'"):
+        register(source="test", takes=("r3",))
+    with pytest.raises(ValueError, match=r"policy naive exists already, from simdep\.policies\.dep"):
+        register(source="test", name="naive")(told)
+    register(source="test", name="mine")(told)
+    assert (POLICIES["mine"].summary, POLICIES["mine"].source) == ("One line.", "test")
+
+
+def test_the_policies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("simdep policies --json") == 0
+    listed = json.loads(capsys.readouterr().out)["policies"]
+    assert {each["policy"] for each in listed} == set(BUILTIN)
+    assert all(each["summary"] and each["source"] for each in listed)
+    assert run("simdep policies") == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{name} " in shown for name in BUILTIN)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_policy_shows_a_small_schedule(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"simdep policies {name} --json") == 0
+    example = Schedule.from_dict(json.loads(capsys.readouterr().out)["example"])
+    assert example.layers == 2
+    assert ("GPU" in example.streams) == POLICIES[name].colocated
+
+
+def test_an_unknown_policy_is_refused_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("simdep policies pppip") == 2
+    one_sentence(capsys, "unknown policy 'pppip'; did you mean 'pppipe'?")
