@@ -36,7 +36,7 @@ from simdep.policies import (
 )
 from simdep.recurrence import makespan_us
 from simdep.scenario import scenario_from_dict
-from simdep.schedule import STREAMS, Kind, Schedule
+from simdep.schedule import STREAMS, Kind, Schedule, Task
 
 
 def ag(schedule: Schedule) -> str:
@@ -304,7 +304,7 @@ def test_looking_ahead_is_no_slower_on_any_cut(case: tuple[StageTimes, Job]) -> 
     """Uneven micro-batches and chunks, groups of experts, an uncut last layer, shared experts on either group."""
     times, job = case
 
-    def us(task: Any) -> float:
+    def us(task: Task) -> float:
         return times(task) * task.tokens
 
     job = replace(job, costs=us)
@@ -327,6 +327,7 @@ def test_the_look_ahead_of_a_scenario_sees_its_costs() -> None:
     job = Job.of(scenario)
     steps = [(task.kind, task.layer, task.mb) for task in schedule_for(scenario).streams["AG"]]
     assert tuple(steps) == lookahead.order(job.times, 2, 2, 2)
+    assert job.costs is not None
     assert (job.times.attention, job.times.expert) == (
         job.costs(schedule_for(scenario)["A[1.0]"]), job.costs(schedule_for(scenario)["E[1.0.0]"]),
     )  # fmt: skip
@@ -345,9 +346,8 @@ def registry() -> Iterator[None]:
 
 
 def readme_policy() -> str:
-    found = re.search(
-        r"```python\n# my_policy.py\n(.+?)```", Path(__file__, "../../README.md").resolve().read_text(), re.S
-    )
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    found = re.search(r"```python\n# my_policy.py\n(.+?)```", text, re.S)
     assert found
     return found[1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,11 +111,12 @@ def load(word: str) -> Policy:
     if not colon or not file.endswith(".py"):
         return find(word)
     path = Path(file)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"policy_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"policy {word!r}: there is no file {file}")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"policy {word!r}: {file} does not run: {type(error).__name__}: {error}") from error
     if name not in POLICIES:
