@@ -102,7 +102,7 @@ def test_groups_of_experts_hold_all_tokens_of_the_micro_batch() -> None:
 
 def test_what_is_not_regular_stands_in_the_label() -> None:
     label = schedule_for(asked({"micro_batches": [3, 1], "chunks": [[1, 3], [2, 2]]})).label
-    assert label == "findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225/50,50"
+    assert label == "findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225;50,50"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ SIMULATE = "simdep simulate --model deepseek-v2 --hardware a6000 --ag 4 --eg 4 -
 def test_a_cut_is_written_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(SIMULATE, "--micro-batches", "3,1", "--chunks", "1,3/2,2", "--merge-last", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["label"] == "findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225/50,50 last layer uncut"
+    assert result["label"] == "findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225;50,50 last layer uncut"
 
 
 def test_a_scenario_file_holds_a_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +281,7 @@ def test_a_scenario_file_holds_a_cut(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert run(f"simdep simulate {file}") == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225/50,50: ")
+    assert shown.startswith("findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225;50,50: ")
     assert run(f"simdep simulate {file}", "--split", "expert", "--r2", "4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["label"].endswith("r1=2 r2=4 micro-batches 300,100 by expert")
 

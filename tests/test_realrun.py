@@ -23,14 +23,17 @@ from realrun.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noq
 from realrun.measured import stamps_of, timeline_of  # noqa: E402
 from realrun.ranks import spawn  # noqa: E402
 from simdep.models import MLA, ModelSpec, load_model  # noqa: E402
-from simdep.policies import build, findep  # noqa: E402
-from simdep.schedule import Schedule, Task  # noqa: E402
+from simdep.policies import Job, build, disaggregated, find, findep  # noqa: E402
+from simdep.schedule import Kind, Schedule, Task  # noqa: E402
 
 LAYERS, SAMPLES, SEQ_LEN, SEED = 2, 4, 5, 7
 NUMERICS = Numerics(torch.device("cpu"), torch.float32, SEED)
 DEGREES = [("naive", "asas", 1, 1), *(("pppipe", "asas", r1, 1) for r1 in (1, 2, 4))]
 DEGREES += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in (1, 2, 3)]
 DEGREES += [("findep", "A0 A1 S0 A2 S2 A3 S3 S1", 4, 2)]
+
+A, S = Kind.ATTENTION, Kind.SHARED
+SLIP = ((A, 0, 1), (A, 0, 0), (S, 0, 1), (A, 1, 1), (S, 0, 0), (A, 1, 0), (S, 1, 0), (S, 1, 1))
 
 MLA_CONFIG = {
     "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "q_lora_rank": 24, "kv_lora_rank": 16,
@@ -90,14 +93,24 @@ def _layer(part: AttentionLayer, experts: list[Expert], h: torch.Tensor) -> torc
     return y
 
 
+def uneven(shared: bool) -> list[Schedule]:
+    """3 and 1 samples in chunks that differ: in number too, uncut in the last layer, and S(0,0) after A(1,1)."""
+    cut = ((4, 11), (2, 2, 1))
+    made = [find("findep").schedule(Job(LAYERS, cut, "aass", shared, merge_last=last)) for last in (False, True)]
+    slip = disaggregated("slip", SLIP, ((5, 5), (3, 7)), layers=LAYERS, shared=shared, wait_for_shared=False)
+    return [*made, slip]
+
+
 def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> dict[str, Any]:
     """Every policy, order and degree on every model, run once after learning, with the output saved."""
     cases = {}
     for config in configs:
         shared = load_model(str(config)).has_shared
-        for policy, order, r1, r2 in DEGREES:
-            tokens = SAMPLES // r1 * SEQ_LEN
-            schedule = build(policy, LAYERS, r1, r2, order, tokens=tokens, shared=shared)
+        regular = [
+            build(policy, LAYERS, r1, r2, order, tokens=SAMPLES // r1 * SEQ_LEN, shared=shared)
+            for policy, order, r1, r2 in DEGREES
+        ]
+        for schedule in (*regular, *uneven(shared)):
             name = f"{config.stem}-{schedule.label.replace(' ', '_')}"
             entry = {"model": str(config), "scale": 1.0, "seq_len": SEQ_LEN, "schedule": schedule.to_dict()}
             entry |= {"link": link, "shape": [5.0, 1000.0], "synthetic": {}}
@@ -284,6 +297,23 @@ def test_a_schedule_may_not_wait_for_what_its_rank_cannot_see() -> None:
     broken = Schedule({**schedule.streams, "AG": (schedule["A[0.0]"], second, *schedule.streams["AG"][1::2])})
     with pytest.raises(ValueError, match=r"A\[0\.1\] waits for E\[0\.0\.0\], whose end its rank can't see"):
         check_executable(broken)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (build("ep", 1), "realrun runs the streams AG, A2E, EG, E2A; this schedule has GPU, COMM"),
+        (build("step3", 1, 3), "S[0.0] stands in stream EG; realrun runs it in AG"),
+        (
+            find("findep").schedule(Job(1, ((4, 0),), split="expert")),
+            "A2E[0.0.0] is one of 2 groups of experts; realrun cuts chunks by token",
+        ),
+    ],
+)
+def test_what_is_not_run_is_refused_in_a_sentence(schedule: Schedule, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        check_executable(schedule)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("policy", ["naive", "pppipe", "findep"])

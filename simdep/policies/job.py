@@ -121,7 +121,7 @@ class Job:
         if len(set(self.tokens)) > 1:
             words.append(f"micro-batches {','.join(map(str, self.tokens))}")
         if not self._is_even:
-            words.append(f"chunks {'/'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}")
+            words.append(f"chunks {';'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}")
         words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
         words += ["last layer uncut"] if self.merge_last else []
         return " ".join(words)
