@@ -22,10 +22,11 @@ from simdep.checks import known
 from simdep.commands import given
 from simdep.commands.output import emit, table
 from simdep.predict import condensed
-from simdep.sweep import RESULTS, Axis, Sweep, run
+from simdep.sweep import RESULTS, SPLIT, WORDS, Axis, Sweep, run
 
 FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
+TEXTS = {*WORDS, Axis(SPLIT, ()).column, "reason"}
 MOST_SHOWN, MOST_PICTURES, MOST_NOTES = 40, 12, 10
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -56,9 +57,13 @@ class Store:
             same = False
         if not same:
             raise ValueError(f"--out {self.path} holds something else; give another name, or --force to begin again")
-        csv = self.path.suffix == ".csv"
-        found = pd.read_csv(self.path, float_precision="round_trip") if csv else pd.read_parquet(self.path)
-        rows = found.to_dict("records")
+        if self.path.suffix == ".csv":
+            found = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+            return [
+                {str(name): _read(str(name), text) for name, text in row.items() if text}
+                for row in found.to_dict("records")
+            ]
+        rows = pd.read_parquet(self.path).to_dict("records")
         return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
     def save(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -72,6 +77,13 @@ class Store:
             frame.to_parquet(part, index=False)
         self.beside.write_text(json.dumps(self.key) + "\n")
         part.replace(self.path)
+
+
+def _read(column: str, text: str) -> Any:
+    """A value of a table as it was written: digits are whole numbers, the others are exact, words stay words."""
+    if column in TEXTS:
+        return text
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def sweep_command(args: argparse.Namespace) -> int:
