@@ -4,6 +4,7 @@ A group's task is done by every rank of its side: AG ranks for what the stream A
 is a stream of its own in every resource: AG@a, EG@g, and A2E@g and E2A@g for the port of EG rank g. What a task waits
 for on its own side is its own rank's; across sides it is that of every rank it exchanges rows with. So E(t,i,j) on rank
 g starts when its rows have come from the AG ranks that send to g, and A(t+1,i) on rank a when all of its own are back.
+A transfer starts when all that it carries is ready, as a collective does: rows of prompt ranks wait for a straggler's.
 A rank without tokens or rows has no part in a task: what waits for it there waits for what that would have waited for.
 
 Load is work over that of the group's model, 1 where everything is balanced; then every time is exactly the group's.
