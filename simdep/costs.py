@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -186,7 +186,10 @@ class StageCosts:
 
 @dataclass(frozen=True)
 class ScenarioCosts:
-    """Task times of a scenario on its hardware profile. Raises ValueError where the profile lacks a needed cost."""
+    """Task times of a scenario on its hardware profile. Raises ValueError where the profile lacks a needed cost.
+
+    Methods that take tokens also take an array of them, and then give one (`simdep.problem`).
+    """
 
     scenario: Scenario
     _prices: dict[tuple[str, tuple[float, ...]], float] = field(default_factory=dict, repr=False, compare=False)
@@ -242,7 +245,9 @@ class ScenarioCosts:
         measured = self._stage("shared", tokens)
         if measured is not None:
             return measured
-        return self.products(work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm")))
+        slower = self._fewer_sms if where.shared_on == "ag" else 1.0
+        parts = work.shared(self.scenario.model, tokens, fused=self._has_kernel("gemm"))
+        return sum((self._product(part, slower) for part in parts), 0.0)
 
     def expert(self, tokens: float, groups: int = 1) -> float:
         """Routed experts of one EG GPU on a chunk of `tokens` tokens of every AG GPU, balanced routing (Eq. 3).
@@ -258,7 +263,7 @@ class ScenarioCosts:
             return measured
         choices = {"grouped": (self._grouped,), "plain": (self._plain,)}
         means = choices.get(self.scenario.deployment.expert_gemm, (self._grouped, self._plain))
-        return min(mean(tokens, groups) for mean in means)
+        return reduce(np.minimum, (mean(tokens, groups) for mean in means))
 
     def expert_gemm(self, tokens: float, groups: int = 1) -> str:
         """How the experts of a chunk are computed at the lower cost: grouped or plain."""
@@ -273,7 +278,7 @@ class ScenarioCosts:
             return self._local_experts(groups) * each(rows * model.expert_params, self.touched(tokens))
         if kernel is None:
             return self._plain(tokens, groups)
-        return self._beside * self._us(
+        return self._beside_experts * self._us(
             kernel, _BALANCED, num_tokens=tokens * where.ag, hidden_size=model.hidden, inter_size=model.expert_hidden,
             topk=model.top_k, num_experts=model.experts, moe_ep_size=where.eg * groups,
         )  # fmt: skip
@@ -282,15 +287,16 @@ class ScenarioCosts:
         """The products of an expert, one expert after the other."""
         model, where = self.scenario.model, self.scenario.deployment
         rows = tokens * where.ag * model.top_k / model.experts
-        return self._local_experts(groups) * self.products(work.expert_products(model, rows))
+        one = sum((self._product(each, self._beside_experts) for each in work.expert_products(model, rows)), 0.0)
+        return self._local_experts(groups) * one
 
     def _local_experts(self, groups: int) -> float:
         """Experts of an EG GPU, the fullest one, that belong to one of `groups` groups."""
         return -(-self.scenario.model.experts // self.scenario.deployment.eg) / groups
 
     def products(self, products: Iterable[work.Product]) -> float:
-        """Matrix products one after the other."""
-        return float(sum(map(self._product, products)))
+        """Matrix products of attention or shared experts, one after the other."""
+        return sum((self._product(product, self._fewer_sms) for product in products), 0.0)
 
     def touched(self, tokens: float) -> float:
         """Expected share of the experts that get a token of a chunk, balanced routing."""
@@ -317,7 +323,8 @@ class ScenarioCosts:
         size = self.scenario.row_bytes(kind is Kind.A2E)
         sent = work.transfer(model, tokens, where.ag, where.eg, where.sending, groups)
         remote = (where.gpus - 1) / where.gpus if where.colocated else 1
-        return remote * (max(sent.eg_bytes(size), sent.ag_bytes(size)) if busier else sent.eg_bytes(size))
+        eg_bytes, ag_bytes = sent.eg_bytes(size), sent.ag_bytes(size)
+        return remote * (np.maximum(eg_bytes, ag_bytes) if busier else eg_bytes)
 
     def link(self, kind: Kind) -> Cost:
         """The cost that prices a direction: the scenario's own link, else the profile's for this split (or nearest)."""
@@ -377,8 +384,13 @@ class ScenarioCosts:
         return machine.sms / (machine.sms - taken)
 
     @property
-    def _beside(self) -> float:
-        """The same for experts and the attention of prefill, which only colocated GPUs compute beside communication."""
+    def _fewer_sms(self) -> float:
+        """The same for what is not experts: 1 where communication runs beside these alone."""
+        return self._slowdown if self.scenario.deployment.comm_sms_from == "all" else 1.0
+
+    @property
+    def _beside_experts(self) -> float:
+        """The same for experts: 1 on an EG, whose GPUs give no SMs away."""
         return self._slowdown if self.scenario.deployment.colocated else 1.0
 
     def _check_halves(self, tokens: float) -> None:
@@ -421,13 +433,14 @@ class ScenarioCosts:
             return self._us(kernel, batch_size=core.batch, kv_len=core.reach, **shape)
         # A window is priced as the samples of its length that have as many (query, key) pairs
         batch = core.batch * core.pairs / (core.reach * (core.reach + 1) / 2)
-        return self._beside * self._us(kernel, batch_size=batch, isl=core.reach, **shape)
+        slower = self._fewer_sms if self.scenario.deployment.colocated else 1.0  # on an AG, products alone are slower
+        return slower * self._us(kernel, batch_size=batch, isl=core.reach, **shape)
 
-    def _product(self, product: work.Product) -> float:
+    def _product(self, product: work.Product, slower: float) -> float:
         kernel = self._kernel("gemm", dtype=self._dtype)
         if kernel is None:
             return product.count * self._cost("gemm")(product.m * product.k * product.n)
-        return product.count * self._slowdown * self._us(kernel, m=product.m, n=product.n, k=product.k)
+        return product.count * slower * self._us(kernel, m=product.m, n=product.n, k=product.k)
 
     def _has_kernel(self, op: str) -> bool:
         return any(kernel.op == op for kernel in self._profile.kernels)
@@ -450,6 +463,8 @@ class ScenarioCosts:
         return next((kernel for words in wanted for kernel in gated if kernel.matches(words)), None)
 
     def _us(self, kernel: Kernel, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
+        if any(isinstance(value, np.ndarray) for value in numbers.values()):
+            return kernel.many(words, **numbers) * self._profile.speed_factor  # type: ignore[return-value]
         key = (kernel.op, tuple(numbers.values()))
         if key not in self._prices:
             self._prices[key] = kernel.us(words, **numbers) * self._profile.speed_factor

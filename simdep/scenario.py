@@ -13,6 +13,7 @@ It comes from a TOML file, from flags, or from both (flags win):
     sending = "copies"             # optional: a row for each (token, expert); or once-per-gpu, broadcast
     a2e_dtype = "bf16"             # optional, as e2a_dtype: of the rows sent, default that of the workload
     comm_sms = 0                   # optional: SMs of each AG GPU that communication takes from its products
+    comm_sms_from = "all"          # optional, colocated: all that a GPU computes; or "experts", the only ones beside it
     contention = 0.1               # optional: share of speed that a transfer takes from computation; else the profile's
     expert_gemm = "grouped"        # optional: one kernel for all experts of a GPU; "plain", one each; or "cheaper"
     shared_on = "ag"               # optional: the group that computes the shared experts; or "eg"
@@ -59,6 +60,7 @@ ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 PHASES = ("prefill", "decode")
 LINK_CLASSES = ("intra-node", "inter-node")
 GROUPS = ("ag", "eg")
+COMM_SMS_FROM = ("all", "experts")
 EXPERT_GEMMS = ("grouped", "plain", "cheaper")
 SPLITS = ("token", "expert")
 DUPLEX = ("full", "half")
@@ -71,7 +73,8 @@ class Deployment:
     `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU); `link_class` says which of a
     profile's point-to-point kernels it is otherwise. `transport` names what carries messages: costs of link and host
     that the profile holds for it go first. `sending` is one of `simdep.work.SENDING`; the data types of rows default
-    to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products. `shared_on` is the group that
+    to the workload's. `comm_sms` SMs of an AG GPU are not there for its matrix products; colocated, for
+    anything that it computes, or with `comm_sms_from` "experts" for these alone. `shared_on` is the group that
     computes the shared experts; the directions of a half-`duplex` link share it. `contention`, if given, replaces the
     profile's; `expert_gemm` is how a GPU computes its experts: one grouped kernel, plain ones an expert each, or the
     cheaper of both.
@@ -95,6 +98,7 @@ class Deployment:
     colocated: bool = False
     contention: float | None = None
     expert_gemm: str = "grouped"
+    comm_sms_from: str = "all"
     memory_gbytes: float | None = None  # of each GPU for serving, 1e9 bytes each; see simdep.memory
 
     def __post_init__(self) -> None:
@@ -102,6 +106,8 @@ class Deployment:
             raise ValueError(f"ag={self.ag}, eg={self.eg}: colocated, the same GPUs are both; give gpus alone")
         if self.colocated and self.shared_on != "ag":
             raise ValueError(f"shared_on={self.shared_on!r}: colocated, there is one group; leave it out")
+        if self.comm_sms_from != "all" and not self.colocated:
+            raise ValueError(f"comm_sms_from={self.comm_sms_from!r}: it is for colocated GPUs; leave it out")
         if self.contention is not None and not 0 <= self.contention < 0.5:
             raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
 
@@ -165,9 +171,7 @@ class Scenario:
         if self.chunks:
             self._check_chunks()
         if self.ranks is not None and self.deployment.colocated:
-            raise ValueError(
-                "ranks are told apart in an AG and an EG, not where GPUs are colocated; leave them out"
-            )
+            raise ValueError("ranks are told apart in an AG and an EG, not where GPUs are colocated; leave them out")
 
     def _check_micro_batches(self, samples: int) -> None:
         if len(self.micro_batches) != self.r1:
@@ -222,6 +226,7 @@ _KEYS = {
         "e2a_dtype",
         "gpus",
         "comm_sms",
+        "comm_sms_from",
         "contention",
         "expert_gemm",
         "shared_on",
@@ -290,6 +295,7 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             duplex=checks.known(deployment.get("duplex", "full"), DUPLEX, "duplex"),
             colocated="gpus" in deployment,
             contention=checks.number(deployment["contention"], "contention") if "contention" in deployment else None,
+            comm_sms_from=checks.known(deployment.get("comm_sms_from", "all"), COMM_SMS_FROM, "comm_sms_from"),
             expert_gemm=checks.known(deployment.get("expert_gemm", "grouped"), EXPERT_GEMMS, "expert_gemm"),
             memory_gbytes=_memory(deployment.get("memory_gbytes")),
         ),

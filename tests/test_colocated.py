@@ -150,6 +150,34 @@ def test_communication_takes_its_sms_from_everything_that_a_colocated_gpu_comput
         assert getattr(beside, part)(4096) == pytest.approx(getattr(free, part)(4096) * 132 / 99)
 
 
+@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
+@pytest.mark.parametrize("gemm", ["grouped", "plain"])
+def test_communication_beside_experts_alone_takes_its_sms_from_them(gemm: str) -> None:
+    """The SM budget of EPS-MoE: attention and shared experts run while nothing is sent."""
+    free, beside = (
+        ScenarioCosts(served(phase="prefill", comm_sms=sms, comm_sms_from="experts", expert_gemm=gemm))
+        for sms in (0, 33)
+    )
+    assert beside.expert(4096) == pytest.approx(free.expert(4096) * 132 / 99)
+    assert (beside.attention(4096), beside.shared(4096)) == (free.attention(4096), free.shared(4096))
+
+
+@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
+def test_an_ag_gives_sms_away_and_an_eg_none() -> None:
+    free, beside = (
+        ScenarioCosts(
+            replace(
+                served(phase="prefill"),
+                deployment=Deployment(8, 8, load_hardware("h800"), comm_sms=sms, expert_gemm="plain"),
+                policy="naive",
+            )
+        )
+        for sms in (0, 33)
+    )
+    assert beside.shared(4096) == pytest.approx(free.shared(4096) * 132 / 99)
+    assert beside.expert(4096) == free.expert(4096)
+
+
 def test_the_scenario_may_state_the_contention_of_its_streams() -> None:
     assert ScenarioCosts(served()).host.contention == 0
     assert ScenarioCosts(served(contention=0.15)).host.contention == 0.15
@@ -180,6 +208,10 @@ def test_experts_are_computed_by_the_cheaper_of_grouped_and_plain_products() -> 
         ({"gpus": 8, "shared_on": "eg"}, "shared_on='eg': colocated, there is one group; leave it out"),
         ({"gpus": 8, "contention": 0.5}, "contention=0.5; two transfers must leave computation some speed: 0 to 0.5"),
         ({"gpus": 8, "expert_gemm": "dense"}, "unknown expert_gemm 'dense'; use cheaper, grouped, plain"),
+        (
+            {"ag": 4, "eg": 4, "comm_sms_from": "experts"},
+            "comm_sms_from='experts': it is for colocated GPUs; leave it out",
+        ),
         ({"gpus": 8}, "policy findep is for ag and eg, not gpus"),
         ({"ag": 4, "eg": 4, "policy": "ep"}, "policy ep is colocated: give deployment.gpus in place of ag and eg"),
     ],

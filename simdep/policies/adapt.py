@@ -64,13 +64,13 @@ def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> 
     ag, eg = split or (n - n // 2, n // 2)
     if min(ag, eg) < 1 or ag + eg != n:
         raise ValueError(f"{ag}:{eg} does not split {n} GPUs into two groups of at least 1")
-    return replace(where, ag=ag, eg=eg, colocated=False)
+    return replace(where, ag=ag, eg=eg, colocated=False, comm_sms_from="all")
 
 
 def _set_up(where: Deployment, asked: Policy) -> Deployment:
     """With what the policy's paper has; SMs of communication only where the SMs of the GPU are known."""
-    known = where.hardware.machine is not None
-    setup = {key: value for key, value in asked.setup.items() if key != "r1" and (key != "comm_sms" or known)}
+    unknown = ("r1",) if where.hardware.machine else ("r1", "comm_sms", "comm_sms_from")
+    setup = {key: value for key, value in asked.setup.items() if key not in unknown}
     return replace(where, **setup)
 
 
@@ -92,7 +92,7 @@ def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
     cut = [
         name for name in ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split") if free.get(name, True)
     ]
-    where = ("shared_on", "sending", "a2e_dtype", "comm_sms", "expert_gemm")
+    where = ("shared_on", "sending", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
     for was, now, names in ((old, new, cut), (old.deployment, new.deployment, where)):
         pairs = ((name, getattr(was, name), getattr(now, name)) for name in names)
         changes += [f"{name}={_word(one)} became {_word(other)}" for name, one, other in pairs if one != other]

@@ -40,14 +40,14 @@ def chunked(job: Job) -> Schedule:
 
 @register(
     source="EPS-MoE (arXiv 2410.12247)", colocated=True, takes=("r2",), splits=("expert",),
-    setup={"comm_sms": COMM_SMS["eps-moe"], "expert_gemm": "cheaper"},
+    setup={"comm_sms": COMM_SMS["eps-moe"], "comm_sms_from": "experts", "expert_gemm": "cheaper"},
 )  # fmt: skip
 def eps_moe(job: Job) -> Schedule:
     """N = r2 groups of experts, each with its dispatch, products and combine, dispatch one group ahead of combine."""
     return _chunks_ahead(job, job.label("eps-moe", "r2"))
 
 
-@register(source=DEEPSEEK, colocated=True, r1=2, setup={"comm_sms": COMM_SMS["prefill"]})
+@register(source=DEEPSEEK, colocated=True, r1=2, setup={"comm_sms": COMM_SMS["prefill"], "comm_sms_from": "all"})
 def two_batch_prefill(job: Job) -> Schedule:
     """Two micro-batches, each sending and receiving while the other computes; whole attention."""
     gpu: Line = []
