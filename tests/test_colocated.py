@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from cli import one_sentence, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -288,3 +290,15 @@ def test_sms_of_communication_are_taken_only_where_a_gpu_is_known(apart: Scenari
     assert adapted(apart, "eps-moe").scenario.deployment.comm_sms == 16
     other = replace(apart, deployment=replace(apart.deployment, hardware=unknown))
     assert adapted(other, "eps-moe").scenario.deployment.comm_sms == 0
+
+
+def test_a_colocated_scenario_is_written_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "simdep simulate --model qwen3-235b-a22b --hardware h100 --phase decode --layers 2 --gpus 8 --samples 64"
+    assert run(command, "--policy", "two-batch-decode", "--r1", "2", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["label"], list(result["streams"])) == ("two-batch-decode", ["GPU", "COMM"])
+    assert result["throughput_tokens_per_s"] == pytest.approx(1e6 * 8 * 64 / result["makespan_us"])
+    assert run(command, "--policy", "two-batch-decode") == 2
+    one_sentence(capsys, "r1=1: policy two-batch-decode has 2 micro-batches; use r1=2")
+    assert run(command, "--policy", "eps-moe", "--r2", "3") == 2
+    one_sentence(capsys, "r2=3 groups do not divide the 16 experts of a GPU; use 1, 2, 4, 8, 16")
