@@ -98,7 +98,7 @@ class RankWork:
     """A group's schedule on `ag` + `eg` ranks, whatever evaluates it.
 
     `us` and `tokens` hold a vector over the ranks of a task's side, nan and 0 where a rank has no part in it; `needs`
-    a mask [AG rank, EG rank] for every transfer of which not all pairs that have a part exchange rows.
+    a mask [AG rank, EG rank] for every transfer in which some pair exchanges no rows.
     """
 
     schedule: Schedule
