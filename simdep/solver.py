@@ -1,7 +1,7 @@
 """Solver: the fastest cut and order of a problem, with a bound that no schedule of the searched cuts can beat.
 
 A problem is searched over m_a (samples of a micro-batch), r1 (micro-batches), r2 (chunks) and the order of the AG:
-ASAS, AASS and the look-ahead order. What is maximised is the throughput r1 m_a S / makespan, which for a fixed number of
+ASAS, AASS and the look-ahead order. What is maximised is the throughput r1 m_a S / makespan, which for fixed
 samples is the least makespan.
 
 `exact` leaves nothing out that could win. Every cut has a lower bound on its makespan that holds for any order
