@@ -46,6 +46,7 @@ _SWEEP_EXAMPLES = """
 simdep sweep scenario.toml --vary r1=1,2,4 --vary r2=1..16 --html sweep.html
 simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary seq_len=1024,2048,4096 --out splits.csv
 simdep sweep scenario.toml --vary link.gbytes_per_s=log:10..400:9 --vary policy=pppipe,findep --json
+simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve --html solved.html
 """
 
 
@@ -145,6 +146,7 @@ def _add_simulate(commands: Any) -> None:
     out.add_argument("--json", action="store_true", help="one JSON object on stdout")
     out.add_argument("--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet")
     out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
+    out.add_argument("--save-schedule", type=Path, metavar="FILE.json", help="write the schedule, for --schedule")
     p.set_defaults(does="simulate.simulate_command")
 
 
@@ -157,7 +159,7 @@ def _add_policies(commands: Any) -> None:
 def _add_what_if(commands: Any) -> None:
     word = "policies side by side on one scenario"
     p = _add(commands, "compare", "compare.compare_command", word, _COMPARE_EXAMPLES)
-    p.add_argument("policies", nargs="+", metavar="POLICY", help="of `simdep policies`, or FILE.py:NAME; pppipe:r1=3")
+    p.add_argument("policies", nargs="+", metavar="POLICY", help="such as findep, pppipe:r1=3, FILE.py:NAME, or best")
     add_scenario_flags(p)
     p.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and every timeline")
 
@@ -168,6 +170,7 @@ def _add_what_if(commands: Any) -> None:
         "--vary", action="append", default=[], metavar="NAME=VALUES",
         help="1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated, all combinations are taken",
     )  # fmt: skip
+    p.add_argument("--solve", action="store_true", help="find the best policy, order and cut of every point")
     p.add_argument("--out", type=Path, metavar="FILE", help="write .csv or .parquet; goes on if it holds a part of it")
     p.add_argument("--force", action="store_true", help="begin again where --out holds something else")
     p.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and the table")

@@ -286,6 +286,14 @@ def test_a_scenario_file_holds_a_cut(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["label"].endswith("r1=2 r2=4 micro-batches 300,100 by expert")
 
 
+def test_an_uneven_schedule_is_saved_and_simulated_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.json"
+    assert run(SIMULATE, "--micro-batches", "3,1", "--r2", "2", "--save-schedule", str(file), "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert run(SIMULATE, "--m-a", "4", "--schedule", str(file), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+
 def test_stage_times_say_nothing_of_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     times = "simdep simulate --stage-times attention=1,a2e=1,expert=1,e2a=1"
     assert run(times, "--chunks", "1,3") == 2

@@ -47,6 +47,8 @@ def simulate_command(args: argparse.Namespace) -> int:
         timeline = shown = simulate(job.schedule, job.costs, host)
         result = report.summary(timeline, job.tokens)
         text = "" if args.json else report.as_text(result, timeline)
+    if args.save_schedule:
+        job.schedule.save(args.save_schedule)
     if args.trace:
         trace.write(args.trace, timeline)
     if args.html:
