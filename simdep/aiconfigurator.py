@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from simdep.operations import DTYPE_NAMES
+
 PREFIX = "aiconfigurator:"
 PACKAGE = "aiconfigurator_core"
-_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
 _MOST = {"m": 32768, "n": 16384, "k": 16384}  # of a GEMM in an inference step; the tables go far beyond
 
 
@@ -84,7 +85,7 @@ def _table(source: _Source, raw: pd.DataFrame) -> pd.DataFrame:
     if source.cached:
         table["kv_len"] = table.pop("isl") + raw["step"]
     if "dtype" in table:
-        table["dtype"] = table["dtype"].replace(_DTYPES)
+        table["dtype"] = table["dtype"].replace(DTYPE_NAMES)
     for column, most in _MOST.items():
         if column in table:
             table = table[table[column] <= most]

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from simdep import checks
 from simdep.forms import Array
 from simdep.gpus import Gpu
-from simdep.operations import OPERATIONS, Operation, Rows, words_that_follow
+from simdep.operations import DTYPE_BYTES, DTYPE_NAMES, OPERATIONS, Operation, Rows, words_that_follow
 
 FAILED = 1.25  # an operation that takes so much longer than a larger one of its series ran with a wrong kernel
 
@@ -37,14 +39,28 @@ class Series:
         return " ".join([self.operation.name, *self.variant.values()])
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """The table of a CSV file, indexed by the lines of the file that its rows stand on.
+
+    Lines that begin with # are remarks; blanks around names and words do not count. Raises ValueError naming the file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        table = pd.read_csv(StringIO("\n".join(lines)), comment="#", skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {str(error).strip()}") from None
+    table.columns = table.columns.astype(str).str.strip()
+    filled = [number for number, text in enumerate(lines, 1) if text.partition("#")[0].strip()][1:]
+    if not isinstance(table.index, pd.RangeIndex) or len(filled) != len(table):
+        raise ValueError(f"{path}: a row does not have one field for each of the {len(table.columns)} columns")
+    words = table.select_dtypes(["object", "string"]).columns
+    table[words] = table[words].map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+    return table.set_index(pd.Index(filled))
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """A checked table of measurements. Raises ValueError naming file, line and column."""
-    try:
-        lines = path.read_text().splitlines()
-        table = pd.read_csv(path, comment="#", skip_blank_lines=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    line = [number for number, text in enumerate(lines, 1) if text.strip() and not text.startswith("#")][1:]
+    table = read_table(path)
     operations = operations_of(list(table.columns), str(path))
     if "us" not in table:
         raise ValueError(f"{path}: column us is missing; it holds the measured microseconds")
@@ -53,13 +69,20 @@ def read_csv(path: Path) -> pd.DataFrame:
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = ~(np.isfinite(numbers) & (numbers > low))
         if wrong.any():
-            first = int(wrong.to_numpy().argmax())
-            value = table[column].iloc[first]
-            raise ValueError(f"{path}:{line[first]}: {column}={value}; it is a finite number of more than {low}")
+            line = wrong.idxmax()
+            rule = f"it is a finite number of more than {low}"
+            raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
         table[column] = numbers.astype(float)
+    for column in {word for op in operations for word in (*op.words, *op.where)} & set(table.columns):
+        if table[column].isna().any():
+            raise ValueError(f"{path}:{table[column].isna().idxmax()}: {column} is empty; it says which kernel ran")
+    if "dtype" in table:
+        table["dtype"] = table["dtype"].astype(str).str.lower().replace(DTYPE_NAMES)
+        for word in table["dtype"].unique():
+            checks.known(word, DTYPE_BYTES, f"dtype in {path}")
     if table.empty:
         raise ValueError(f"{path} has no rows; give at least one measurement")
-    return table
+    return table.reset_index(drop=True)
 
 
 def operations_of(columns: Sequence[str], where: str) -> list[Operation]:

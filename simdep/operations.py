@@ -22,6 +22,7 @@ from simdep.skew import busiest_rank, power_law
 Rows = Mapping[str, NDArray[Any]]  # columns by name, equally long
 
 DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "int8": 1.0}
+DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}  # also used
 QUERY_TILE = 128  # queries of a head that one SM attends with at a time
 TILE = (256, 128)  # rows and columns of the output that one SM computes at a time in a large GEMM
 DEEPEP_RANKS = 8  # of the node that the DeepEP tables were measured on

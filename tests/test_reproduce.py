@@ -86,8 +86,9 @@ def test_rows_that_were_not_calibrated_on_are_predictions(tmp_path: Path) -> Non
     ]
     file.write_text("\n".join([",".join(findep.COLUMNS), *rows]) + "\n")
     (found,) = reproduce("all", file)
-    assert [point.role for point in found.points] == ["calibrated", *["predicted"] * 4, *["not-modelled"] * 2]
-    assert found.points[0].predicted == found.points[1].predicted
+    assert [point.role for point in found.points] == [*["calibrated"] * 2, *["predicted"] * 3, *["not-modelled"] * 2]
+    assert found.points[0].predicted == found.points[1].predicted  # the measurement it stands beside plays no part
+    assert "another measurement of a configuration that the four constants are fitted on" in found.points[1].reason
     assert "testbed 'E' is not modelled; use A, B, C, D" in found.points[5].reason
     assert "unit 'seconds' is not modelled" in found.points[6].reason
 
@@ -102,13 +103,55 @@ def test_a_table_of_fastafd_is_known_by_its_columns(tmp_path: Path) -> None:
     assert [point.columns["context"] for point in found.points] == [8192, 16384, 8192]
 
 
+def test_columns_may_come_in_any_order_among_others_and_words_in_any_case(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    table = published("findep")
+    table = table.assign(note="x", testbed=table.testbed.str.lower(), model="DeepSeek-V2")[
+        [*table.columns[::-1], "note"]
+    ]
+    file.write_text("# remark, with commas\n\n" + table.drop(columns="table").head(3).to_csv(index=False) + "# end\n")
+    (found,) = reproduce("all", file)
+    same = of("findep").points[:3]
+    assert [p.predicted for p in found.points] == [p.predicted for p in same]
+    assert [p.role for p in found.points] == [p.role for p in same]
+    assert found.points[0].columns["testbed"] == "c"
+    assert found.points[0].columns["note"] == "x"
+
+
+def test_a_row_without_a_measurement_is_predicted_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text(",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,5,1,2,96,\n")
+    (point,) = reproduce("fastafd", file)[0].points
+    assert (point.published, point.role, point.error_pct) == (None, "predicted", None)
+    assert point.predicted is not None
+    assert 30 < point.predicted < 40
+
+
+def test_what_cannot_be_configured_or_simulated_is_not_modelled_row_by_row(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    rows = [
+        "3,C,deepseek-v2,2,2048,1,1,3,500,findep,200,ktoken/s",
+        "3,C,deepseek-v2,99999,2048,1,1,3,5,findep,200,ktoken/s",
+    ]
+    file.write_text("\n".join([",".join(findep.COLUMNS), *rows]) + "\n")
+    experts, tasks = reproduce("findep", file)[0].points
+    assert "only 160 experts" in experts.reason
+    assert "at most 200,000 are simulated" in tasks.reason
+    file.write_text(",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,5,1,200,96,33\n")
+    assert reproduce("fastafd", file)[0].points[0].reason.startswith("micro_batches=200; at most 64")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("a,b\n1,2\n", "columns a,b are of no reproduction"),
         (",".join(fastafd.COLUMNS) + "\n", "has no rows"),
-        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n", "attention_nodes=-3; it is a number"),
-        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,three,1,2,96,33\n", "row 1: attention_nodes=three"),
+        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n", "attention_nodes=-3; it is a whole number"),
+        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,three,1,2,96,33\n", r"mine.csv:2: attention_nodes=three"),
+        (",".join(fastafd.COLUMNS) + "\n# remark\nqwen3-235b-a22b,8192,2.5,1,2,96,33\n", r"mine.csv:3: .*a whole num"),
+        (",".join(fastafd.COLUMNS[1:]) + "\n8192,2,1,2,96,33\n", "fastafd lacks model"),
+        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,2,1,2,96,33,4,5\n", "one field for each of the 7 columns"),
+        ("", "No columns to parse from file"),
     ],
 )  # fmt: skip
 def test_a_malformed_table_is_refused_by_row_and_column(tmp_path: Path, content: str, message: str) -> None:

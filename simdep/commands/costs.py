@@ -202,7 +202,7 @@ def _write_page(path: Path, found: Iterable[Reproduction]) -> None:
             {"label": _label(point), "role": point.role, "unit": point.unit, "published": point.published,
              "predicted": point.predicted}
             for point in each.points
-            if point.predicted and point.predicted > 0 and point.published > 0
+            if point.predicted and point.predicted > 0 and point.published and point.published > 0
         )  # fmt: skip
         sections.append(figures.Section(each.title, each.source))
         for unit, group in drawn.groupby("unit") if len(drawn) else ():

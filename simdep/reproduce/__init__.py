@@ -13,20 +13,21 @@ import pandas as pd
 
 from simdep import checks
 from simdep.reproduce import eps_moe, fastafd, findep
-from simdep.reproduce.result import Reproduction, read_measured
+from simdep.reproduce.result import Columns, Reproduction, read_measured
 
 Reproduce = Callable[[pd.DataFrame | None], Reproduction]
 NAMES = ("findep", "fastafd", "eps-moe")
-_OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...], Reproduce]] = {
-    "findep": (findep.COLUMNS, findep.WORDS, findep.reproduce),
-    "fastafd": (fastafd.COLUMNS, fastafd.WORDS, fastafd.reproduce),
+_OWN: dict[str, tuple[Columns, Reproduce]] = {
+    "findep": (findep.TABLE, findep.reproduce),
+    "fastafd": (fastafd.TABLE, fastafd.reproduce),
 }
 
 
 def reproduce(name: str = "all", measured: Path | None = None) -> list[Reproduction]:
     """Reproduce one publication or all; with `measured`, predict the rows of that file instead of the published ones.
 
-    Such a file has the columns of the FinDEP or of the FastAFD table, which say what it belongs to. Raises ValueError
+    Such a file has the columns of the FinDEP or of the FastAFD table, in any order and among others, which say what it
+    belongs to. Raises ValueError
     for an unknown name or a file that is malformed or does not belong to `name`.
     """
     checks.known(name, ("all", *NAMES), "reproduction")
@@ -34,7 +35,7 @@ def reproduce(name: str = "all", measured: Path | None = None) -> list[Reproduct
         tables = {each: own for each, own in _OWN.items() if name in ("all", each)}
         if not tables:
             raise ValueError(f"--measured {measured}: {name} reads no file; use {' or '.join(_OWN)}")
-        which, table = read_measured(measured, {each: (columns, words) for each, (columns, words, _) in tables.items()})
-        return [_OWN[which][2](table)]
+        which, table = read_measured(measured, {each: kind for each, (kind, _) in tables.items()})
+        return [_OWN[which][1](table)]
     wanted = NAMES if name == "all" else (name,)
-    return [eps_moe.reproduce() if each == "eps-moe" else _OWN[each][2](None) for each in wanted]
+    return [eps_moe.reproduce() if each == "eps-moe" else _OWN[each][1](None) for each in wanted]

@@ -22,16 +22,24 @@ from simdep.engine import makespan_us
 from simdep.forms import p_norm
 from simdep.hardware import load_hardware
 from simdep.models import ModelSpec, load_model
-from simdep.reproduce.result import Check, Parameter, Point, Reproduction, errors, published, records
+from simdep.reproduce.result import Check, Columns, Parameter, Point, Reproduction, errors, published, records
 from simdep.schedule import Kind
 
 SOURCE = "FastAFD write-up of Hao AI Lab (July 2026), GB200 NVL72"
 COLUMNS = ("model", "context", "attention_nodes", "ffn_nodes", "micro_batches", "batch_per_attention_gpu", "step_ms")
-WORDS = ("model",)  # of the columns
+TABLE = Columns(COLUMNS, needed=COLUMNS, words=("model",), counts=("attention_nodes", "ffn_nodes", "micro_batches"))
 GPUS_PER_NODE = 4
 LAUNCH_US, EXPERT_US, OF_MODEL = 31.8, 2.67, "qwen3-235b-a22b"  # grouped GEMM of the FFN side, per expert touched
 POWER = 2.65  # of the race between weights and rows, as in the grouped GEMM measured on GB200
-CALIBRATION = {"model": "qwen3-235b-a22b", "attention_nodes": 17, "micro_batches": 2}
+CALIBRATION = {
+    "model": "qwen3-235b-a22b",
+    "attention_nodes": 17,
+    "ffn_nodes": 1,
+    "micro_batches": 2,
+    "batch_per_attention_gpu": 96,
+}
+CALIBRATION_MS = 48.7
+MOST_MICRO_BATCHES = 64
 CONTEXT = 8192
 SENDING = "once-per-gpu"  # FP8 out and BF16 back: 3 bytes per hidden element and round trip
 MOST_NODES = 17
@@ -112,19 +120,29 @@ def tokens_per_s(row: Mapping[str, Any], us: float) -> float:
     return 1e6 * nodes * float(row["batch_per_attention_gpu"]) / ((nodes + int(row["ffn_nodes"])) * us)
 
 
-def _point(row: Mapping[str, Any], row_us: float) -> Point:
-    value = float(row["step_ms"] or 0)
-    if missing := [column for column in COLUMNS if row[column] is None]:
-        return Point(row, value, None, "ms a step", "not-modelled", f"{missing[0]} is missing")
+def _point(columns: Mapping[str, Any], row_us: float) -> Point:
+    value, unit = columns["step_ms"], "ms a step"
+    if missing := [column for column in COLUMNS if columns[column] is None and column != "step_ms"]:
+        return Point(columns, value, None, unit, "not-modelled", f"{missing[0]} is missing")
+    row = {**columns, "model": columns["model"].lower()}
     if row["model"] not in COLOCATED:
         why = f"no colocated baseline of {row['model']} is published; use {', '.join(COLOCATED)}"
-        return Point(row, value, None, "ms a step", "not-modelled", why)
-    us = step_us(row, row_us)
+        return Point(columns, value, None, unit, "not-modelled", why)
+    if row["micro_batches"] > min(MOST_MICRO_BATCHES, row["batch_per_attention_gpu"]):
+        why = f"micro_batches={row['micro_batches']}; at most {MOST_MICRO_BATCHES} are simulated, of a sample or more"
+        return Point(columns, value, None, unit, "not-modelled", why)
+    try:
+        us = step_us(row, row_us)
+    except ValueError as error:  # such as more FFN GPUs than experts
+        return Point(columns, value, None, unit, "not-modelled", str(error))
     others = {"tokens_per_s_per_gpu": tokens_per_s(row, us)}
     if _is_calibration(row):
-        return Point(row, value, us / 1e3, "ms a step", "calibrated", "the one row that is calibrated on", others)
+        why = "the one row that is calibrated on"
+        if value != CALIBRATION_MS:
+            why = f"another measurement of the configuration that is calibrated on, as published: {CALIBRATION_MS} ms"
+        return Point(columns, value, us / 1e3, unit, "calibrated", why, others)
     why = "" if row["context"] == CONTEXT else "attention core assumed proportional to the context"
-    return Point(row, value, us / 1e3, "ms a step", "predicted", why, others)
+    return Point(columns, value, us / 1e3, unit, "predicted", why, others)
 
 
 def _is_calibration(row: Mapping[str, Any]) -> bool:
@@ -153,7 +171,9 @@ def _checks(points: tuple[Point, ...]) -> tuple[Check, ...]:
     found = [Check("all rows of step time", "MAPE <= 4 %", f"{mape:.2f} %", mape <= 4)]
     for model in COLOCATED:
         rows = [p for p in points if p.columns["model"] == model and p.columns["micro_batches"] == 2]
-        measured = max(rows, key=lambda p: tokens_per_s(p.columns, 1e3 * p.published)).columns["attention_nodes"]
+        measured = max(rows, key=lambda p: tokens_per_s(p.columns, 1e3 * p.columns["step_ms"])).columns[
+            "attention_nodes"
+        ]
         told = max(rows, key=lambda p: p.others["tokens_per_s_per_gpu"]).columns["attention_nodes"]
         name = f"best of the measured numbers of attention nodes, {model}"
         found.append(Check(name, str(measured), str(told), measured == told))

@@ -24,15 +24,22 @@ from simdep.engine import makespan_us, simulate
 from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.models import builtin_models, load_model
 from simdep.reproduce import findep_kernels
-from simdep.reproduce.result import Check, Parameter, Point, Reproduction, out_of_range, published, records
+from simdep.reproduce.result import Check, Columns, Parameter, Point, Reproduction, out_of_range, published, records
 from simdep.scenario import Deployment, Scenario, Workload
 from simdep.schedule import Kind, Schedule
 
 SOURCE = "FinDEP (arXiv 2512.21487v1), Tables 3, 4, 5 and 7"
 COLUMNS = ("table", "testbed", "model", "layers", "seq_len", "m_a", "r1", "ag", "eg", "system", "value", "unit")
-WORDS = ("testbed", "model", "system", "unit")  # of the columns
-NEEDED = ("testbed", "model", "layers", "seq_len", "system", "value")
+NEEDED = ("testbed", "model", "layers", "seq_len", "system")  # in every row that is predicted
+TABLE = Columns(
+    COLUMNS,
+    needed=(*NEEDED, "value", "unit"),
+    words=("testbed", "model", "system", "unit"),
+    counts=("layers", "seq_len", "m_a", "r1", "ag", "eg"),
+)
+MOST_TASKS = 200_000  # of a row that is simulated
 THROUGHPUT, EXPOSED = "ktoken/s", "ms exposed communication"
+WORDS = ("testbed", "model", "system")
 SYSTEMS = ("naive", "pppipe", "findep")
 R2 = (1, 2, 3, 4, 6, 8, 12, 16)  # chunks that FinDEP may choose from
 MOST_R1 = 16
@@ -99,19 +106,28 @@ def reproduce(measured: pd.DataFrame | None = None) -> Reproduction:
     )
 
 
-def _point(row: Mapping[str, Any], fit: HardwareProfile) -> Point:
-    columns = {key: value for key, value in row.items() if key != "unit"}
-    value, unit = float(row["value"] or 0), str(row["unit"])
-    if why := _not_modelled(columns, unit):
-        return Point(columns, value, None, unit, "not-modelled", why)
+def _point(columns: Mapping[str, Any], fit: HardwareProfile) -> Point:
+    value, unit = columns["value"], str(columns["unit"])
+    row = {key: cell for key, cell in columns.items() if key != "unit"}
+    told = {key: str(row[key]).upper() if key == "testbed" else str(row[key]).lower() for key in WORDS if row[key]}
+    row |= told  # testbed c is C, DeepSeek-V2 is deepseek-v2
+    shown = {key: cell for key, cell in columns.items() if key != "unit"}
+    if why := _not_modelled(row, unit):
+        return Point(shown, value, None, unit, "not-modelled", why)
     extra: dict[str, float] = {}
-    if columns["testbed"] in ("C", "D") and unit == THROUGHPUT:
-        extra["predicted_from_kernels"] = throughput(columns, load_hardware("h20"), findep_kernels.stage_times)
-    predicted = predict(columns, unit, fit)
-    if _is_calibration(columns, value):
+    try:
+        if row["testbed"] in ("C", "D") and unit == THROUGHPUT:
+            extra["predicted_from_kernels"] = throughput(row, load_hardware("h20"), findep_kernels.stage_times)
+        predicted = predict(row, unit, fit)
+    except ValueError as error:  # a configuration that can't be, such as more EG GPUs than experts
+        return Point(shown, value, None, unit, "not-modelled", str(error))
+    if unit == THROUGHPUT and (fitted := _fitted_values(row)):
         reason = "Tables 3 and 4 on H20 are what the four constants are fitted on"
-        return Point(columns, value, predicted, unit, "calibrated", reason, extra)
-    return Point(columns, value, predicted, unit, "predicted", _assumed(columns, unit), extra)
+        if value not in fitted:
+            at = " and ".join(f"{each:g}" for each in fitted)
+            reason = f"another measurement of a configuration that the four constants are fitted on, as published: {at}"
+        return Point(shown, value, predicted, unit, "calibrated", reason, extra)
+    return Point(shown, value, predicted, unit, "predicted", _assumed(row, unit), extra)
 
 
 def _not_modelled(row: Mapping[str, Any], unit: str) -> str:
@@ -124,6 +140,10 @@ def _not_modelled(row: Mapping[str, Any], unit: str) -> str:
             return f"{column} {row[column]!r} is not modelled; use {', '.join(known)}"
     if unit not in (THROUGHPUT, EXPOSED):
         return f"unit {unit!r} is not modelled; use {THROUGHPUT} or {EXPOSED}"
+    r1 = row["r1"] if _given(row, "r1") else min(MOST_R1, BUDGET // row["seq_len"] + 1)
+    tasks = row["layers"] * r1 * (2 + 3 * max(R2))
+    if tasks > MOST_TASKS:
+        return f"a simulation of up to {tasks:,.0f} tasks; at most {MOST_TASKS:,} are simulated"
     return ""
 
 
@@ -136,11 +156,12 @@ def _assumed(row: Mapping[str, Any], unit: str) -> str:
     return "as configured in the row; r2 and order chosen by the closed forms"
 
 
-def _is_calibration(row: Mapping[str, Any], value: float) -> bool:
+def _fitted_values(row: Mapping[str, Any]) -> list[float]:
+    """The published figures of a row's configuration that route (a) is fitted on; none if it is not."""
     rows = calibration_rows()
     keys = ("testbed", "model", "layers", "seq_len", "m_a", "r1", "ag", "eg", "system")
     same = rows[np.logical_and.reduce([rows[key] == row[key] for key in keys])]
-    return bool((same.value == value).any())
+    return [float(value) for value in same.value.unique()]
 
 
 def predict(row: Mapping[str, Any], unit: str, fit: HardwareProfile) -> float:
@@ -376,10 +397,10 @@ def _remarks(fit: HardwareProfile) -> list[str]:
         "bf16 products are twice the time of the fp8 ones that were measured on H20; its attention core is priced by "
         "multiply-accumulates from kernels of at most 64 heads; links of Testbed D are those of DGX-H100.",
         "Pairs of points that route (b) puts in the wrong order were measured within 1.2 % of each other, all on "
-        "Testbed D: m_a = 4 against r1 = 2 at S = 4096, and S = 2048 against S = 4096. Two collections of the same product on the "
-        "same GPU differ by 3 to 9 %, and the paper gives no spread of its figures, so that no model of kernels can "
-        "tell such pairs apart. None of 360 combinations of round values for gap, launches and slow-down had all 90 "
-        "pairs right (at best 88).",
+        "Testbed D: m_a = 4 against r1 = 2 at S = 4096, and S = 2048 against S = 4096. Two collections of the same "
+        "product on the same GPU differ by 3 to 9 %, and the paper gives no spread of its figures, so that no model of "
+        "kernels can tell such pairs apart. None of 360 combinations of round values for gap, launches and slow-down "
+        "had all 90 pairs right (at best 88).",
         "Qwen3 on Testbed C at S = 8192 is predicted too fast: its measured throughput falls with S by more than the "
         "attention core of the calibrated model explains.",
     ]

@@ -17,18 +17,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from simdep.measurements import read_table
+
 ROLES = ("calibrated", "predicted", "not-modelled")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the table of a publication: all, those that a user's table needs, those of words, those that count."""
+
+    every: tuple[str, ...]
+    needed: tuple[str, ...]
+    words: tuple[str, ...]
+    counts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Point:
     """One published figure: the columns that say what it is of, its value, and what simdep makes of it.
 
-    `others` holds what other models make of it, by name.
+    `published` is None where a user asks for a prediction and has no measurement. `others` holds what other models make
+    of it, by name.
     """
 
     columns: Mapping[str, Any]
-    published: float
+    published: float | None
     predicted: float | None
     unit: str
     role: str
@@ -42,7 +55,9 @@ class Point:
 
     @property
     def error_pct(self) -> float | None:
-        return None if self.predicted is None or not self.published else 100 * (self.predicted / self.published - 1)
+        if self.predicted is None or not self.published:
+            return None
+        return 100 * (self.predicted / self.published - 1)
 
     def to_dict(self) -> dict[str, Any]:
         own = {"predicted": self.predicted, "unit": self.unit, "role": self.role, "reason": self.reason}
@@ -123,35 +138,45 @@ def published(name: str) -> pd.DataFrame:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table by column, with None for an empty cell."""
-    rows = table.to_dict("records")
-    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
+    rows = table.astype(object).to_dict("records")
+    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
 
 
-def read_measured(path: Path, kinds: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> tuple[str, pd.DataFrame]:
-    """A user's table and which of `kinds` it is: each has its columns, and those of them that hold words.
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: None where it is empty, whole numbers without a fraction."""
+    if pd.isna(value):
+        return None
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    Numbers are above 0 where they are given. Raises ValueError naming the file, and the row and column at fault.
+
+def read_measured(path: Path, kinds: Mapping[str, Columns]) -> tuple[str, pd.DataFrame]:
+    """A user's table and which of `kinds` it is, by its columns; columns that it lacks but may lack come out empty.
+
+    Numbers are above 0, and whole where they count something, where they are given. Raises ValueError naming the file,
+    and the line and column at fault.
     """
-    try:
-        table = pd.read_csv(path, comment="#")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    which = next((name for name, (columns, _) in kinds.items() if list(table.columns) == list(columns)), None)
-    if which is None:
-        known = "; ".join(f"{name}: {','.join(columns)}" for name, (columns, _) in kinds.items())
-        raise ValueError(f"{path}: columns {','.join(map(str, table.columns))} are of no reproduction ({known})")
+    table = read_table(path)
+    missing = {name: [column for column in kind.needed if column not in table] for name, kind in kinds.items()}
+    which = min(missing, key=lambda name: len(missing[name]) / len(kinds[name].needed))
+    kind = kinds[which]
+    if missing[which]:
+        known = "; ".join(f"{name}: {','.join(each.every)}" for name, each in kinds.items())
+        has = f"columns {','.join(table.columns)} are of no reproduction ({known})"
+        raise ValueError(f"{path}: {has}; {which} lacks {','.join(missing[which])}")
     if table.empty:
         raise ValueError(f"{path} has no rows; give at least one measurement")
-    columns, words = kinds[which]
-    for column in columns:
-        if column in words:
+    for column in kind.every:
+        if column not in table:
+            table[column] = None
+        if column in kind.words:
             continue
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = table[column].notna() & ~(np.isfinite(numbers) & (numbers > 0))
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise ValueError(
-                f"{path}: row {row + 1}: {column}={table[column].iloc[row]}; it is a number above 0, or empty"
-            )
+        numbers, given = pd.to_numeric(table[column], errors="coerce"), table[column].notna()
+        whole = column in kind.counts
+        good = np.isfinite(numbers) & (numbers > 0) & (~pd.Series(whole, table.index) | (numbers % 1 == 0))
+        if (given & ~good).any():
+            line = (given & ~good).idxmax()
+            rule = f"it is a {'whole ' if whole else ''}number above 0, or empty"
+            raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
         table[column] = numbers
-    return which, table
+    return which, table.reset_index(drop=True)
