@@ -19,18 +19,23 @@ from dashboard.drawing import decimals, literal, tile
 from simdep import figures
 from simdep.checks import InfeasibleError
 from simdep.hardware import hardware_names
+from simdep.memory import human_bytes, memory
 from simdep.models import builtin_models
 from simdep.policies import POLICIES
-from simdep.predict import Choice, Prediction, condensed, under
+from simdep.predict import Choice, Prediction, choice_of, condensed, solution, under
 from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario, scenario_from_dict
+from simdep.solver import Solution
 from simdep.sweep import Axis, Sweep, run
 
 TITLE = "What if"
 SLOTS = "abcd"  # places for policies
 NO_POLICY = "none"
 MOST_R1, MOST_R2 = 16, 16  # of the heat map
+MOST_BARS = 2000  # of the timelines: half of what a page of its own has, for a quick answer
 MAKESPAN = "makespan (ms)"
 MOST_NOTES = 12
+SOLVED = "solved"  # the question that was solved last, in the state of the session
+PROVEN_PCT = 1e-6  # a gap that is rounding
 ORDER_HINT = "asas, aass, or a list such as A0 A1 S0 A2 S1 S2"
 Question = tuple[tuple[str, Any], ...]  # (field, value) of every field of the form
 
@@ -139,7 +144,7 @@ def answer(question: Question, choice: str) -> Prediction:
 def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Figure:
     """The timelines of policies, each by its letter, on one axis."""
     found = [answer(question, choice).timeline for _, choice in choices]
-    figure = figures.gantt(*found, titles=[slot.upper() for slot, _ in choices])
+    figure = figures.gantt(*found, titles=[slot.upper() for slot, _ in choices], most_bars=MOST_BARS)
     return figure.update_layout(title_text="", margin_t=88)
 
 
@@ -158,6 +163,18 @@ def cuts(question: Question, order: str) -> tuple[pd.DataFrame, go.Figure]:
     return points, figures.heat(points, "r2", "r1", MAKESPAN)
 
 
+@st.cache_resource(max_entries=32, show_spinner=False)
+def solved(question: Question) -> Solution:
+    """The best policy, order and cut for the samples of a question; raises ValueError or InfeasibleError without."""
+    return solution(asked(question))
+
+
+def room(scenario: Scenario) -> str:
+    """Whether a scenario fits into the memory of its GPUs."""
+    missing = memory(scenario).missing_bytes
+    return f"{human_bytes(missing)} missing" if missing else "fits"
+
+
 def table(found: Mapping[str, Prediction]) -> pd.DataFrame:
     """A row a policy, in the units that people read."""
     rows = {slot.upper(): prediction.row() for slot, prediction in found.items()}
@@ -174,6 +191,7 @@ def table(found: Mapping[str, Prediction]) -> pd.DataFrame:
             "AG bubble (%)": [row["ag_bubble_pct"] for row in rows.values()],
             "EG bubble (%)": [row["eg_bubble_pct"] for row in rows.values()],
             "exposed communication (ms)": [row["exposed_communication_us"] / 1e3 for row in rows.values()],
+            "memory": [room(prediction.scenario) for prediction in found.values()],
         }
     )
 
@@ -272,7 +290,7 @@ def draw_numbers(found: Mapping[str, Prediction]) -> None:
     forms = dict.fromkeys(shown.columns, "%.1f") | {"makespan (ms)": "%.3f", "speed-up over the first": "%.3f"}
     forms |= dict.fromkeys(("throughput (tokens/s)", "per GPU (tokens/s)"), "%.0f") | {"m_a": "%d"}
     settings: dict[str, Any] = {}
-    for column in shown.columns[2:]:
+    for column in shown.columns[2:-1]:
         settings |= decimals([column], forms[column])
     st.dataframe(shown, column_config=settings, hide_index=True)
     for slot, prediction in found.items():
@@ -281,23 +299,50 @@ def draw_numbers(found: Mapping[str, Prediction]) -> None:
 
 
 def draw_cuts(question: Question) -> None:
-    st.subheader("Every cut of FinDEP")
+    st.subheader("Every cut of FinDEP, and the best of all")
     left, right = st.columns([1, 3])
     order = draw_field(left, CUTS)
     try:
         points, figure = cuts(question, order)
     except ValueError as error:
+        left.error(literal(error))
+    else:
+        best = points.sort_values(MAKESPAN, kind="stable").iloc[0]
+        shortest = f"{figures.human(best['makespan_us'])}, simulated"
+        tile(left, "Best of them", f"r1={best['r1']:g}, r2={best['r2']:g}", shortest)
+        left.caption("Makespan, framed where it is shortest. r1 divides the samples of an AG GPU.")
+        right.plotly_chart(figure, key="cuts", config=figures.CONFIG, alt=f"Makespan of FinDEP {order} over r1 and r2")
+    if left.button("Solve", key="solve", help="Search every order and cut of these samples, with a proof."):
+        st.session_state[SOLVED] = question
+    if st.session_state.get(SOLVED) == question:
+        draw_solution(question)
+
+
+def draw_solution(question: Question) -> None:
+    """What the solver found, and a button that shows it among the policies."""
+    try:
+        found = solved(question)
+    except (ValueError, InfeasibleError) as error:
         st.error(literal(error))
         return
-    best = points.sort_values(MAKESPAN, kind="stable").iloc[0]
-    tile(
-        left,
-        "Best of them",
-        f"r1={best['r1']:g}, r2={best['r2']:g}",
-        f"{figures.human(best['makespan_us'])}, simulated",
+    choice, proof = choice_of(found), "optimal" if found.gap_pct < PROVEN_PCT else f"within {found.gap_pct:.2g} %"
+    places = st.columns([3, 2, 2, 3])
+    tile(places[0], "Best of all", str(choice).replace(":", " ").replace(",", " "), f"m_a={found.best.m_a}")
+    tile(places[1], "Makespan, simulated", figures.human(found.best.makespan_us), proof)
+    tile(places[2], "No order takes less than", figures.human(found.lower_bound_us), "lower bound")
+    slot = next((slot for slot in SLOTS if st.session_state.get(slot) == NO_POLICY), SLOTS[-1])
+    places[3].button(f"Show it as policy {slot.upper()}", key="put", on_click=put, args=(slot, choice))
+    places[3].caption(
+        f"{found.evaluated:,} configurations evaluated of {found.cuts:,} cuts in {found.solve_ms:.0f} ms."
     )
-    left.caption("Makespan, framed where it is shortest. r1 divides the samples of an AG GPU.")
-    right.plotly_chart(figure, key="cuts", config=figures.CONFIG, alt=f"Makespan of FinDEP {order} over r1 and r2")
+
+
+def put(slot: str, choice: Choice) -> None:
+    """Have a place of the form show a policy."""
+    values = {slot: choice.policy, f"{slot}_r1": choice.r1, f"{slot}_r2": choice.r2, f"{slot}_order": choice.order}
+    for key, value in values.items():
+        if value is not None:
+            st.session_state[key] = value
 
 
 def draw_origin(scenario: Scenario, found: Mapping[str, Prediction]) -> None:

@@ -47,18 +47,20 @@ class Section(NamedTuple):
     figure: go.Figure | None = None
 
 
-def gantt(*timelines: Timeline, titles: Sequence[str] = (), unit_us: float | None = None) -> go.Figure:
+def gantt(
+    *timelines: Timeline, titles: Sequence[str] = (), unit_us: float | None = None, most_bars: int = MOST_BARS
+) -> go.Figure:
     """Timelines on one time axis, each starting at 0, with their lanes of a stream directly under each other.
 
     `titles` name the timelines (default: simulated, measured). Colour is the kind, lightness the micro-batch. Beyond
-    `MOST_BARS` bars, tasks narrower than a pixel are joined. The unit of the axis is that which reads best, unless
+    `most_bars` bars, tasks narrower than a pixel are joined. The unit of the axis is that which reads best, unless
     `unit_us` says 1 (µs) or 1e3 (ms). Raises ValueError for no timeline or a missing title.
     """
     names = tuple(titles) or tuple(WORDS[timeline.source] for timeline in timelines)
     if not timelines or len(names) != len(timelines):
         raise ValueError(f"{len(names)} titles for {len(timelines)} timelines; give one timeline or more, a title each")
     lanes = _lanes(timelines, names)
-    bars, joined_us = _joined(_bars(timelines, lanes))
+    bars, joined_us = _joined(_bars(timelines, lanes), most_bars)
     spans = [timeline.makespan_us for timeline in timelines]
     unit, scale = ("ms", 1e3) if (unit_us or max(spans)) >= 1e3 else ("µs", 1.0)
     texts = (f"{escape(name)}<br><b>{human(span)}</b>" for name, span in zip(names, spans, strict=True))
@@ -203,12 +205,11 @@ def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
 
 def _bars(timelines: Sequence[Timeline], lanes: pd.DataFrame) -> pd.DataFrame:
     """A row a bar, lane by lane, in microseconds from 0; `left` is where a receive posted early finds its lane free."""
-    places = {(index, stream, rank): y for stream, index, rank, y, _ in lanes.itertuples(index=False)}
     parts = []
     for index, timeline in enumerate(timelines):
         rows, first = timeline.rows, timeline.rows["start_us"].min()
         own = {name: rows[name].to_numpy() for name in ("task", "kind", "mb", "rank")}
-        y = [places[index, *lane] for lane in zip(rows["stream"], rows["rank"], strict=True)]
+        y = _places(rows, lanes[lanes["timeline"] == index])
         parts.append(pd.DataFrame(own | {"y": y, "start": rows["start_us"] - first, "end": rows["end_us"] - first}))
     bars = pd.concat(parts, ignore_index=True)
     bars = bars.iloc[np.lexsort((bars["start"], bars["end"], bars["y"]))].reset_index(drop=True)
@@ -218,19 +219,29 @@ def _bars(timelines: Sequence[Timeline], lanes: pd.DataFrame) -> pd.DataFrame:
     return bars.assign(tasks=1, left=left, width=bars["end"] - left)
 
 
-def _joined(bars: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """At most `MOST_BARS` bars (or one a lane and kind), and the microseconds below which tasks were joined (or 0).
+def _places(rows: pd.DataFrame, lanes: pd.DataFrame) -> np.ndarray:
+    """The y of every row, from its stream and rank."""
+    streams, names = pd.factorize(rows["stream"])
+    ranks = rows["rank"].to_numpy()
+    found = np.zeros((len(names), ranks.max() + 1))
+    for stream, rank, y in zip(lanes["stream"], lanes["rank"], lanes["y"], strict=True):
+        found[names.get_loc(stream), rank] = y
+    return found[streams, ranks]  # type: ignore[no-any-return]
+
+
+def _joined(bars: pd.DataFrame, most: int) -> tuple[pd.DataFrame, float]:
+    """At most `most` bars (or one a lane and kind), and the microseconds below which tasks were joined (or 0).
 
     What is narrower than a pixel and starts in the same pixel becomes one bar a kind, as wide as all together.
     """
-    if len(bars) <= MOST_BARS:
+    if len(bars) <= most:
         return bars, 0.0
     left, width, end = (bars[name].to_numpy(dtype=float) for name in ("left", "width", "end"))
     place = pd.factorize(bars["y"])[0] * len(Kind) + pd.factorize(bars["kind"])[0]
     alone = np.arange(1, len(bars) + 1)
     pixel_us, span = 0.0, float(end.max())
     group, count = alone, len(bars)
-    while count > MOST_BARS and pixel_us < span:
+    while count > most and pixel_us < span:
         pixel_us = 1.5 * pixel_us or span / PIXELS
         pixel = np.where(width < pixel_us, left // pixel_us, -alone).astype(int)
         key = place * (span // pixel_us + 2 + len(bars)) + pixel  # one number for lane, kind and pixel

@@ -23,7 +23,8 @@ from simdep.policies.adapt import Adapted, adapted
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import scenario_work
 from simdep.scenario import Scenario
-from simdep.schedule import Task
+from simdep.schedule import Kind, Task
+from simdep.solver import Problem, Solution, solve
 from simdep.timeline import Timeline
 
 DEGREES = ("order", "r1", "r2")
@@ -71,6 +72,26 @@ class Choice:
     def __str__(self) -> str:
         given = {key: getattr(self, key) for key in DEGREES if getattr(self, key) is not None}
         return self.policy + ":" * bool(given) + ",".join(f"{key}={value}" for key, value in given.items())
+
+
+def best(scenario: Scenario) -> Choice:
+    """The fastest policy, order and cut of the scenario's samples; raises ValueError for what the solver has not.
+
+    InfeasibleError where they do not fit into memory.
+    """
+    return choice_of(solution(scenario))
+
+
+def solution(scenario: Scenario) -> Solution:
+    """What the solver finds for the scenario's samples."""
+    with beyond():
+        return solve(Problem.of(scenario, scenario.workload.samples))
+
+
+def choice_of(solution: Solution) -> Choice:
+    """The best policy of a solution, as a word can give it."""
+    found = solution.best
+    return Choice(found.policy, found.order if found.policy == "findep" else None, found.r1, found.r2)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -181,13 +202,18 @@ def condensed(notes: Iterable[str]) -> list[str]:
 
 
 def priced(costs: Costs) -> Costs:
-    """The same costs, each distinct task priced once: what tells tasks apart is their work, not where they stand."""
+    """The same costs, each distinct task priced once: what tells tasks apart is their work, not where they stand.
+
+    Layers after the first may differ in attention alone.
+    """
     known_us: dict[tuple[Any, ...], float] = {}
 
     def us(task: Task) -> float:
-        work = (task.kind, task.layer, task.tokens, task.groups, task.rank)
-        if work not in known_us:
-            known_us[work] = costs(task)
-        return known_us[work]
+        attends = not task.kind.is_chunked and task.kind is not Kind.SHARED
+        work = (task.kind, task.layer if attends else min(task.layer, 1), task.tokens, task.groups, task.rank)
+        found = known_us.get(work)
+        if found is None:
+            found = known_us[work] = costs(task)
+        return found
 
     return us

@@ -35,11 +35,13 @@ def summary(timeline: Timeline, total_tokens: int | None = None) -> dict[str, An
 def streams(timeline: Timeline) -> dict[str, dict[str, float]]:
     """Per stream: time busy and idle (the bubble), as the mean over its ranks, and the busy fraction."""
     makespan = timeline.makespan_us
+    codes, names = pd.factorize(timeline.rows["stream"])
+    ranks, starts, ends = (timeline.rows[name].to_numpy() for name in ("rank", "start_us", "end_us"))
     found = {}
     for stream in timeline.schedule.resources:
-        rows = timeline.rows[timeline.rows["stream"] == stream]
-        lanes = [length(_busy(lane)) for _, lane in rows.groupby("rank")]
-        busy = float(np.mean(lanes)) if lanes else 0.0
+        here = codes == (names.get_loc(stream) if stream in names else -1)
+        lanes = [here & (ranks == rank) for rank in np.unique(ranks[here])]
+        busy = float(np.mean([length(union(starts[lane], ends[lane])) for lane in lanes])) if lanes else 0.0
         fraction = busy / makespan if makespan else 0.0
         found[stream] = {"busy_us": busy, "busy_fraction": fraction, "bubble_us": makespan - busy}
     return found

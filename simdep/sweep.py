@@ -1,4 +1,4 @@
-"""A sweep: one scenario with some of its parameters varied, every combination simulated.
+"""A sweep: one scenario with some of its parameters varied, every combination simulated or solved.
 
 A point is a row of a table, with the unit of every number in the name of its column. One that has no answer, because
 its values do not fit each other or the memory, is a row with its `reason`. Points of the regular policies on hosts that
@@ -27,10 +27,12 @@ from simdep.checks import InfeasibleError, known
 from simdep.costs import ScenarioCosts
 from simdep.fastpath import Batch, makespans
 from simdep.hardware import HardwareProfile, load_hardware
+from simdep.memory import memory
 from simdep.policies import Step, build, chunk_tokens, parse_order
 from simdep.predict import Choice, Prediction, beyond, predict
 from simdep.scenario import Scenario, override, scenario_from_dict
 from simdep.schedule import Kind, Task
+from simdep.solver import Problem, Solution, solve
 
 WORDS = ("model", "hardware", "phase", "dtype", "a2e_dtype", "e2a_dtype", "sending", "shared_on", "duplex",
          "expert_gemm", "policy", "order", "split", "routing")  # fmt: skip
@@ -139,11 +141,13 @@ def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
 class Sweep:
     """A scenario in the form of `scenario_from_dict`, and what of it varies; the last axis varies fastest.
 
-    Raises ValueError for axes that contradict each other.
+    `solve` finds the best cut and order of every point (`simdep.solver`), for its samples if these are given. Raises
+    ValueError for axes that contradict each other.
     """
 
     base: Mapping[str, Any]
     axes: tuple[Axis, ...]
+    solve: bool = False
 
     def __post_init__(self) -> None:
         names = [axis.name for axis in self.axes]
@@ -153,6 +157,8 @@ class Sweep:
         for one, others in ((SPLIT, ("ag", "eg", "gpus")), ("gpus", ("ag", "eg")), ("m_a", ("samples",))):
             if one in names and (both := [name for name in others if name in names]):
                 raise ValueError(f"--vary {one} and --vary {both[0]} contradict each other; leave one out")
+        if self.solve and (own := [name for name in names if name in ("policy", "order", "r1", "r2", "m_a")]):
+            raise ValueError(f"--solve chooses {own[0]} by itself; do not vary it")
         if len(self) > MOST_POINTS:
             raise ValueError(f"{len(self):,} points; a sweep has at most {MOST_POINTS:,}")
 
@@ -188,7 +194,7 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """What makes it the same sweep, ready for JSON."""
         axes = {axis.name: list(axis.values) for axis in self.axes}
-        return {"scenario": self.base, "vary": axes}
+        return {"scenario": self.base, "vary": axes, "solve": self.solve}
 
 
 def run(
@@ -198,12 +204,12 @@ def run(
 
     What was assumed for want of a measurement is added to `notes`.
     """
-    prices, size = _Prices(), FIRST_BLOCK
+    prices, size = _Prices(), 1 if sweep.solve else FIRST_BLOCK
     points = itertools.islice(sweep.points(), skip, None)
     while part := list(itertools.islice(points, size)):
         began = time.perf_counter()
         with beyond() as said:
-            found = _simulated(sweep, part, prices)
+            found = _solved(sweep, part, prices) if sweep.solve else _simulated(sweep, part, prices)
         if notes is not None:
             notes |= said | prices.notes
         yield [
@@ -227,6 +233,7 @@ def results(prediction: Prediction) -> dict[str, Any]:
         "eg_bubble_pct": row["eg_bubble_pct"],
         "a2e_busy_pct": busy[0],
         "e2a_busy_pct": busy[1],
+        "memory_fits": memory(prediction.scenario).fits,
     }
 
 
@@ -250,6 +257,38 @@ def _simulated(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Price
         for point, makespan in zip(group, makespans(_batch(group), layers, steps, wait_for_shared=waits), strict=True):
             rows[point.at] = point.row(float(makespan))
     return rows
+
+
+def _solved(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Prices) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for values in points:
+        try:
+            scenario = sweep.scenario(values, prices.hardware)
+            fixed = "samples" in values or "samples" in sweep.base.get("workload", {})
+            problem = Problem.of(scenario, scenario.workload.samples if fixed else None)
+            rows.append(_best(solve(problem), scenario))
+            prices.notes |= _kept(problem.notes, values)
+        except (ValueError, InfeasibleError) as error:
+            rows.append({"reason": str(error)})
+    return rows
+
+
+def _best(solution: Solution, scenario: Scenario) -> dict[str, Any]:
+    best = solution.best
+    return {
+        "policy": best.policy,
+        "order": best.order,
+        "m_a_samples": best.m_a,
+        "r1": best.r1,
+        "r2": best.r2,
+        "makespan_us": best.makespan_us,
+        "throughput_tokens_per_s": best.throughput_tokens_per_s,
+        "throughput_tokens_per_s_per_gpu": best.throughput_tokens_per_s / scenario.deployment.gpus,
+        "lower_bound_us": solution.lower_bound_us,
+        "gap_pct": solution.gap_pct,
+        "evaluated": solution.evaluated,
+        "solve_ms": solution.solve_ms,
+    }
 
 
 def _kept(notes: Iterable[str], values: Mapping[str, Any]) -> dict[str, None]:
@@ -307,6 +346,7 @@ class _Point:
             "eg_bubble_pct": 100 - eg,
             "a2e_busy_pct": a2e,
             "e2a_busy_pct": e2a,
+            "memory_fits": memory(scenario).fits,
         }
 
 

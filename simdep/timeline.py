@@ -75,7 +75,8 @@ class Timeline:
 
     def lanes(self) -> list[tuple[str, int]]:
         """The serial resources in display order: (stream, rank) in the order of the schedule's streams."""
-        present = set(zip(self.rows["stream"], self.rows["rank"], strict=True))
+        pairs = self.rows[["stream", "rank"]].drop_duplicates()
+        present = zip(pairs["stream"], pairs["rank"].tolist(), strict=True)
         return sorted(present, key=lambda each: (self.schedule.resources.index(each[0]), each[1]))
 
 

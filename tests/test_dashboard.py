@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
+from pages import serving
 from streamlit.testing.v1 import AppTest
 
 from simdep import trace
@@ -307,30 +302,8 @@ def test_a_missing_or_malformed_profile_is_told_and_the_rest_shown(run: Path) ->
 @pytest.fixture
 def address(run: Path) -> Iterator[str]:
     """Where a real Streamlit serves the dashboard for the recorded run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = {"headless": "true", "port": port, "fileWatcherType": "none"}
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), *(f"--server.{k}={v}" for k, v in flags.items())]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_healthy(server, f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "streamlit ended"
-        try:
-            with urlopen(url, timeout=5) as answer:
-                assert answer.read() == b"ok"
-                return
-        except URLError:
-            time.sleep(0.1)
-    raise AssertionError(f"streamlit does not answer at {url}")
+    with serving(APP) as url:
+        yield url
 
 
 @pytest.mark.browser

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
+from pages import serving
 from streamlit.testing.v1 import AppTest
 
+from simdep import figures
 from simdep.costs import ScenarioCosts
 from simdep.engine import simulate
 from simdep.policies import schedule_for
 from simdep.scenario import scenario_from_dict
+from simdep.solver import Problem, solve
 
 if TYPE_CHECKING:
-    pass
+    from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,6 +160,64 @@ def test_the_heat_map_holds_every_cut_that_the_samples_allow() -> None:
     assert best[1] == f"{fastest[0]:.4g} ms, simulated"
 
 
+def tiles(app: AppTest) -> dict[str, tuple[str, str]]:
+    return {metric.label: (metric.value, metric.delta) for metric in app.metric}
+
+
+def test_solving_shows_the_best_its_bound_and_its_gap() -> None:
+    app = page(**SMALL)
+    assert "Best of all" not in tiles(app)
+    app.button(key="solve").click().run()
+    assert not app.exception
+    assert not app.error
+    data = {"model": "deepseek-v2", "layers": 4, "deployment": {"hardware": "h20", "ag": 3, "eg": 5}}
+    found = solve(Problem.of(scenario_from_dict(data | {"workload": {"seq_len": 512, "samples": 4}}), 4))
+    shown = tiles(app)
+    assert shown["Best of all"][0].startswith(found.best.policy)
+    assert shown["Makespan, simulated"][0] == figures.human(found.best.makespan_us)
+    assert shown["No order takes less than"][0] == figures.human(found.lower_bound_us)
+    assert shown["Makespan, simulated"][1] in ("optimal", f"within {found.gap_pct:.2g} %")
+
+
+def test_a_solution_belongs_to_its_question() -> None:
+    app = page(**SMALL)
+    app.button(key="solve").click().run()
+    app.number_input(key="seq_len").set_value(600).run()
+    assert "Best of all" not in tiles(app)
+
+
+def test_the_best_can_be_put_beside_the_other_policies() -> None:
+    app = page(**SMALL)
+    app.button(key="solve").click().run()
+    app.button(key="put").click().run()
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert len(table) == 4
+    best = table.iloc[3]
+    assert figures.human(1e3 * best["makespan (ms)"]) == tiles(app)["Makespan, simulated"][0]
+    assert best["makespan (ms)"] <= table["makespan (ms)"].min() * (1 + 1e-9)
+    assert app.selectbox(key="d").value in ("findep", "lookahead")
+
+
+def test_what_can_not_be_solved_is_told() -> None:
+    app = page(**SMALL, shared_on="eg")
+    app.button(key="solve").click().run()
+    assert told(app.error) == ['solve does not model shared_on = "eg"; use simulate or compare']
+
+
+def test_memory_that_is_missing_is_told() -> None:
+    table = page(**SMALL | {"layers": "59"}, eg="2").dataframe[0].value
+    assert all(text.endswith(" missing") for text in table["memory"])
+    assert set(page(**SMALL).dataframe[0].value["memory"]) == {"fits"}
+
+
+def test_colocated_policies_are_shown_on_as_many_gpus() -> None:
+    app = page(**SMALL, b="none", c="none", d="ep")
+    assert list(app.dataframe[0].value["policy"]) == ["naive", "ep"]
+    assert any(text.startswith("D: 3+5 GPUs became 8 colocated GPUs") for text in told(app.caption))
+    assert figure(app, 0)["layout"]["yaxis"]["ticktext"] == ["A"] * 4 + ["D"] * 2
+
+
 def test_numbers_are_called_simulated_and_assumed_costs_are_listed() -> None:
     app = page(**SMALL)
     captions = told(app.caption)
@@ -171,3 +235,57 @@ def test_both_pages_have_a_place_in_the_navigation() -> None:
     assert [title.value for title in app.title] == ["Predicted and measured"]
     app.switch_page("whatif.py").run()
     assert [title.value for title in app.title] == ["What if"]
+
+
+def slider_ms(app: AppTest, seq_len: int) -> float:
+    """Time of the server for one changed slider, of what the page itself says."""
+    app.number_input(key="seq_len").set_value(seq_len).run()
+    assert not app.error
+    (text,) = (each for each in told(app.caption) if each.startswith("Answered in "))
+    return float(text.split()[2])
+
+
+@pytest.mark.bench
+def test_a_changed_slider_is_answered_in_400_ms(capsys: pytest.CaptureFixture[str]) -> None:
+    """60 layers, four policies, r1 = r2 = 4, every policy simulated anew: the median of seven values."""
+    address = {"layers": "60", "samples": "4", "a": "findep", "b": "findep", "c": "findep", "d": "findep"}
+    address |= {f"{slot}_{degree}": "4" for slot in "abcd" for degree in ("r1", "r2")}
+    app = page(**address, b_order="aass", c_order="A0 A1 S0 A2 S1 A3 S2 S3", d_order="A0 A1 A2 S0 S1 A3 S2 S3")
+    assert len(app.dataframe[0].value) == 4
+    slider_ms(app, 1000)
+    taken = sorted(slider_ms(app, 1001 + value) for value in range(7))
+    with capsys.disabled():
+        print(f"\na changed slider: median {taken[3]:.0f} ms, least {taken[0]:.0f}, most {taken[-1]:.0f}")
+    assert taken[3] < 400
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where a real Streamlit serves the dashboard."""
+    with serving(ROOT / "dashboard" / "app.py") as url:
+        yield url
+
+
+@pytest.mark.browser
+def test_a_browser_draws_the_page_and_the_address_follows_the_form(address: str, browser: Chrome) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get_log("browser")  # what earlier pages left there
+    browser.get(f"{address}what-if?{urlencode(SMALL | {'d': 'ep', 'c_r2': '2'})}")
+    bars = 4 * (5 + 2 * 5 + 2 * (2 + 3 * 2) + 5)  # naive, pppipe r1=2, findep r1=r2=2, ep
+    paths = "[data-testid=stPlotlyChart] .barlayer .points path"
+    wait = WebDriverWait(browser, 60)
+    wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, paths)) >= bars)
+    assert len(browser.find_elements(By.CSS_SELECTOR, paths)) == bars
+    assert not browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException], [data-testid=stAlert]")
+    plots = browser.find_elements(By.CSS_SELECTOR, "[data-testid=stPlotlyChart]")
+    assert len(plots) == 2
+    labels = [text for text in plots[0].find_elements(By.CSS_SELECTOR, ".annotation-text") if text.text]
+    boxes = sorted((box["x"], box["x"] + box["width"]) for box in (text.rect for text in labels[-4:]))
+    assert all(left[1] <= right[0] + 1 for left, right in pairwise(boxes))  # makespans are written beside each other
+    more = browser.find_element(By.CSS_SELECTOR, ".st-key-c_r1 [data-testid=stNumberInputStepUp]")
+    browser.execute_script("arguments[0].click()", more)
+    wait.until(lambda page: "c_r1=3" in page.current_url)
+    told = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [text for text in told if "/what-if/_stcore/" not in text] == []  # Streamlit looks there first

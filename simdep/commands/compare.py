@@ -15,9 +15,10 @@ from simdep.commands import given
 from simdep.commands.output import emit, table
 from simdep.memory import human_bytes, memory
 from simdep.policies import load
-from simdep.predict import Choice, Prediction, condensed, under
+from simdep.predict import Choice, Prediction, best, condensed, under
 from simdep.scenario import Scenario
 
+BEST = "best"  # in place of a policy: whatever the solver finds
 _SHOWN = {  # of a row of `--json`, as people read it
     "schedule": "policy",
     "gpus": "GPUs",
@@ -58,7 +59,7 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def _predicted(word: str, scenario: Scenario) -> Prediction:
     try:
-        return under(Choice.parse(word, load), scenario)
+        return under(best(scenario) if word == BEST else Choice.parse(word, load), scenario)
     except ValueError as error:
         raise ValueError(f"{word}: {error}") from None
     except InfeasibleError as error:

@@ -83,13 +83,15 @@ def _read(column: str, text: str) -> Any:
     """A value of a table as it was written: digits are whole numbers, the others are exact, words stay words."""
     if column in TEXTS:
         return text
+    if text in ("True", "False"):
+        return text == "True"
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def sweep_command(args: argparse.Namespace) -> int:
     """`simdep sweep`: evaluate every point, keep what is done, print the best."""
     known(args.value, RESULTS, "column to plot")
-    sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)))
+    sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
         raise ValueError("nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary seq_len=1024,4096")
     store = Store(args.out, _key(sweep)) if args.out else None
@@ -147,7 +149,8 @@ def _key(sweep: Sweep) -> dict[str, Any]:
 def _text(sweep: Sweep, rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any], value: str) -> list[str]:
     reasons = Counter(str(row["reason"]) for row in rows if row.get("reason"))
     good = [row for row in rows if row.get(value) is not None]
-    head = f"{told['done']:,} of {told['points']:,} points, simulated in {told['seconds']:.1f} s"
+    done = "solved" if sweep.solve else "simulated"
+    head = f"{told['done']:,} of {told['points']:,} points, {done} in {told['seconds']:.1f} s"
     lines = [head + (f", {told['taken_from_out']:,} of them before" if told["taken_from_out"] else "")]
     if reasons:
         listed = [{"points": count, "reason": reason} for reason, count in reasons.most_common(MOST_NOTES)]
