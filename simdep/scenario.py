@@ -188,11 +188,6 @@ class Scenario:
         if self.split == "expert":
             raise ValueError('chunks and split="expert": groups of experts are equal; give r2 in place of chunks')
 
-    def refuse_ranks(self, evaluator: str) -> None:
-        """Raise ValueError for an `evaluator` of groups alone, where this is about every rank."""
-        if self.ranks:
-            raise ValueError(f"{evaluator} does not model ranks that differ; simulate, or leave the table of ranks out")
-
     @property
     def m_a(self) -> int:
         """Samples of a micro-batch per AG GPU, of the largest one where they differ."""
