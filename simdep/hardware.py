@@ -28,6 +28,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simdep import checks
 from simdep.datasheet import kernels_of
 from simdep.gpus import Gpu, find_gpu, gpus
@@ -74,6 +76,8 @@ class Cost:
         """
         if not self.points:
             return self.alpha_us * startups + self.beta_us * work
+        if isinstance(work, np.ndarray):  # type: ignore[unreachable]  # of ScenarioCosts, many at a time
+            return np.array([self(each) for each in work.tolist()])  # type: ignore[unreachable]
         above = bisect.bisect_left(self.points, (work, 0.0))
         if above == len(self.points) or work < self.points[0][0]:
             nearest, us = self.points[min(above, len(self.points) - 1)]

@@ -83,12 +83,19 @@ class Kernel:
         `words` replace those of the variant where an operation is priced by the kernel of another, for example experts
         under balanced routing by a kernel that was measured under skewed routing.
         """
+        return float(self.many(words, **{name: np.array([value], float) for name, value in numbers.items()})[0])
+
+    def many(self, words: Mapping[str, str] | None = None, /, **numbers: float | Array) -> Array:
+        """The same for as many operations as the arrays among `numbers` hold; the least and the largest may warn."""
         for name, (low, high) in self.ranges.items():
-            if not low <= numbers[name] <= high:
-                where = f"the measured range {low:g} to {high:g} ({self.source})"
-                warnings.warn(f"{self.op}: {name}={numbers[name]:g} is out of {where}", RangeWarning, stacklevel=2)
-        row: dict[str, Any] = {name: np.array([value], float) for name, value in numbers.items()}
-        return float(self.predict(row | {word: np.array([value]) for word, value in (words or {}).items()})[0])
+            ends = np.ravel(numbers[name])
+            for value in dict.fromkeys((float(ends.min()), float(ends.max()))):
+                if not low <= value <= high:
+                    where = f"the measured range {low:g} to {high:g} ({self.source})"
+                    warnings.warn(f"{self.op}: {name}={value:g} is out of {where}", RangeWarning, stacklevel=3)
+        row: dict[str, Any] = dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True))
+        length = len(next(iter(row.values())))
+        return self.predict(row | {word: np.full(length, value) for word, value in (words or {}).items()})
 
     def interval(self, us: float) -> tuple[float, float]:
         """Where 95 % of measurements lie for a prediction of `us`, by the errors on shapes left out of the fit."""

@@ -165,7 +165,8 @@ def expert_products(model: ModelSpec, rows: float) -> list[Product]:
 
 def touched_share(model: ModelSpec, tokens: float) -> float:
     """Expected share of the experts that get at least one of `tokens` tokens, balanced routing: 1 - (1 - k/E)^n."""
-    return float(1 - (1 - model.top_k / model.experts) ** tokens)
+    missed: float = (1 - model.top_k / model.experts) ** tokens
+    return 1 - missed
 
 
 def gpus_reached(model: ModelSpec, eg: int) -> float:
