@@ -17,12 +17,12 @@ import streamlit as st
 
 from dashboard.drawing import decimals, literal, tile
 from simdep import figures
-from simdep.checks import InfeasibleError
+from simdep.checks import InfeasibleError, condensed
 from simdep.hardware import hardware_names
 from simdep.memory import human_bytes, memory
 from simdep.models import builtin_models
 from simdep.policies import POLICIES
-from simdep.predict import Choice, Prediction, choice_of, condensed, solution, under
+from simdep.predict import Choice, Prediction, choice_of, solution, under
 from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario, scenario_from_dict
 from simdep.solver import Solution
 from simdep.sweep import Axis, Sweep, run
@@ -145,7 +145,7 @@ def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Fi
     """The timelines of policies, each by its letter, on one axis."""
     found = [answer(question, choice).timeline for _, choice in choices]
     figure = figures.gantt(*found, titles=[slot.upper() for slot, _ in choices], most_bars=MOST_BARS)
-    return figure.update_layout(title_text="", margin_t=88)
+    return figure.update_layout(title_text="", margin_t=figure.layout.margin.t - 24, height=figure.layout.height - 24)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

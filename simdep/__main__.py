@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from simdep import __version__
-from simdep.checks import InfeasibleError, RangeWarning
+from simdep.checks import InfeasibleError, condensed
 from simdep.flags import EXAMPLES, Parser, add_commands
 
 
@@ -21,14 +21,17 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
 
     2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on (RuntimeError, OSError).
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("once", RangeWarning)
-            warnings.showwarning = lambda message, *_: print(f"{prog}: note: {message}", file=sys.stderr)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
             return command()
-    except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 3 if isinstance(error, InfeasibleError) else 1
+        except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
+            failed = error
+        finally:
+            for note in condensed(str(each.message) for each in caught):
+                print(f"{prog}: note: {note}", file=sys.stderr)
+    print(f"{prog}: {failed}", file=sys.stderr)
+    return 2 if isinstance(failed, ValueError) else 3 if isinstance(failed, InfeasibleError) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 
@@ -14,6 +15,9 @@ class InfeasibleError(Exception):
 
 class RangeWarning(UserWarning):
     """A cost is asked for an operation beyond those that it was measured on."""
+
+
+_VALUE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")  # of a note on a cost asked beyond its measurements
 
 
 def known(word: str, choices: Collection[str], what: str) -> str:
@@ -77,3 +81,16 @@ def text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{where}={value!r}; it is a text")
     return value
+
+
+def condensed(notes: Iterable[str]) -> list[str]:
+    """Notes with those that differ in nothing but a value as one: `num_tokens=822 to 1023 is out of ...`."""
+    values: dict[tuple[str, str], list[str]] = {}
+    for note in dict.fromkeys(notes):
+        before, value, after = found.groups() if (found := _VALUE.fullmatch(note)) else (note, "", "")
+        values.setdefault((before, after), []).append(value)
+    told = []
+    for (before, after), each in values.items():
+        least, most = min(each, key=lambda text: float(text or 0)), max(each, key=lambda text: float(text or 0))
+        told.append(before + (least if least == most else f"{least} to {most}") + after)
+    return told

@@ -50,6 +50,14 @@ simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve 
 """
 
 
+_SOLVE_EXAMPLES = """
+simdep solve --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --max-r1 8 --max-r2 16
+simdep solve scenario.toml --gpus 8 --samples 16 --json
+simdep solve --stage-costs attention=100+900,shared=20+300,expert=50+2.5,link=20+1 --layers 8 --samples 8
+simdep solve --stage-times-model lines.toml --method algorithm1
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
 
@@ -63,6 +71,7 @@ def add_commands(commands: Any) -> None:
     _add_simulate(commands)
     _add_policies(commands)
     _add_what_if(commands)
+    _add_solve(commands)
     _add_costs(commands)
     _add_validation(commands)
 
@@ -79,7 +88,7 @@ def add_scenario_flags(p: argparse.ArgumentParser, *, cut: bool = True) -> None:
     served.add_argument("--hardware", help="a profile such as a6000, or the path of one from `realrun calibrate`")
     served.add_argument("--ag", type=int, help="GPUs of the attention group")
     served.add_argument("--eg", type=int, help="GPUs of the expert group")
-    served.add_argument("--gpus", type=int, help="all GPUs, where the same ones hold attention and experts (colocated)")
+    served.add_argument("--gpus", type=int, help="all GPUs: colocated, or for solve to split")
     served.add_argument("--layers", type=int, help="MoE layers, default all of the model (bare problem: 1)")
     served.add_argument("--phase", help="prefill (default) or decode")
     served.add_argument("--seq-len", type=int, help="tokens of a sample (decode: of its context), default 2048")
@@ -177,6 +186,26 @@ def _add_what_if(commands: Any) -> None:
     p.add_argument(
         "--value", default="throughput_tokens_per_s_per_gpu", metavar="COLUMN", help="to plot, default %(default)s"
     )
+
+
+def _add_solve(commands: Any) -> None:
+    word = "find the best cut and order, and say how far from optimal it may be"
+    p = _add(commands, "solve", "solve.solve_command", word, _SOLVE_EXAMPLES)
+    add_scenario_flags(p, cut=False)
+    bare = p.add_argument_group("or the bare scheduling problem, with --layers and --samples")
+    bare.add_argument(
+        "--stage-costs", metavar="KIND=ALPHA+BETA,...",
+        help="attention, shared: us, and us a sample of a micro-batch; expert, link: us, and us a token of a chunk",
+    )  # fmt: skip
+    bare.add_argument(
+        "--stage-times-model", type=Path, metavar="FILE", help="the same from .toml or .json: [attention] alpha_us ..."
+    )
+    bare.add_argument("--tokens-per-sample", type=int, metavar="K", help="default 1")
+    search = p.add_argument_group("the search")
+    search.add_argument("--method", default="exact", help="exact (default), or algorithm1, FinDEP's")
+    search.add_argument("--max-r1", type=int, metavar="N", help="micro-batches; default 8, bare problem: any")
+    search.add_argument("--max-r2", type=int, metavar="N", help="chunks; default 32, bare problem: any")
+    search.add_argument("--ideal", action="store_true", help="without what hosts of the hardware profile add")
 
 
 def _add_costs(commands: Any) -> None:

@@ -6,10 +6,9 @@ workload stays as it is: r1 cuts the samples of an AG GPU, whatever m_a that giv
 
 from __future__ import annotations
 
-import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +27,6 @@ from simdep.solver import Problem, Solution, solve
 from simdep.timeline import Timeline
 
 DEGREES = ("order", "r1", "r2")
-_VALUE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")  # of a note on a cost asked beyond its measurements
 _WARNINGS = threading.RLock()
 
 
@@ -186,19 +184,6 @@ def beyond() -> Iterator[dict[str, None]]:
             yield found
         finally:
             found |= dict.fromkeys(str(each.message) for each in caught)
-
-
-def condensed(notes: Iterable[str]) -> list[str]:
-    """Notes with those that differ in nothing but a value as one: `num_tokens=822 to 1023 is out of ...`."""
-    values: dict[tuple[str, str], list[str]] = {}
-    for note in dict.fromkeys(notes):
-        before, value, after = found.groups() if (found := _VALUE.fullmatch(note)) else (note, "", "")
-        values.setdefault((before, after), []).append(value)
-    told = []
-    for (before, after), each in values.items():
-        least, most = min(each, key=lambda text: float(text or 0)), max(each, key=lambda text: float(text or 0))
-        told.append(before + (least if least == most else f"{least} to {most}") + after)
-    return told
 
 
 def priced(costs: Costs) -> Costs:

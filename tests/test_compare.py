@@ -10,10 +10,11 @@ import pytest
 from cli import one_sentence, run
 
 from simdep import report
+from simdep.checks import condensed
 from simdep.costs import ScenarioCosts
 from simdep.engine import simulate
 from simdep.policies import POLICIES, schedule_for
-from simdep.predict import Choice, condensed, predict, priced, under
+from simdep.predict import Choice, predict, priced, under
 from simdep.scenario import Scenario, scenario_from_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with

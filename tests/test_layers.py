@@ -83,6 +83,7 @@ LAYER = {
     "simdep.commands.compare": 16,
     "simdep.commands.sweep": 16,
     "simdep.commands.simulate": 16,
+    "simdep.commands.solve": 16,
     "simdep.__main__": 17,
     "realrun": 20,  # every module of it
     "dashboard": 20,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from simdep.checks import InfeasibleError
+from simdep.checks import InfeasibleError, condensed
 from simdep.commands import given
 from simdep.commands.output import emit, table
 from simdep.memory import human_bytes, memory
 from simdep.policies import load
-from simdep.predict import Choice, Prediction, best, condensed, under
+from simdep.predict import Choice, Prediction, best, under
 from simdep.scenario import Scenario
 
 BEST = "best"  # in place of a policy: whatever the solver finds
@@ -103,7 +103,7 @@ def _write_html(path: Path, found: Sequence[Prediction], rows: Sequence[dict[str
     for prediction, row in zip(found, rows, strict=True):
         figure = figures.gantt(prediction.timeline, unit_us=unit_us)
         figure.update_xaxes(range=[0, 1.02 * longest / unit_us])
-        figure.update_layout(title_text="", margin_t=88)
+        figure.update_layout(title_text="", margin_t=figure.layout.margin.t - 24)
         told = f"{figures.human(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
         sections.append(figures.Section(f"{row['schedule']}, simulated", told, figure=figure))
     sections += [figures.Section("Assumed", "; ".join(notes))] if notes else []

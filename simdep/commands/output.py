@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as
 def emit(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[str]) -> None:
     """Print the result of a command: one JSON object with --json, else its parts as text, a blank line between them."""
     print(json.dumps(result, allow_nan=False) if args.json else "\n\n".join(part for part in parts if part))
+
+
+def tell(notes: Iterable[str]) -> None:
+    """What a user should know about the result, on stderr."""
+    for note in notes:
+        print(f"simdep: note: {note}", file=sys.stderr)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

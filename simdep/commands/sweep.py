@@ -18,10 +18,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from simdep import __version__
-from simdep.checks import known
+from simdep.checks import condensed, known
 from simdep.commands import given
 from simdep.commands.output import emit, table
-from simdep.predict import condensed
 from simdep.sweep import RESULTS, SPLIT, WORDS, Axis, Sweep, run
 
 FORMATS = (".csv", ".parquet")
