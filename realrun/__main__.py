@@ -102,7 +102,8 @@ def _add_validate(p: argparse.ArgumentParser) -> None:
 
 def _add_experiment(p: argparse.ArgumentParser) -> None:
     """repeat an experiment of FinDEP here, predicted and measured"""
-    p.add_argument("name", choices=("monotonicity", "speedup"), help="throughput in m_a and r1; PPPipe against FinDEP")
+    p.add_argument("name", choices=("monotonicity", "speedup", "orders"),
+                   help="throughput in m_a and r1; PPPipe against FinDEP; look-ahead against both")  # fmt: skip
     p.add_argument("--rounds", type=int, default=40, help="measured runs of each schedule, default 40")
     p.add_argument("--out", type=Path, metavar="DIR", help="run folder, default runs/DATE; an interrupted one goes on")
 

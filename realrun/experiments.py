@@ -2,6 +2,7 @@
 
     monotonicity   throughput against m_a at r1 = 1, and against r1 at m_a = 1, with the best r2 (Tables 3 and 4)
     speedup        PPPipe against FinDEP, each in its best configuration, over three speeds of link (Table 5)
+    orders         the look-ahead order against ASAS and AASS; timed waits in place of computation (synthetic)
 
 The best configuration is the best predicted one: a first calibration ranks the candidates, then the chosen ones are run
 and calibrated again, in rounds. Throughput counts tokens of the AG through the layers that were run.
@@ -9,7 +10,7 @@ and calibrated again, in rounds. Throughput counts tokens of the AG through the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,18 @@ from realrun.calibrate import profile_from
 from realrun.campaign import Campaign, Progress, measure
 from realrun.cases import Case
 from realrun.validate import Evidence, evaluate, predict
+from simdep import lookahead
+from simdep.costs import StageTimes
 from simdep.hardware import HardwareProfile
+from simdep.policies import chunk_tokens, disaggregated
 
 RATES = (100.0, 300.0, 1500.0)  # MB/s: communication decides, balances computation, is small beside it
+INSTANCES = {  # microseconds, layers and r1: the look-ahead order gains most, less, nothing
+    "experts of either kind outweigh attention": (StageTimes(7000, 15000, 11000, 11000, 12000), 3, 3),
+    "the link outweighs experts": (StageTimes(6000, 4000, 12000, 12000, 8000), 3, 3),
+    "attention outweighs all": (StageTimes(16000, 6000, 4000, 4000, 4000), 3, 3),
+}
+FIXED_ORDERS, LOOKAHEAD = ("asas", "aass"), "lookahead"
 _BASE = Case("deepseek-v2-lite", 3, 128, 1, 1, 1, "findep", scale=0.125)
 _CUTS, _DEGREES = (1, 2, 4, 8), (1, 2, 4)
 
@@ -52,8 +62,24 @@ def _candidates_of_speedup() -> dict[tuple[Any, ...], list[Case]]:
     return rows
 
 
+def _candidates_of_orders() -> dict[tuple[Any, ...], list[Case]]:
+    rows: dict[tuple[Any, ...], list[Case]] = {}
+    for name, (times, layers, r1) in INSTANCES.items():
+        waits = {kind: getattr(times, kind) for kind in ("attention", "shared", "expert")}
+        base = replace(
+            _BASE, layers=layers, seq_len=32, r1=r1, synthetic=waits, link_alpha_us=times.a2e, link_mbytes_per_s=1e6
+        )
+        cut = (chunk_tokens(base.seq_len, 1),) * r1
+        sequence = lookahead.order(times, layers, r1, 1)
+        slipped = disaggregated("lookahead", sequence, cut, layers=layers, shared=True, wait_for_shared=False)
+        for order in FIXED_ORDERS:
+            rows[name, order] = [replace(base, order=order)]
+        rows[name, LOOKAHEAD] = [replace(base, order=LOOKAHEAD, custom=slipped)]
+    return rows
+
+
 CANDIDATES: dict[str, Callable[[], dict[tuple[Any, ...], list[Case]]]] = {
-    "monotonicity": _candidates_of_monotonicity, "speedup": _candidates_of_speedup
+    "monotonicity": _candidates_of_monotonicity, "speedup": _candidates_of_speedup, "orders": _candidates_of_orders
 }  # fmt: skip
 
 
@@ -77,28 +103,47 @@ def experiment(
         row["ci_tokens_per_s"] = [1e6 * tokens / high, 1e6 * tokens / low]
         for source in ("predicted", "measured"):
             row[f"equal_speed_{source}_tokens_per_s"] = 1e6 * tokens / row[f"adjusted_{source}_us"]
-    return result | ({"speedups": speedups(result["schedules"])} if name == "speedup" else {})
+    by_key = dict(zip(rows, result["schedules"], strict=True))
+    told = {"speedup": speedups, "orders": gains}.get(name)
+    return result | ({"speedups": told(by_key)} if told else {})
 
 
-def speedups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """FinDEP over PPPipe for each link, predicted and measured: as run, and with all runs brought to one speed of the
-    machine, which its drift between runs then leaves alone. Intervals are from those of both makespans."""
+def speedups(rows: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
+    """FinDEP over PPPipe for each link, predicted and measured."""
     found = []
     for rate in RATES:
-        here = {row["policy"]: row for row in rows if row["link_mbytes_per_s"] == rate}
-        pppipe, findep = here["pppipe"], here["findep"]
-        row: dict[str, Any] = {"link_mbytes_per_s": rate, "pppipe": pppipe["label"], "findep": findep["label"]}
-        for name, prefix in (("", ""), ("equal_speed_", "adjusted_")):
-            predicted, measured = (
-                pppipe[f"{prefix}{source}_us"] / findep[f"{prefix}{source}_us"] for source in ("predicted", "measured")
-            )
-            (low, high), (least, most) = pppipe[f"{prefix}ci_us"], findep[f"{prefix}ci_us"]
-            row |= {
-                f"{name}predicted": predicted, f"{name}measured": measured, f"{name}ci": [low / most, high / least],
-                f"{name}difference_points": 100 * (predicted - measured),
-            }  # fmt: skip
-        found.append(row)
+        pppipe, findep = rows[rate, "pppipe"], rows[rate, "findep"]
+        labels = {"link_mbytes_per_s": rate, "pppipe": pppipe["label"], "findep": findep["label"]}
+        found.append(labels | _speedup(pppipe, findep))
     return found
+
+
+def gains(rows: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The look-ahead order over whichever of ASAS and AASS is predicted to be faster, predicted and measured."""
+    found = []
+    for name in INSTANCES:
+        fixed = min(FIXED_ORDERS, key=lambda order: float(rows[name, order]["predicted_us"]))
+        labels = {"instance": name, "fixed": fixed}
+        found.append(labels | _speedup(rows[name, fixed], rows[name, LOOKAHEAD]))
+    return found
+
+
+def _speedup(slow: dict[str, Any], fast: dict[str, Any]) -> dict[str, Any]:
+    """As run, and with all runs brought to one speed of the machine, which its drift between runs then leaves alone.
+
+    Intervals are from those of both makespans.
+    """
+    row: dict[str, Any] = {}
+    for name, prefix in (("", ""), ("equal_speed_", "adjusted_")):
+        predicted, measured = (
+            slow[f"{prefix}{source}_us"] / fast[f"{prefix}{source}_us"] for source in ("predicted", "measured")
+        )
+        (low, high), (least, most) = slow[f"{prefix}ci_us"], fast[f"{prefix}ci_us"]
+        row |= {
+            f"{name}predicted": predicted, f"{name}measured": measured, f"{name}ci": [low / most, high / least],
+            f"{name}difference_points": 100 * (predicted - measured),
+        }  # fmt: skip
+    return row
 
 
 def as_table(name: str, result: dict[str, Any]) -> pd.DataFrame:
@@ -112,6 +157,11 @@ def as_table(name: str, result: dict[str, Any]) -> pd.DataFrame:
                 **_columns(row, "speed-up", ""),
                 **_columns(row, "at equal speed:", "equal_speed_"),
             }
+            for row in result["speedups"]
+        )
+    if name == "orders":
+        return pd.DataFrame(
+            {"instance": row["instance"], "best fixed": row["fixed"], **_columns(row, "look-ahead", "")}
             for row in result["speedups"]
         )
     return pd.DataFrame(

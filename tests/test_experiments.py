@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from realrun.experiments import CANDIDATES, RATES, as_table, speedups
+from realrun.experiments import CANDIDATES, FIXED_ORDERS, INSTANCES, LOOKAHEAD, RATES, as_table, gains, speedups
+from simdep.recurrence import makespan_us
 
 
 def test_candidates_of_one_row_do_the_same_work() -> None:
@@ -32,7 +33,7 @@ def test_a_speedup_is_the_ratio_of_makespans_with_the_interval_of_both() -> None
         }
 
     makespans = (("pppipe", 120.0, 130.0, [110.0, 143.0]), ("findep", 100.0, 104.0, [100.0, 110.0]))
-    rows = [row(rate, *makespan) for rate in RATES for makespan in makespans]
+    rows = {(rate, makespan[0]): row(rate, *makespan) for rate in RATES for makespan in makespans}
     found = speedups(rows)
     assert [row["link_mbytes_per_s"] for row in found] == list(RATES)
     assert found[0]["predicted"] == pytest.approx(1.2)
@@ -43,3 +44,28 @@ def test_a_speedup_is_the_ratio_of_makespans_with_the_interval_of_both() -> None
     table = as_table("speedup", {"speedups": found})
     assert table["speed-up difference, points"].tolist() == ["-5.0"] * 3
     assert table["at equal speed: measured"].tolist() == ["1.200 (1.200 .. 1.200)"] * 3
+
+
+def test_a_gain_is_that_over_the_fixed_order_which_is_predicted_to_be_faster() -> None:
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name in INSTANCES:
+        for order, us in {"asas": 130.0, "aass": 110.0, "lookahead": 100.0}.items():
+            times = {f"{prefix}{word}_us": us for prefix in ("", "adjusted_") for word in ("predicted", "measured")}
+            rows[name, order] = times | {"ci_us": [us, us], "adjusted_ci_us": [us, us]}
+    found = gains(rows)
+    assert [row["instance"] for row in found] == list(INSTANCES)
+    assert {row["fixed"] for row in found} == {"aass"}
+    assert found[0]["predicted"] == found[0]["measured"] == 1.1
+    assert as_table("orders", {"speedups": found})["look-ahead predicted"].tolist() == ["1.100"] * 3
+
+
+def test_the_look_ahead_order_is_predicted_to_gain_where_the_experiment_says_so() -> None:
+    found = []
+    for times, layers, r1 in INSTANCES.values():
+        candidates = CANDIDATES["orders"]()
+        name = next(name for name, instance in INSTANCES.items() if instance == (times, layers, r1))
+        spans = {order: makespan_us(candidates[name, order][0].schedule, times) for order in (*FIXED_ORDERS, LOOKAHEAD)}
+        found.append(min(spans[order] for order in FIXED_ORDERS) / spans[LOOKAHEAD])
+    assert found[0] > 1.1
+    assert found[1] > 1.1
+    assert found[2] == 1
