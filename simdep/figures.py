@@ -26,13 +26,15 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"], 
 MOST_BARS = 4000  # drawing and zooming stay below half a second
 MOST_NUMBERS = 400  # bars with their number inside
 PIXELS = 1600  # width for which narrow bars are joined
+LEGEND = 0.55  # of the width of a timeline, at most taken by the legend
 GOOD_PCT = 15  # error that the scatter marks as good
 WORDS = {"sim": "simulated", "real": "measured"}
 _CLEAR, _FAINT, _GREY = (f"rgba(128,128,128,{alpha})" for alpha in (0, 0.14, 1))  # on light and on dark paper
 _BUTTONS = {"bgcolor": _CLEAR, "color": _GREY, "activecolor": COLORS["attention"], "remove": ["lasso2d", "select2d"]}
+_LEGEND = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}
 _LOOK = {"template": "plotly_white", "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "hoverlabel_align": "left",
          "hovermode": "closest", "modebar": _BUTTONS,
-         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}}  # fmt: skip
+         "legend": _LEGEND}  # fmt: skip
 _TICKS = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
 _AXIS = {"gridcolor": _FAINT, "zeroline": False}
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -66,6 +68,8 @@ def gantt(
     texts = (f"{escape(name)}<br><b>{human(span)}</b>" for name, span in zip(names, spans, strict=True))
     layout = _layout(lanes, bars, joined_us, unit)
     layout["title"]["text"] = escape(" / ".join(dict.fromkeys(t.schedule.label or "schedule" for t in timelines)))
+    if min(spans) < LEGEND * max(spans):
+        _raise_legend(layout)
     marks = _marks(lanes, [(us / scale, text) for us, text in zip(spans, texts, strict=True)], layout["margin"]["l"])
     return go.Figure(_traces(bars, unit, scale), _LOOK | layout | marks)
 
@@ -310,6 +314,14 @@ def _layout(lanes: pd.DataFrame, bars: pd.DataFrame, joined_us: float, unit: str
         "yaxis": {"tickvals": list(lanes["y"]), "ticktext": list(lanes["label"]), "range": [last + 0.65, -0.65],
                   "ticklabelstandoff": 8, "fixedrange": True, "showgrid": False, "zeroline": False},
     }  # fmt: skip
+
+
+def _raise_legend(layout: dict[str, Any]) -> None:
+    """Room under the legend for the texts of ends that stand where it is."""
+    layout["margin"]["t"] += 32
+    layout["height"] += 32
+    inside = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
+    layout["legend"] = {**_LEGEND, "y": 1 + 34 / inside}
 
 
 def _marks(lanes: pd.DataFrame, ends: Sequence[tuple[float, str]], left: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from simdep.engine import simulate
 from simdep.policies import POLICIES, schedule_for
 from simdep.predict import Choice, predict, priced, under
 from simdep.scenario import Scenario, scenario_from_dict
+from simdep.solver import Problem, solve
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with
 FLAGS = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 3 --seq-len 256 --samples 8"
@@ -107,7 +108,7 @@ def test_every_distinct_task_is_priced_once() -> None:
     costs = priced(lambda task: asked.append(task.name) or 1.0)
     prices = {costs(task) for task in schedule_for(base)}
     assert prices == {1.0}
-    assert len(asked) == 3 * 5  # a layer: A, S, A2E, E, E2A of chunks that are all alike
+    assert len(asked) == 3 + 2 * 4  # A of each layer; S, A2E, E and E2A of the first and of the others
 
 
 def test_notes_that_differ_in_a_value_become_one() -> None:
@@ -150,6 +151,14 @@ def test_the_scenario_may_be_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = compared(f"naive findep {file}", capsys)
     assert [row["schedule"] for row in rows] == ["naive", "findep ASAS r1=4 r2=2"]
     assert rows == compared(f"naive findep {FLAGS} --r1 4 --r2 2", capsys)
+
+
+def test_best_is_what_the_solver_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    _, best = compared(f"naive best {FLAGS}", capsys)
+    found = solve(Problem.of(scenario(), 8))
+    assert best["makespan_us"] == pytest.approx(found.best.makespan_us, rel=1e-9)
+    assert (best["r1"], best["r2"], best["policy"]) == (found.best.r1, found.best.r2, found.best.policy)
+    assert best["speedup"] > 1
 
 
 def test_memory_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,77 @@ def test_joined_bars_of_a_lane_do_not_overlap() -> None:
     bars = drawn(figures.gantt(simulate(findep(100, 4, 8), COSTS))).sort_values(["y", "left"])
     ends = (bars["left"] + bars["width"]).groupby(bars["y"]).shift()
     assert (bars["left"] - ends).min() > -1e-9
+
+
+def ends(figure: go.Figure) -> list[tuple[str, str]]:
+    """Texts of the ends of timelines, left to right, and the side of the line that they stand on."""
+    notes = [note for note in figure.layout.annotations if note.yref == "y domain"]
+    return [(note.text, note.xanchor) for note in sorted(notes, key=lambda note: note.x)]
+
+
+def test_ends_that_lie_close_together_share_one_text(predicted: Timeline) -> None:
+    longer = measured_like(predicted)
+    figure = figures.gantt(predicted, longer, predicted, titles=tuple("abc"))
+    both, late = (f"<b>{figures.human(timeline.makespan_us)}</b>" for timeline in (predicted, longer))
+    assert ends(figure) == [(f"a, c<br>{both}, {both}", "right"), (f"b<br>{late}", "left")]
+    assert sum(shape.type == "line" for shape in figure.layout.shapes) == 3
+
+
+def test_the_legend_makes_room_for_ends_that_stand_under_it(predicted: Timeline) -> None:
+    alone, beside = figures.gantt(predicted), figures.gantt(predicted, measured_like(predicted, ranks=1))
+    assert alone.layout.legend.y == 1
+    inside = beside.layout.height - beside.layout.margin.t - beside.layout.margin.b
+    assert inside * (beside.layout.legend.y - 1) == pytest.approx(34)
+
+
+def test_the_unit_can_be_that_of_other_figures(predicted: Timeline) -> None:
+    assert figures.gantt(predicted).layout.xaxis.title.text.endswith("(µs)")
+    figure = figures.gantt(predicted, unit_us=1e3)
+    assert figure.layout.xaxis.title.text.endswith("(ms)")
+    assert drawn(figure)["width"].max() < 1
+
+
+def test_fewer_bars_can_be_asked_for() -> None:
+    timeline = simulate(findep(60, 2, 2), COSTS)
+    assert len(drawn(figures.gantt(timeline))) == len(timeline.rows) > 500
+    assert len(drawn(figures.gantt(timeline, most_bars=500))) <= 500
+
+
+CUTS = pd.DataFrame({"r1": [1, 1, 2, 2], "r2": [1, 2, 1, 2], "us": [4.0, 3.0, 2.5, None]})
+
+
+def test_a_heat_map_has_a_cell_a_point_and_frames_the_best() -> None:
+    figure = figures.heat(CUTS, "r2", "r1", "us")
+    cells = figure.data[0]
+    assert (list(cells.x), list(cells.y)) == (["1", "2"], ["1", "2"])
+    assert cells.z[0].tolist() == [4, 3]
+    assert np.isnan(cells.z[1][1])
+    frame = figure.layout.shapes[0]
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
+    assert figures.heat(CUTS, "r2", "r1", "us", best="max").layout.shapes[0].y0 == -0.5
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("r2", "r1")
+
+
+def test_a_heat_map_without_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="no point to draw has a value"):
+        figures.heat(CUTS.assign(us=np.nan), "r2", "r1", "us")
+
+
+def test_lines_are_one_a_value_of_the_other_column() -> None:
+    first, second = figures.lines(CUTS, "r2", "us", "r1").data
+    assert (first.name, list(first.x), list(first.y)) == ("r1 1", [1, 2], [4, 3])
+    assert second.name == "r1 2"
+    assert first.line.color != second.line.color
+    (only,) = figures.lines(CUTS.head(2), "r2", "us").data
+    assert (only.name, list(only.y)) == ("us", [4, 3])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([1, 10, 100], "log"), ([1, 2, 50], "linear"), (["asas", "aass", "x"], "category")]
+)
+def test_lines_over_two_decades_have_a_logarithmic_axis(values: list[Any], kind: str) -> None:
+    points = pd.DataFrame({"x": values, "us": [1.0, 2.0, 3.0]})
+    assert figures.lines(points, "x", "us").layout.xaxis.type == kind
 
 
 def test_labels_are_escaped() -> None:

@@ -17,6 +17,7 @@ from simdep.engine import makespan_us
 from simdep.policies import schedule_for
 from simdep.predict import Prediction, predict
 from simdep.scenario import Scenario
+from simdep.solver import Problem, solve
 from simdep.sweep import Axis, Sweep, results
 from simdep.sweep import run as points_of
 
@@ -184,6 +185,37 @@ def test_points_without_an_answer_are_rows_with_their_reason() -> None:
 def test_a_sweep_begins_at_any_point() -> None:
     asked = sweep("r1=1,2,4", "r2=1..5")
     assert rows_of(asked, 7) == rows_of(asked)[7:]
+
+
+def test_solving_finds_the_best_cut_of_every_point() -> None:
+    asked = Sweep(BASE, (Axis.parse("ag:eg=2:6,3:5"), Axis.parse("samples=2,4")), solve=True)
+    for point, row in zip(asked.points(), rows_of(asked), strict=True):
+        scenario = asked.scenario(point)
+        found = solve(Problem.of(scenario, scenario.workload.samples))
+        assert (row["r1"], row["r2"], row["order"]) == (found.best.r1, found.best.r2, found.best.order)
+        assert (row["makespan_us"], row["gap_pct"]) == (found.best.makespan_us, found.gap_pct)
+        grid = rows_of(Sweep(asked.base | {"schedule": {}}, (*_points(point), *CUT)))
+        assert row["makespan_us"] <= min(each["makespan_us"] for each in grid if "makespan_us" in each) * (1 + 1e-9)
+
+
+CUT = (Axis.parse("r1=1,2,4"), Axis.parse("r2=1..32"), Axis.parse("order=asas,aass"))
+
+
+def _points(point: dict[str, Any]) -> list[Axis]:
+    return [Axis(name, (value,)) for name, value in point.items()]
+
+
+def test_what_does_not_fit_into_memory_is_a_row_of_a_solved_sweep() -> None:
+    small = BASE | {"deployment": BASE["deployment"] | {"memory_gbytes": 1}}
+    (row,) = rows_of(Sweep(small, (Axis.parse("samples=4"),), solve=True))
+    assert row["reason"].startswith("r1 = 0: ")
+    (row,) = rows_of(Sweep(small, (Axis.parse("samples=4"),)))
+    assert not row["memory_fits"]
+
+
+def test_a_sweep_that_solves_chooses_the_cut_by_itself() -> None:
+    with pytest.raises(ValueError, match="--solve chooses r1 by itself; do not vary it"):
+        Sweep(BASE, (Axis.parse("r1=1,2"),), solve=True)
 
 
 def test_the_command_prints_the_best_point_and_what_has_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
