@@ -145,6 +145,9 @@ class Problem:
         return self._batches[key]
 
     def _stacked(self, cuts: Sequence[tuple[int, int]]) -> tuple[Array, Array, Batch]:
+        if not cuts:
+            none = np.empty((1, 0))
+            return np.empty((2, 0)), none[0], Batch(none, none[0], none, none, none, none)
         runs = [self.runs(m_a, r2) for m_a, r2 in cuts]
         width = max(map(len, runs), default=1)
         padded = np.array([(*each, *(Run(0, 0, 0, 0),) * (width - len(each))) for each in runs], float)
