@@ -58,6 +58,13 @@ simdep solve --stage-times-model lines.toml --method algorithm1
 """
 
 
+_EXPLAIN_EXAMPLES = """
+simdep explain scenario.toml --against pppipe:r1=3
+simdep explain scenario.toml --against other.toml --html why.html
+simdep explain --stage-times attention=9,shared=4,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 --r2 2 --exact
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
 
@@ -69,6 +76,7 @@ class Parser(argparse.ArgumentParser):
 def add_commands(commands: Any) -> None:
     """Every command of simdep."""
     _add_simulate(commands)
+    _add_explain(commands)
     _add_policies(commands)
     _add_what_if(commands)
     _add_solve(commands)
@@ -138,13 +146,7 @@ def _add_simulate(commands: Any) -> None:
         "simulate", help=word, description=word, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_scenario_flags(p)
-    p.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
-    bare = p.add_argument_group("or the bare scheduling problem")
-    bare.add_argument(
-        "--stage-times",
-        metavar="KIND=US,...",
-        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
-    )
+    _add_own_schedule(p)
     terms = p.add_argument_group("what hosts add to the paper's model")
     terms.add_argument("--ideal", action="store_true", help="nothing, whatever the hardware profile holds")
     terms.add_argument(
@@ -157,6 +159,32 @@ def _add_simulate(commands: Any) -> None:
     out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
     out.add_argument("--save-schedule", type=Path, metavar="FILE.json", help="write the schedule, for --schedule")
     p.set_defaults(does="simulate.simulate_command")
+
+
+def _add_own_schedule(p: argparse.ArgumentParser) -> None:
+    """A schedule of the user's own, and times without a model; read by `simdep.commands.simulate.asked`."""
+    p.add_argument("--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's")
+    bare = p.add_argument_group("or the bare scheduling problem")
+    bare.add_argument(
+        "--stage-times",
+        metavar="KIND=US,...",
+        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
+    )
+
+
+def _add_explain(commands: Any) -> None:
+    word = (
+        "why a schedule takes as long as it does: critical path, idle time, sensitivities, signs, distance to the best"
+    )
+    p = _add(commands, "explain", "explain.explain_command", word, _EXPLAIN_EXAMPLES)
+    add_scenario_flags(p)
+    _add_own_schedule(p)
+    p.add_argument("--ideal", action="store_true", help="without what the hosts of the profile add")
+    p.add_argument("--against", metavar="POLICY|FILE.toml", help="and what makes it slower or faster than this")
+    p.add_argument("--exact", action="store_true", help="and the proven optimum over all orders (extra `exact`)")
+    p.add_argument("--time-limit", type=float, default=30.0, metavar="S", help="of --exact, default 30 seconds")
+    p.add_argument("--workers", type=int, default=1, help="threads of --exact, default 1: the same result in every run")
+    p.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline and all tables")
 
 
 def _add_policies(commands: Any) -> None:

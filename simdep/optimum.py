@@ -20,7 +20,7 @@ from typing import Any
 from simdep import recurrence
 from simdep.checks import known, number, whole
 from simdep.costs import IDEAL, Costs, Host
-from simdep.schedule import Schedule, Task
+from simdep.schedule import Kind, Schedule, Task
 
 GRAINS = 2**40
 FREE = ("all", "ag")
@@ -99,6 +99,18 @@ def optimum(
 
 def _us(exact: Fraction) -> float:
     return int(exact) if exact.denominator == 1 else float(exact)
+
+
+def data_alone(schedule: Schedule) -> Schedule:
+    """The same tasks, A2E waiting for attention alone, as its data do, where it waits for the shared experts."""
+
+    def freed(task: Task) -> Task:
+        if task.kind is not Kind.A2E:
+            return task
+        needs = [schedule[needed].after if schedule[needed].kind is Kind.SHARED else (needed,) for needed in task.after]
+        return replace(task, after=tuple(dict.fromkeys(name for names in needs for name in names)))
+
+    return replace(schedule, streams={name: tuple(map(freed, tasks)) for name, tasks in schedule.streams.items()})
 
 
 def _unit(durations: Iterable[Fraction]) -> tuple[Fraction, bool]:

@@ -55,6 +55,7 @@ LAYER = {
     "simdep.rank_times": 10,
     "simdep.reproduce.result": 10,
     "simdep.optimum": 10,
+    "simdep.why": 14,
     "simdep.replay": 10,
     "simdep.policies.job": 9,
     "simdep.policies.builder": 10,
@@ -83,8 +84,9 @@ LAYER = {
     "simdep.commands.compare": 16,
     "simdep.commands.sweep": 16,
     "simdep.commands.simulate": 16,
+    "simdep.commands.explain": 17,
     "simdep.commands.solve": 16,
-    "simdep.__main__": 17,
+    "simdep.__main__": 18,
     "realrun": 20,  # every module of it
     "dashboard": 20,
 }

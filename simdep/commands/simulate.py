@@ -12,17 +12,19 @@ from simdep import checks, rank_report, report, trace
 from simdep.commands import given
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
 from simdep.engine import simulate
+from simdep.memory import explain, memory
 from simdep.policies import build, load, schedule_for
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, scenario_work
 from simdep.ranks import ranks_from_dict
+from simdep.scenario import Scenario
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is simulated: a group's schedule or, with `work`, that of every rank."""
+class Job:
+    """What is simulated: a group's schedule or, with `work`, that of every rank; `scenario` is what it is made from."""
 
     schedule: Schedule
     costs: Costs
@@ -30,13 +32,14 @@ class _Job:
     tokens: int | None = None
     work: RankWork | None = None
     notes: list[str] = field(default_factory=list)
+    scenario: Scenario | None = None
 
 
 def simulate_command(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
 
     checks.number(args.noise, "--noise")
-    job = _bare(args) if args.stage_times else _served(args)
+    job = asked(args)
     host = replace(IDEAL if args.ideal else job.host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0))
     if job.work:
         times = simulate_ranks(job.work, host)
@@ -59,7 +62,12 @@ def simulate_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bare(args: argparse.Namespace) -> _Job:
+def asked(args: argparse.Namespace) -> Job:
+    """What the flags ask to simulate; raises ValueError for what they do not say, or say twice."""
+    return _bare(args) if args.stage_times else _served(args)
+
+
+def _bare(args: argparse.Namespace) -> Job:
     """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
     ranks = given.ranks(args)
     served = [name for name in given.SERVED if ranks is None or name not in ("ag", "eg")]
@@ -79,24 +87,27 @@ def _bare(args: argparse.Namespace) -> _Job:
         policy = load(args.policy or "findep").name
         schedule = build(policy, layers, r1, r2, args.order or "asas", costs=times)
     if ranks is None:
-        return _Job(schedule, times)
+        return Job(schedule, times)
     if args.gpus_per_node is not None:
         raise ValueError("--gpus-per-node needs a link of each class; give a model and hardware, not --stage-times")
     if args.ag is None or args.eg is None:
         raise ValueError("a simulation of every rank needs --ag and --eg")
     ag, eg = checks.whole(args.ag, "--ag"), checks.whole(args.eg, "--eg")
     different = ranks_from_dict(ranks, None, top_k=1, tokens=1, layers=schedule.layers)
-    return _Job(schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times)))
+    return Job(schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times)))
 
 
-def _served(args: argparse.Namespace) -> _Job:
+def _served(args: argparse.Namespace) -> Job:
     scenario = given.scenario(args)
     costs = ScenarioCosts(scenario)
     schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
     work = scenario_work(scenario, schedule) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
     notes = [*costs.notes, *(work.costs.notes if work else ())]
-    return _Job(schedule, costs, costs.host, tokens, work, notes)
+    own = None if args.schedule else scenario
+    if own and not memory(own).fits:
+        notes.append(f"it does not fit into memory: {explain(own)}")
+    return Job(schedule, costs, costs.host, tokens, work, notes, own)
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:
