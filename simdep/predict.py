@@ -6,6 +6,7 @@ workload stays as it is: r1 cuts the samples of an AG GPU, whatever m_a that giv
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,12 +18,12 @@ from simdep import recurrence, report
 from simdep.checks import RangeWarning, known, whole
 from simdep.costs import Costs, ScenarioCosts
 from simdep.engine import simulate
-from simdep.policies import Policy, find, schedule_for
+from simdep.policies import Policy, build, chunk_tokens, find, schedule_for
 from simdep.policies.adapt import Adapted, adapted
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import scenario_work
 from simdep.scenario import Scenario
-from simdep.schedule import Kind, Task
+from simdep.schedule import Kind, Schedule, Task
 from simdep.solver import Problem, Solution, solve
 from simdep.timeline import Timeline
 
@@ -151,7 +152,7 @@ def predict(scenario: Scenario) -> Prediction:
     """
     costs = ScenarioCosts(scenario)
     with beyond() as notes:
-        schedule = schedule_for(scenario)
+        schedule = scheduled(scenario)
         tokens = schedule.tokens * scenario.deployment.ag
         if scenario.ranks:
             work = scenario_work(scenario, schedule)
@@ -162,6 +163,31 @@ def predict(scenario: Scenario) -> Prediction:
             times = recurrence.times(schedule, priced(costs))
             timeline = Timeline.from_times(schedule, "sim", ((name, 0, *each) for name, each in times.items()))
     return Prediction(scenario, timeline, tokens, (*costs.notes, *notes))
+
+
+REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs
+
+
+def is_regular(scenario: Scenario) -> bool:
+    """Whether costs do not change the schedule: equal micro-batches, chunks as equal as can be, in the four streams."""
+    uneven = scenario.micro_batches or scenario.chunks or scenario.merge_last or scenario.split != "token"
+    where = scenario.deployment
+    alike = scenario.ranks is None and where.shared_on == "ag" and not where.colocated
+    return scenario.policy in REGULAR and alike and not uneven
+
+
+def scheduled(scenario: Scenario) -> Schedule:
+    """`simdep.policies.schedule_for`; of a regular scenario, the streams are made once, whatever its tokens are."""
+    if not is_regular(scenario):
+        return schedule_for(scenario)
+    cut = (scenario.policy, scenario.layers, scenario.r1, scenario.r2, scenario.order, scenario.model.has_shared)
+    sizes = chunk_tokens(scenario.tokens, scenario.r2)
+    return _streams(*cut).with_tokens(lambda task: scenario.tokens if task.chunk is None else sizes[task.chunk])
+
+
+@functools.lru_cache(maxsize=64)
+def _streams(policy: str, layers: int, r1: int, r2: int, order: str, shared: bool) -> Schedule:
+    return build(policy, layers, r1, r2, order, shared=shared)
 
 
 def under(choice: Choice, scenario: Scenario) -> Prediction:

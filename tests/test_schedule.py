@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -254,3 +255,18 @@ def test_a_task_is_found_by_its_name_and_knows_its_stream() -> None:
     schedule = naive(2)
     assert schedule["E[1.0.0]"].kind is Kind.EXPERT
     assert schedule.stream_of["S[1.0]"] == "AG"
+
+
+@given(policy_schedules(), st.integers(1, 9))
+def test_other_tokens_leave_streams_and_dependencies_as_they_are(schedule: Schedule, factor: int) -> None:
+    """Equal to a schedule built from such tasks, with everything that follows from them."""
+    other = schedule.with_tokens(lambda task: factor * task.tokens + task.layer)
+    streams = {
+        stream: tuple(replace(task, tokens=factor * task.tokens + task.layer) for task in tasks)
+        for stream, tasks in schedule.streams.items()
+    }
+    built = Schedule(streams, schedule.label)
+    assert other == built
+    assert (other.in_order, other.predecessors, other.tokens) == (built.in_order, built.predecessors, built.tokens)
+    assert {task.name: other[task.name] for task in other} == {task.name: task for task in built}
+    assert str(other) == str(schedule)
