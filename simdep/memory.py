@@ -282,6 +282,7 @@ def _largest_chunk(scenario: Scenario, tokens: int, r2: int) -> int:
     return -(-tokens // r2)
 
 
+_ANY_R1, _ANY_R2 = ("pppipe", "findep", "lookahead"), ("findep", "lookahead", "chunked", "single-batch")  # policies
 Changed = tuple[str, Scenario]
 Knob = Callable[[Scenario], tuple[int, Callable[[int], Changed]]]  # steps 1 to n of one setting, ever smaller in need
 
@@ -338,7 +339,7 @@ def _fewer_micro_batches(scenario: Scenario) -> tuple[int, Callable[[int], Chang
         change = f"r1 = {r1} in place of {scenario.r1} ({r1 * scenario.m_a} samples on an AG GPU)"
         return change, _plain(scenario, r1=r1, samples=r1 * scenario.m_a)
 
-    return scenario.r1 - 1, at
+    return (scenario.r1 - 1 if scenario.policy in _ANY_R1 else 0), at
 
 
 def _smaller_micro_batches(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
@@ -432,7 +433,7 @@ def _smaller_chunks(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
         r2 = scenario.r2 + step
         return f"r2 = {r2} in place of {scenario.r2}", _plain(scenario, r2=r2)
 
-    free = scenario.policy not in ("naive", "pppipe") and not scenario.merge_last and scenario.split == "token"
+    free = scenario.policy in _ANY_R2 and not scenario.merge_last and scenario.split == "token"
     return (scenario.tokens - scenario.r2 if free else 0), at
 
 
