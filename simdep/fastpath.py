@@ -58,7 +58,7 @@ class Batch:
         """All configurations, `times` times over."""
         return Batch(*(np.tile(getattr(self, name), times) for name in self.__dataclass_fields__))
 
-    def __getitem__(self, where: slice | NDArray[np.bool_]) -> Batch:
+    def __getitem__(self, where: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Batch:
         return Batch(*(getattr(self, name)[..., where] for name in self.__dataclass_fields__))
 
     @cached_property
