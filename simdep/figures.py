@@ -288,7 +288,7 @@ def _traces(bars: pd.DataFrame, unit: str, scale: float) -> list[dict[str, Any]]
             marker={"color": list(map(shade.get, rows["mb"])), "line": {"width": 0}},
             text=rows["task"].str.extract(r"\[(.*)\]", expand=False) if few else None,
             textposition="inside" if few else "none", insidetextanchor="middle", textangle=0,
-            customdata=list(zip(rows["task"], rows["rank"], *times.to_numpy().T, strict=True)),
+            customdata=np.array(list(zip(rows["task"], rows["rank"], *times.to_numpy().T, strict=True)), dtype=object),
             hovertemplate=f"<b>%{{customdata[0]}}</b> · {kind.label} · rank %{{customdata[1]}}<br>"
             f"start %{{customdata[2]:,.3f}} {unit}<br>end %{{customdata[3]:,.3f}} {unit}<br>"
             f"duration %{{customdata[4]:,.3f}} {unit}<extra></extra>",
