@@ -20,42 +20,38 @@ from simdep.fastpath import Array, Batch
 
 def makespans(batch: Batch, layers: int, r1: int) -> Array:
     """A lower bound for every configuration of a batch [n], in its unit of time."""
-    attention = np.broadcast_to(batch.attention, (layers, len(batch)))
-    transfers = _through(batch)
-    chain = np.maximum(attention + transfers, attention + batch.shared)
-    before = chain[:-1].sum(axis=0)
-    last = _of_layers(batch, attention[-1:], transfers, r1)
-    bounds = (_of_layers(batch, attention, transfers, r1), before + last, before + chain[-1])
-    found: Array = np.max(np.stack(bounds), axis=0)
+    attention = batch.attention  # [layers, n], or [1, n] for layers that are alike
+    loads, others = _chunks(batch)
+    transfers = np.maximum.reduce([load + other for load, other in zip(loads, others, strict=True)])
+    chain = attention + np.maximum(transfers, batch.shared)
+    before = (layers - 1) * chain[0] if len(chain) == 1 else chain[:-1].sum(axis=0)
+    total = layers * attention[0] if len(attention) == 1 else attention.sum(axis=0)
+
+    def of_layers(count: int, first: Array, total: Array) -> Array:
+        """What `count` layers take, the first of which may begin at 0."""
+        shared = r1 * batch.shared
+        ag = r1 * total + np.maximum(count * shared, (count - 1) * shared + transfers)
+        streams = [count * r1 * load + other for load, other in zip(loads, others, strict=True)]
+        found: Array = np.maximum(ag, first + np.maximum.reduce(streams))
+        return found
+
+    last = before + np.maximum(of_layers(1, attention[-1], attention[-1]), chain[-1])
+    found: Array = np.maximum(of_layers(layers, attention[0], total), last)
     return found
 
 
-def _of_layers(batch: Batch, attention: Array, transfers: Array, r1: int) -> Array:
-    """What some layers take, the first of which may begin at 0."""
-    layers, total = len(attention), r1 * attention.sum(axis=0)
-    shared = r1 * batch.shared
-    bounds = [total + layers * shared, total + (layers - 1) * shared + transfers]
+def _chunks(batch: Batch) -> tuple[list[Array], list[Array]]:
+    """Of A2E, E and E2A: what all chunks of a micro-batch take, and the shortest chunk of the two others.
+
+    Together, the least time from the end of an attention to its last E2A: a stage takes all chunks, one by one.
+    """
     stages = (batch.a2e, batch.expert, batch.e2a)
-    shortest = [_shortest(batch, stage) for stage in stages]
-    for at, stage in enumerate(stages):
-        load = layers * r1 * (batch.counts * stage).sum(axis=0)
-        others = sum(shortest[:at] + shortest[at + 1 :], np.zeros(len(batch)))
-        bounds.append(attention[0] + load + others)
-    found: Array = np.max(np.stack(bounds), axis=0)
-    return found
-
-
-def _through(batch: Batch) -> Array:
-    """The least time from the end of an attention to its last E2A: every stage takes all chunks, one by one."""
-    stages = (batch.a2e, batch.expert, batch.e2a)
-    shortest = [_shortest(batch, stage) for stage in stages]
-    loads = [(batch.counts * stage).sum(axis=0) for stage in stages]
-    bounds = [loads[at] + sum(shortest[:at] + shortest[at + 1 :], np.zeros(len(batch))) for at in range(len(stages))]
-    found: Array = np.max(np.stack(bounds), axis=0)
-    return found
-
-
-def _shortest(batch: Batch, stage: Array) -> Array:
-    """The shortest chunk of every configuration."""
-    found: Array = np.where(batch.counts > 0, stage, np.inf).min(axis=0)
-    return found
+    if len(batch.counts) == 1:
+        shortest = [stage[0] for stage in stages]
+        loads = [batch.counts[0] * stage[0] for stage in stages]
+    else:
+        none = batch.counts == 0
+        shortest = [np.where(none, np.inf, stage).min(axis=0) for stage in stages]
+        loads = [(batch.counts * stage).sum(axis=0) for stage in stages]
+    a2e, expert, e2a = shortest
+    return loads, [expert + e2a, a2e + e2a, a2e + expert]
