@@ -48,13 +48,13 @@ def explain_command(args: argparse.Namespace) -> int:
     with beyond() as out_of_range:
         job = asked(args)
         run = _simulated(job, args.ideal)
-        result = _found(run, job, out_of_range)
-        if args.against:
-            other, tokens = _against(args, run)
-            result["difference"] = _difference(other, tokens, run)
-        if args.exact:
-            limit, workers = number(args.time_limit, "--time-limit", above=0), whole(args.workers, "--workers")
-            result["optimum"] = _optimum(run, limit, workers)
+    result = _found(run, job, out_of_range)
+    if args.against:
+        other, tokens = _against(args, run)
+        result["difference"] = _difference(other, tokens, run)
+    if args.exact:
+        limit, workers = number(args.time_limit, "--time-limit", above=0), whole(args.workers, "--workers")
+        result["optimum"] = _optimum(run, limit, workers)
     notes = condensed([*job.notes, *out_of_range])
     result["assumptions"] = notes
     for note in notes:
@@ -84,8 +84,6 @@ def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
     more = why.link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
     start_up = why.start_up_shares(job.schedule, job.costs) if served else None
     bound = min(makespan, why.lower_bound_us(run.schedule, run.costs))
-    idle = why.idle(timeline)
-    attribution = why.attribution(timeline)
     diagnoses = why.diagnoses(
         timeline, start_up=start_up, needed=memory(job.scenario) if job.scenario else None,
         out_of_range=tuple(out_of_range),
@@ -96,9 +94,7 @@ def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
         "throughput_tokens_per_s": 1e6 * run.tokens / makespan if run.tokens and makespan else None,
         "lower_bound_us": bound,
         "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
-        "critical_path": [asdict(share) for share in attribution],
-        "bubble_us": {stream: sum(causes.values()) for stream, causes in idle.items()},
-        "idle_us": idle,
+        **why.summary(timeline),
         "sensitivities": [asdict(each) for each in why.sensitivities(run.schedule, run.costs, run.host, more)],
         "diagnoses": [asdict(each) for each in diagnoses],
         "difference": None,
