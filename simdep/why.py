@@ -8,7 +8,7 @@ Idle time of a stream, at any moment, has the first of these causes that holds:
     warm-up         its first task has not started yet
     drain           its last task has ended
     order           a later task of the stream has all it needs, but the FIFO's next one has not
-    another rank    of several ranks that the next task waits for, some are done and the slowest is not
+    another rank    of several ranks that the next task waits for, some are done and the slowest, another one, is not
     KIND            a task of that kind runs on the chain that decides when the next one starts: waiting for it
     host            nothing runs on that chain: gaps, postings and receives of hosts, a medium that is taken
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -95,6 +95,16 @@ class Diagnosis:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+def summary(timeline: Timeline) -> dict[str, Any]:
+    """What a timeline alone says, ready for JSON: its critical path by kind and stream, bubbles, idle time by cause."""
+    found = idle(timeline)
+    return {
+        "critical_path": [asdict(share) for share in attribution(timeline)],
+        "bubble_us": {stream: sum(causes.values()) for stream, causes in found.items()},
+        "idle_us": found,
+    }
+
+
 def attribution(timeline: Timeline) -> list[Share]:
     """The critical path by kind and stream, largest first; the sum is the makespan."""
     times, spent = _times(timeline), dict[tuple[str, str], list[float]]()
@@ -163,6 +173,10 @@ class _Chain:
         own = self.by_lane.get((resource, rank))
         return self.shared_lanes.get(resource, []) if own is None else own
 
+    def whose(self, name: str) -> tuple[bool, int | None]:
+        """The rank that does a task, or whose port does: whether of the AG, and its number."""
+        return lane(self.schedule.stream_of[name])[0] == "AG", self.schedule[name].rank
+
     def causes(self, head: str, low: float, high: float, ready: float) -> Iterator[tuple[str, float, float]]:
         """(cause, from, to) of the idle time before `head`; from `ready` on, a later task of the stream could run."""
         until = min(high, max(low, ready))
@@ -175,8 +189,9 @@ class _Chain:
             if stop < at:
                 yield HOST, max(low, stop), min(at, until)
                 at = stop
-            first = min(self.first_end[name] for name in before if _same(self.schedule[name], self.schedule[last]))
-            waits.append((first, stop))
+            if self.schedule[last].rank is None or self.whose(last) != self.whose(head):
+                first = min(self.first_end[name] for name in before if _same(self.schedule[name], self.schedule[last]))
+                waits.append((first, stop))
             begins = max(low, min(start, at))
             for a, b, slowest in _cut(begins, min(at, until), waits):
                 yield OTHER_RANK if slowest else self.schedule[last].kind.label, a, b
