@@ -95,6 +95,8 @@ DETAILS = (
     Field("duplex", "Link duplex", "deployment", "full", DUPLEX, hint="Half: A2E and E2A share one medium."),
 )
 FIELDS = (*SERVED, *DEPLOYED, *DETAILS)
+SHOWN = {"makespan": (MAKESPAN, "min"), "throughput": ("throughput (tokens/s)", "max")}  # of the heat map
+VALUE = Field("cuts_value", "Shown", "", "makespan", tuple(SHOWN))
 CUTS = Field("cuts_order", "AG order", "", "asas", ("asas", "aass"))
 FIRST = {"a": Choice("naive"), "b": Choice("pppipe", None, 2), "c": Choice("findep", "asas", 2, 4)}
 
@@ -149,8 +151,8 @@ def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Fi
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def cuts(question: Question, order: str) -> tuple[pd.DataFrame, go.Figure]:
-    """Every cut (r1, r2) of FinDEP that the samples allow with its makespan; raises ValueError if none is possible."""
+def cuts(question: Question, order: str) -> pd.DataFrame:
+    """Every cut (r1, r2) of FinDEP that the samples allow with what it gives; raises ValueError if none is possible."""
     scenario = asked(question)
     samples, tokens = scenario.workload.samples, scenario.workload.samples * scenario.workload.tokens_per_sample
     r1 = Axis("r1", tuple(n for n in range(1, min(samples, MOST_R1) + 1) if samples % n == 0))
@@ -159,8 +161,8 @@ def cuts(question: Question, order: str) -> tuple[pd.DataFrame, go.Figure]:
     points = pd.DataFrame(row for block in run(Sweep(base, (r1, r2))) for row in block)
     if "makespan_us" not in points:
         raise ValueError(points["reason"].iloc[0])
-    points[MAKESPAN] = points["makespan_us"] / 1e3
-    return points, figures.heat(points, "r2", "r1", MAKESPAN)
+    values = {MAKESPAN: points["makespan_us"] / 1e3, "throughput (tokens/s)": points["throughput_tokens_per_s"]}
+    return points.assign(**values)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -302,16 +304,18 @@ def draw_cuts(question: Question) -> None:
     st.subheader("Every cut of FinDEP, and the best of all")
     left, right = st.columns([1, 3])
     order = draw_field(left, CUTS)
+    value, better = SHOWN[draw_field(left, VALUE)]
     try:
-        points, figure = cuts(question, order)
+        points = cuts(question, order)
     except ValueError as error:
         left.error(literal(error))
     else:
         best = points.sort_values(MAKESPAN, kind="stable").iloc[0]
         shortest = f"{figures.human(best['makespan_us'])}, simulated"
         tile(left, "Best of them", f"r1={best['r1']:g}, r2={best['r2']:g}", shortest)
-        left.caption("Makespan, framed where it is shortest. r1 divides the samples of an AG GPU.")
-        right.plotly_chart(figure, key="cuts", config=figures.CONFIG, alt=f"Makespan of FinDEP {order} over r1 and r2")
+        left.caption("The best cell is framed. r1 divides the samples of an AG GPU.")
+        figure = figures.heat(points, "r2", "r1", value, best=better)
+        right.plotly_chart(figure, key="cuts", config=figures.CONFIG, alt=f"{value} of FinDEP {order} over r1 and r2")
     if left.button("Solve", key="solve", help="Search every order and cut of these samples, with a proof."):
         st.session_state[SOLVED] = question
     if st.session_state.get(SOLVED) == question:

@@ -45,7 +45,7 @@ SPLIT = "ag:eg"
 NAMES = (*WORDS, *WHOLE, *REAL, SPLIT)
 _RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d+))?")
 MOST_POINTS = 1_000_000
-FIRST_BLOCK, LAST_BLOCK = 500, 4000  # points that are simulated before they are handed out
+FIRST_BLOCK, LAST_BLOCK = 16, 4000  # points that are simulated before they are handed out
 RESULTS = ("makespan_us", "throughput_tokens_per_s", "throughput_tokens_per_s_per_gpu", "ag_bubble_pct",
            "eg_bubble_pct", "a2e_busy_pct", "e2a_busy_pct")  # fmt: skip
 OF_SCHEDULE = ("policy", "order", "r1", "r2", "samples", "m_a", "layers")

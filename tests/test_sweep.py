@@ -292,6 +292,7 @@ def test_a_table_of_something_else_is_not_overwritten_unless_forced(
         (f"{FLAGS}", "nothing varies: give --vary NAME=VALUES"),
         ("--vary r1=1", "nothing to sweep: give SCENARIO.toml, or --model"),
         (f"{FLAGS} --vary r1=1 --out table.txt", "--out table.txt: write a table as .csv or .parquet"),
+        (f"{FLAGS} --vary r1=1 --out nowhere/table.csv", "nowhere/table.csv: there is no folder nowhere"),
         (f"{FLAGS} --vary r1=1 --value speed", "unknown column to plot 'speed'"),
         (f"{FLAGS} --vary r4=1", "unknown parameter to vary 'r4'"),
     ],

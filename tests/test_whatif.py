@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 from pages import serving
 from streamlit.testing.v1 import AppTest
@@ -162,6 +164,20 @@ def test_the_heat_map_holds_every_cut_that_the_samples_allow() -> None:
 
 def tiles(app: AppTest) -> dict[str, tuple[str, str]]:
     return {metric.label: (metric.value, metric.delta) for metric in app.metric}
+
+
+def test_the_heat_map_shows_throughput_as_well() -> None:
+    makespans, rates = (figure(page(**SMALL, cuts_value=value), 1) for value in ("makespan", "throughput"))
+    assert rates["data"][0]["colorbar"]["title"]["text"] == "throughput (tokens/s)"
+    tokens = 4 * 512 * 3
+    cells = zip(numbers(makespans["data"][0]["z"]), numbers(rates["data"][0]["z"]), strict=True)
+    assert all(rate == pytest.approx(1e3 * tokens / ms) for ms, rate in cells)
+    assert makespans["layout"]["shapes"] == rates["layout"]["shapes"]  # the same cell is the best
+
+
+def numbers(z: Any) -> list[float]:
+    """The cells of a heat map, as Plotly packs them."""
+    return [float(value) for value in np.frombuffer(base64.b64decode(z["bdata"]), dtype=z["dtype"])]
 
 
 def test_solving_shows_the_best_its_bound_and_its_gap() -> None:

@@ -93,6 +93,9 @@ def sweep_command(args: argparse.Namespace) -> int:
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
         raise ValueError("nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary seq_len=1024,4096")
+    for path in (args.out, args.html):
+        if path and not path.parent.is_dir():
+            raise ValueError(f"{path}: there is no folder {path.parent}")
     store = Store(args.out, _key(sweep)) if args.out else None
     rows = store.load(args.force) if store else []
     skipped, began = len(rows), time.perf_counter()
