@@ -91,15 +91,14 @@ class Problem:
     def of(cls, scenario: Scenario, samples: int | None = None, *, ideal: bool = False) -> Problem:
         """A scenario's model, hardware and workload; its own cut and order are left aside.
 
-        Raises ValueError for what the solver does not model: terms of hosts (unless `ideal`), ranks that differ, shared
-        experts on the EG, colocated groups.
+        Raises ValueError for what the solver does not model: terms of hosts (unless `ideal`), ranks that differ, groups
+        of experts, colocated groups.
         """
         where, model = scenario.deployment, scenario.model
         costs = ScenarioCosts(scenario)
         (IDEAL if ideal else costs.host).refuse("the solver")
         for name, used in (
             ("ranks that differ", scenario.ranks is not None),
-            ('shared_on = "eg"', where.shared_on == "eg" and model.has_shared),
             ("colocated groups", where.colocated),
             ("groups of experts", scenario.split == "expert"),
         ):
@@ -197,14 +196,24 @@ class _Prices:
         return self._once(("A", m_a), price)  # type: ignore[no-any-return]
 
     def shared(self, m_a: int) -> float:
+        """On the AG."""
+        return self._shared(m_a) if self.scenario.deployment.shared_on == "ag" else 0
+
+    def runs(self, m_a: int, r2: int) -> tuple[Run, ...]:
+        """Shared experts on the EG stand right before the last chunk there, need its A2E, and go home with it."""
+        sizes = chunk_tokens(m_a * self.tokens, r2)
+        if self.scenario.deployment.shared_on == "ag":
+            return tuple(Run(sizes.count(size), *self._chunk(size)) for size in dict.fromkeys(sizes))
+        *before, last = sizes
+        a2e, expert, e2a = self._chunk(last)
+        found = [Run(before.count(size), *self._chunk(size)) for size in dict.fromkeys(before)]
+        return (*found, Run(1, a2e, self._shared(m_a) + expert, e2a))
+
+    def _shared(self, m_a: int) -> float:
         if not self.scenario.model.has_shared:
             return 0
         task = Task(Kind.SHARED, 0, 0, tokens=m_a * self.tokens)
         return self._once(("S", m_a), lambda: self.costs(task))  # type: ignore[no-any-return]
-
-    def runs(self, m_a: int, r2: int) -> tuple[Run, ...]:
-        sizes = chunk_tokens(m_a * self.tokens, r2)
-        return tuple(Run(sizes.count(size), *self._chunk(size)) for size in dict.fromkeys(sizes))
 
     def fits(self, m_a: int, r2: int) -> int:
         return self._once(("fits", m_a, r2), lambda: memory.largest_r1(self.scenario, m_a, r2))  # type: ignore[no-any-return]

@@ -161,9 +161,10 @@ def with_cut(given: Scenario, order: str, m_a: int, r1: int, r2: int) -> Scenari
 
 
 @pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
-def test_exact_on_a_scenario_is_brute_force_over_its_schedules() -> None:
+@pytest.mark.parametrize("shared_on", ["ag", "eg"])
+def test_exact_on_a_scenario_is_brute_force_over_its_schedules(shared_on: str) -> None:
     """Every schedule of fixed samples, uneven whole tokens included, by the recurrence on the scenario's own costs."""
-    given = scenario()
+    given = scenario(deployment={"shared_on": shared_on})
     found = solve(Problem.of(given, 4), max_r2=6)
     spans = {}
     for m_a, r1 in divisors(4):

@@ -35,6 +35,8 @@ def pppipe(job: Job) -> Schedule:
 @register(source=FINDEP, takes=("r1", "r2", "order", "merge_last"), splits=("token", "expert"))
 def findep(job: Job) -> Schedule:
     """r1 micro-batches, r2 chunks, any order of attention and shared experts in a layer; A2E waits for attention."""
+    if job.order.lower() == "lookahead":
+        return lookahead(job)
     sequence = in_every_layer(parse_order(job.order, job.r1), job.layers)
     return on_groups(job, job.label("findep", "order", "r1", "r2"), sequence, wait_for_shared=False)
 

@@ -58,7 +58,7 @@ class Policy:
         if "r2" not in self.takes and job.r2 != 1:
             hint = f"{others}findep" if others else ""
             raise ValueError(f"r2={job.r2}: policy {self.name} does not cut micro-batches; use r2=1{hint}")
-        if "order" not in self.takes and job.order.upper() != "ASAS":
+        if "order" not in self.takes and job.order.upper() not in ("ASAS", self.name.upper()):
             raise ValueError(
                 f"order {job.order!r}: policy {self.name} has no order to choose; leave it out, or use findep"
             )
