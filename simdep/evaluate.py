@@ -15,12 +15,13 @@ from simdep.gpus import find_gpu
 from simdep.hardware import HardwareProfile
 from simdep.kernel_fits import FORMS, fit_kernel, held_out
 from simdep.kernels import Errors, Kernel
-from simdep.measurements import Series, machines, of_gpu, series_of
+from simdep.measurements import Series, machine_names, machines, of_gpu, series_of
 from simdep.operations import OPERATIONS
 
 RANGES = 4  # parts of the axis of an operation that errors are given for
 WORST = 10
 AUTO = ("table", "roofline")  # what --form auto chooses between, by the error on shapes left out
+PLAIN = "linear"  # what it takes where the rows are too few for either
 
 
 def fit_profile(
@@ -31,7 +32,8 @@ def fit_profile(
 
     `gpu_name` picks the rows of one machine. Raises ValueError for too few rows, or a name that no row has.
     """
-    gpu = find_gpu(gpu_name or name)
+    named = {machine for _, table in tables for machine in machine_names(table)}
+    gpu = find_gpu(gpu_name or (named.pop() if len(named) == 1 else name))
     found: list[tuple[Series, str]] = []
     for where, table in tables:
         if not gpu_name and (several := machines(table)):
@@ -50,12 +52,18 @@ def fit_profile(
 
 
 def best_kernel(series: Series, form: str, source: str, sms: int) -> Kernel:
-    """The kernel of a series in a form; `auto` takes the one with the smallest error on shapes left out."""
-    wanted = AUTO if form == "auto" else (checks.known(form, FORMS, "form"),)
+    """The kernel of a series in a form; `auto` takes the one with the smallest error on shapes left out, or a line."""
+
+    def fitted(each: str) -> Kernel:
+        return fit_kernel(series.operation, series.variant, series.rows, series.us, each, source, sms)
+
     try:
-        found = [
-            fit_kernel(series.operation, series.variant, series.rows, series.us, each, source, sms) for each in wanted
-        ]
+        if form != "auto":
+            return fitted(checks.known(form, ("auto", *FORMS), "form"))
+        try:
+            found = [fitted(each) for each in AUTO]
+        except ValueError:
+            found = [fitted(PLAIN)]
     except ValueError as error:
         raise ValueError(f"{series.name}: {error}") from None
     return min(found, key=lambda kernel: kernel.held_out.mape_pct if kernel.held_out else np.inf)
@@ -95,6 +103,7 @@ def evaluate(table: pd.DataFrame, profile: HardwareProfile, where: str) -> dict[
         by_kernel[series.name] = asdict(Errors.of(predicted, series.us)) | {
             "form": kernel.form.to_dict()["form"],
             "label": kernel.label,
+            "held_out_mape_pct": None if kernel.held_out is None else kernel.held_out.mape_pct,
             "linear_mape_pct": None if linear is None else linear.mape_pct,
         }
         numbers = {name: series.rows[name] for name in series.operation.numbers}

@@ -34,7 +34,7 @@ def fit_terms(adds: Sequence[str], races: Sequence[str], work: Work, us: Array) 
     terms = [*adds, *races]
     powers = len(races) > 1
     if len(us) < len(terms) + powers:
-        raise ValueError(f"{len(us)} measurements for {len(terms)} terms ({', '.join(terms)}); a fit needs more")
+        raise ValueError(f"too few rows ({len(us)}) for {len(terms)} terms ({', '.join(terms)}); a fit needs more")
     begin = np.array([_share(work[name], us) for name in terms]) / len(terms)
     unit = begin[:, None] * np.stack([work[name] for name in terms])
 
@@ -180,12 +180,15 @@ def held_out(operation: Operation, rows: Rows, us: Array, form: str) -> Errors |
 def folds(operation: Operation, rows: Rows) -> NDArray[np.int64]:
     """The fold of every row. A shape is in one fold alone: its own where shapes are few, else its sha256 modulo 5.
 
-    Operations whose measurements are of one shape are split by row.
+    Measurements of one shape are split by row.
     """
+    count = len(rows[operation.numbers[0]])
     if not operation.shape:
-        return np.arange(len(rows[operation.numbers[0]])) % FOLDS
+        return np.arange(count) % FOLDS
     places = np.column_stack([np.asarray(rows[name], float) for name in operation.shape])
     shapes, which = np.unique(places, axis=0, return_inverse=True)
+    if len(shapes) == 1:
+        return np.arange(count) % FOLDS
     if len(shapes) <= 4 * FOLDS:
         return np.asarray(which.ravel(), np.int64)
     return np.array([bucket(shape) for shape in shapes.tolist()], np.int64)[which.ravel()]

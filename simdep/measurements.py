@@ -18,7 +18,7 @@ import pandas as pd
 
 from simdep import checks
 from simdep.forms import Array
-from simdep.gpus import Gpu
+from simdep.gpus import Gpu, find_gpu
 from simdep.operations import DTYPE_BYTES, DTYPE_NAMES, OPERATIONS, Operation, Rows, words_that_follow
 
 FAILED = 1.25  # an operation that takes so much longer than a larger one of its series ran with a wrong kernel
@@ -73,6 +73,11 @@ def read_csv(path: Path) -> pd.DataFrame:
             rule = f"it is a finite number of more than {low}"
             raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
         table[column] = numbers.astype(float)
+    if table.empty:
+        raise ValueError(f"{path} has no rows; give at least one measurement")
+    for column in operations[0].needs:
+        if column not in table:
+            raise ValueError(f"{path}: column {column} is missing; it says which kernel ran")
     for column in {word for op in operations for word in (*op.words, *op.where)} & set(table.columns):
         if table[column].isna().any():
             raise ValueError(f"{path}:{table[column].isna().idxmax()}: {column} is empty; it says which kernel ran")
@@ -80,8 +85,6 @@ def read_csv(path: Path) -> pd.DataFrame:
         table["dtype"] = table["dtype"].astype(str).str.lower().replace(DTYPE_NAMES)
         for word in table["dtype"].unique():
             checks.known(word, DTYPE_BYTES, f"dtype in {path}")
-    if table.empty:
-        raise ValueError(f"{path} has no rows; give at least one measurement")
     return table.reset_index(drop=True)
 
 
@@ -92,6 +95,7 @@ def operations_of(columns: Sequence[str], where: str) -> list[Operation]:
     if not fits:
         known = "; ".join(f"{op.name}: {','.join(op.columns)}" for op in OPERATIONS.values())
         raise ValueError(f"{where}: columns {','.join(columns)} are of no known operation ({known})")
+    fits = [op for op in fits if have >= set(op.needs)] or fits
     known_columns = [len(op.columns) + len(have & set(op.words)) for op in fits]
     return [op for op, count in zip(fits, known_columns, strict=True) if count == max(known_columns)]
 
@@ -102,6 +106,8 @@ def of_gpu(table: pd.DataFrame, gpu: Gpu | None, name: str, where: str) -> pd.Da
     if column is None:
         return table
     names = table[column].astype(str)
+    if gpu is None and not machines(table) and find_gpu(names.iloc[0]) is None:
+        return table  # one machine, that nobody knows by name: it is the one that is meant
     wanted = {word.lower() for word in (name, *((gpu.name, *gpu.aliases) if gpu else ()))}
     rows = table[names.str.lower().isin(wanted)]
     if rows.empty:
@@ -111,7 +117,12 @@ def of_gpu(table: pd.DataFrame, gpu: Gpu | None, name: str, where: str) -> pd.Da
 
 def series_of(table: pd.DataFrame, where: str) -> Iterator[Series]:
     """The series of a table, one for every operation and combination of words. Rows out of the window are counted."""
-    for operation in operations_of(list(table.columns), where):
+    operations = operations_of(list(table.columns), where)
+    for column in {column: None for op in operations for column in op.where}:
+        known = [value for op in operations for value in op.where.get(column, ())]
+        if not table[column].isin(known).any():
+            raise ValueError(f"{where}: no row has a known {column}; it is {', '.join(known)}")
+    for operation in operations:
         part = table
         for column, values in operation.where.items():
             part = part[part[column].isin(values)]
@@ -152,6 +163,11 @@ def _window(operation: Operation, group: pd.DataFrame) -> tuple[Any, dict[str, i
 
 def machines(table: pd.DataFrame) -> list[str]:
     """The names of the machines in a table, if there are several."""
-    column = next((each for each in ("gpu", "system") if each in table), None)
-    names = sorted(set(table[column].astype(str))) if column else []
+    names = machine_names(table)
     return names if len(names) > 1 else []
+
+
+def machine_names(table: pd.DataFrame) -> list[str]:
+    """The names of the machines in a table; none if it does not name any."""
+    column = next((each for each in ("gpu", "system") if each in table), None)
+    return sorted(set(table[column].astype(str))) if column else []

@@ -32,10 +32,10 @@ DEEPEP_RANKS = 8  # of the node that the DeepEP tables were measured on
 class Operation:
     """One kind of measured operation.
 
-    `numbers` and `words` are its columns; rows belong to it where the columns of `where` have one of the given values.
-    `adds` and `races` are the work that its roofline sums up and lets race (see `forms.Terms`), `wave_races` what races
-    where the number of SMs is known. `main` is the work of its linear form, `axis` the number along which a table is
-    measured in slices.
+    `numbers` and `words` are its columns; of the words, those in `needs` have to be there. Rows belong to it where the
+    columns of `where` have one of the given values. `adds` and `races` are the work that its roofline sums up and lets
+    race (see `forms.Terms`), `wave_races` what races where the number of SMs is known. `main` is the work of its linear
+    form, `axis` the number along which a table is measured in slices.
     """
 
     name: str
@@ -50,9 +50,11 @@ class Operation:
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wave_races: tuple[str, ...] = ()
     is_transfer: bool = False
+    needs: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Those by which a table of it is known."""
         return (*self.numbers, *self.where)
 
 
@@ -180,7 +182,7 @@ OPERATIONS = {
     for operation in (
         Operation(
             "gemm", ("m", "n", "k"), ("dtype",), ("n", "k"), _gemm,
-            ("one", "k"), ("macs", "bytes"), "macs", "m", wave_races=("wave_macs", "bytes"),
+            ("one", "k"), ("macs", "bytes"), "macs", "m", wave_races=("wave_macs", "bytes"), needs=("dtype",),
         ),
         Operation(
             "attention_prefill", ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"), ("fw",),
@@ -205,7 +207,7 @@ OPERATIONS = {
             "moe_experts", ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"),
             ("dtype", "distribution", "fw", "kernel"), ("hidden_size", "inter_size", "topk", "num_experts"),
             _moe_experts, ("one", "copy_bytes", "local_experts", "token_bytes"), ("macs", "weight_bytes"), "macs",
-            "num_tokens",
+            "num_tokens", needs=("dtype",),
         ),
         Operation(
             "deepep", _DEEPEP_COLUMNS, ("phase",), ("hidden_size", "topk", "num_experts"), _deepep,
@@ -223,7 +225,7 @@ OPERATIONS = {
         ),
         Operation(
             "nccl", ("bytes",), ("op_name", "num_gpus"), (), _bytes,
-            ("one", "root_bytes"), ("one", "bytes"), "bytes", "bytes", is_transfer=True,
+            ("one", "root_bytes"), ("one", "bytes"), "bytes", "bytes", is_transfer=True, needs=("op_name",),
         ),
     )
 }  # fmt: skip

@@ -58,7 +58,7 @@ def test_points_that_route_b_puts_in_the_wrong_order_were_measured_within_one_an
     for testbed in ("C", "D"):
         points = [p for p in of("findep").points if p.columns["table"] in (3, 4) and p.columns["testbed"] == testbed]
         told = [p.others["predicted_from_kernels"] for p in points]
-        assert max(findep_kernels.inversions([p.published for p in points], told), default=0) < 1.5
+        assert max(findep_kernels.inversions([p.columns["value"] for p in points], told), default=0) < 1.5
 
 
 def test_table_5_is_predicted_and_never_calibrated_on() -> None:
@@ -146,7 +146,7 @@ def test_what_cannot_be_configured_or_simulated_is_not_modelled_row_by_row(tmp_p
     [
         ("a,b\n1,2\n", "columns a,b are of no reproduction"),
         (",".join(fastafd.COLUMNS) + "\n", "has no rows"),
-        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n", "attention_nodes=-3; it is a whole number"),
+        (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n", "nodes=-3; it is a whole number"),
         (",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,three,1,2,96,33\n", r"mine.csv:2: attention_nodes=three"),
         (",".join(fastafd.COLUMNS) + "\n# remark\nqwen3-235b-a22b,8192,2.5,1,2,96,33\n", r"mine.csv:3: .*a whole num"),
         (",".join(fastafd.COLUMNS[1:]) + "\n8192,2,1,2,96,33\n", "fastafd lacks model"),
