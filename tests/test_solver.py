@@ -180,6 +180,18 @@ def test_exact_on_a_scenario_is_brute_force_over_its_schedules(shared_on: str) -
 
 
 @pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
+def test_the_policy_lookahead_has_the_order_that_the_solver_evaluates() -> None:
+    """Chunks of 48 tokens in 5 differ by one."""
+    given, problem = scenario(), Problem.of(scenario(), 9)
+    for r2 in (1, 4, 5):
+        cut = replace(with_cut(given, "ASAS", 3, 3, r2), policy="lookahead")
+        stages = problem.stages(3, r2)
+        assert recurrence.makespan_us(schedule_for(cut), ScenarioCosts(cut)) == pytest.approx(
+            makespan(stages, best_order(stages, 3), 3), rel=1e-12
+        )
+
+
+@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_without_samples_memory_says_how_many() -> None:
     """Every choice fits, and the largest m_a that fits is among those searched."""
     given = scenario(workload={"seq_len": 2048}, layers=59)

@@ -13,7 +13,7 @@ from simdep.policies.job import Job
 from simdep.policies.orders import Sequenced, in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.recurrence import makespan_us
-from simdep.schedule import Schedule
+from simdep.schedule import Kind, Schedule, Task
 
 FINDEP = "FinDEP (arXiv 2512.21487)"
 MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
@@ -44,7 +44,7 @@ def findep(job: Job) -> Schedule:
 @register(source="simdep", takes=("r1", "r2", "merge_last"), splits=("token", "expert"))
 def lookahead(job: Job) -> Schedule:
     """As findep, in the order that costs suggest: ready attention first, shared experts in the time that is left."""
-    found = [ahead.order(job.times, job.layers, job.r1, job.r2)]
+    found = [ahead.best_order(_stages(job), job.r1)]
     if not job.is_regular:  # then the order is one for the first micro-batch, and may be worse than these
         found += [in_every_layer(parse_order(word, job.r1), job.layers) for word in ("ASAS", "AASS")]
     label = job.label("lookahead", "r1", "r2")
@@ -58,6 +58,21 @@ def step3(job: Job) -> Schedule:
     if job.shared and job.shared_on != "eg":
         raise ValueError('policy step3 computes the shared experts on the EG; set shared_on = "eg"')
     return on_groups(job, job.label("step3", "r1"), _asas(job), wait_for_shared=False)
+
+
+def _stages(job: Job) -> ahead.Stages:
+    """The times of the first micro-batch, in every layer and chunk; by expert or with shared experts on the EG, its
+    first chunk stands for all."""
+    times, costs, first = job.times, job.costs, job.cut[0]
+    assert costs is not None, "job.times raises without costs"
+    if job.split == "expert" or job.shared_on == "eg":
+        return ahead.Stages.of(times, job.layers, job.r2)
+    attention = (costs(Task(Kind.ATTENTION, layer, 0, tokens=sum(first))) for layer in range(job.layers))
+    runs = (
+        ahead.Run(first.count(size), *(costs(Task(kind, 0, 0, 0, size)) for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A)))
+        for size in dict.fromkeys(first)
+    )
+    return ahead.Stages(tuple(attention), times.shared, tuple(runs))
 
 
 def _asas(job: Job) -> tuple[Sequenced, ...]:
