@@ -50,7 +50,7 @@ def test_a_kernel_used_beyond_its_range_is_a_note_on_stderr(capsys: pytest.Captu
     assert run("simdep simulate --model deepseek-v2 --hardware h100 --ag 4 --eg 4 --layers 1 --json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["makespan_us"] > 0
-    assert "simdep: note: gemm: n=24576 is out of the measured range 512 to 16384" in said.err
+    assert "simdep: note: gemm: n=24576 to 32768 is out of the measured range 512 to 16384" in said.err
 
 
 def test_a_reproduction_is_rows_and_a_summary_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
