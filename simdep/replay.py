@@ -18,6 +18,7 @@ import pandas as pd
 
 from simdep.costs import Host
 from simdep.engine import makespan_us
+from simdep.measurements import read_table
 from simdep.schedule import Kind, Schedule, Task
 
 RUN = ["mode", "batch", "seq"]
@@ -25,7 +26,7 @@ COLUMNS = [*RUN, "node", "op", "layer", "mb", "start_ms", "end_ms"]
 COMPUTE = {"attn_compute": Kind.ATTENTION, "ffn_compute": Kind.EXPERT}
 SEND, WAIT = "send_transfer", "recv_wait"
 NODES = {"attention": Kind.ATTENTION, "ffn": Kind.EXPERT}
-PRECISION_US = 1.0  # of the fitted gap
+PRECISION_US, PRECISION = 1.0, 1e-5  # of the fitted gap: microseconds, or that share of the makespan if it is less
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ def fitted_gap(run: Recorded) -> float:
     """The host gap, at least 0, with which the simulated makespan of a run is the measured one, to 1 us."""
     if run.simulated_us(0) >= run.measured_us:
         return 0.0
-    low, high = 0.0, run.measured_us / len(run.schedule) + PRECISION_US
+    precision = min(PRECISION_US, PRECISION * run.measured_us)
+    low, high = 0.0, run.measured_us / len(run.schedule) + precision
     while run.simulated_us(high) < run.measured_us:
         low, high = high, 2 * high
-    while high - low > PRECISION_US:
+    while high - low > precision:
         middle = (low + high) / 2
         low, high = (middle, high) if run.simulated_us(middle) < run.measured_us else (low, middle)
     return (low + high) / 2
@@ -92,10 +94,7 @@ def fitted_gap(run: Recorded) -> float:
 
 def read_events(path: Path) -> list[pd.DataFrame]:
     """The runs of an events file, one table each; raises ValueError naming the file and the row or column at fault."""
-    try:
-        table = pd.read_csv(path, comment="#")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    table = read_table(path)
     if missing := [column for column in COLUMNS if column not in table]:
         raise ValueError(f"{path}: column {missing[0]} is missing; an events file has {','.join(COLUMNS)}")
     if table.empty:
@@ -104,7 +103,8 @@ def read_events(path: Path) -> list[pd.DataFrame]:
     faults = {
         "a number is missing": numbers.isna().any(axis=1),
         "an event ends before it starts": numbers.end_ms < numbers.start_ms,
-        "layer and mb count from 0": (numbers[["layer", "mb"]] < 0).any(axis=1) | (numbers.layer % 1 != 0),
+        "layer and mb count from 0": ((numbers[["layer", "mb"]] < 0) | (numbers[["layer", "mb"]] % 1 != 0)).any(axis=1),
+        "mode, batch or seq is empty": table[RUN].isna().any(axis=1),
         f"node is one of {', '.join(NODES)}": ~table.node.isin(NODES),
         f"op is one of {', '.join((*COMPUTE, SEND, WAIT))}": ~table.op.isin([*COMPUTE, SEND, WAIT]),
     }
@@ -112,6 +112,8 @@ def read_events(path: Path) -> list[pd.DataFrame]:
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
             raise ValueError(f"{path}: event {row + 1}, {','.join(map(str, table.iloc[row][COLUMNS]))}: {rule}")
+    if absent := [op for op in COMPUTE if op not in set(table.op)]:
+        raise ValueError(f"{path}: no event is {absent[0]}; a run has computations of both nodes")
     return [run for _, run in table.assign(**numbers).groupby(RUN, sort=False)]
 
 
@@ -147,4 +149,6 @@ def recorded(events: pd.DataFrame, where: str) -> Recorded:
     except ValueError as error:
         raise ValueError(f"{where}: {error}; every FFN computation needs the attention of its layer") from None
     measured = 1e3 * (computed.end_ms.max() - computed.start_ms.min())
+    if not measured > 0:
+        raise ValueError(f"{where}: all computations take no time; start_ms and end_ms are milliseconds of a clock")
     return Recorded(name, schedule, us, float(measured))

@@ -52,6 +52,8 @@ def test_several_runs_in_a_file_are_told_apart(tmp_path: Path) -> None:
     [
         ("end_ms", -1.0, "an event ends before it starts"),
         ("layer", -1, "layer and mb count from 0"),
+        ("mb", 0.5, "layer and mb count from 0"),
+        ("batch", None, "mode, batch or seq is empty"),
         ("node", "gpu", "node is one of attention, ffn"),
         ("op", "sleep", "op is one of attn_compute, ffn_compute, send_transfer, recv_wait"),
         ("start_ms", "soon", "a number is missing"),
@@ -81,6 +83,24 @@ def test_an_ffn_task_without_its_attention_is_refused() -> None:
     table = events(layers=1)
     with pytest.raises(ValueError, match="every FFN computation needs the attention of its layer"):
         recorded(table[table.op != "attn_compute"], "events")
+
+
+def test_a_run_of_one_node_or_of_no_time_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    table = events(layers=1)
+    table[table.node == "attention"].to_csv(file, index=False)
+    with pytest.raises(ValueError, match="no event is ffn_compute; a run has computations of both nodes"):
+        read_events(file)
+    with pytest.raises(ValueError, match="all computations take no time"):
+        recorded(table.assign(start_ms=5.0, end_ms=5.0), "events")
+
+
+def test_rows_and_columns_may_come_in_any_order(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    table = events()
+    table[[*table.columns[::-1]]].sample(frac=1, random_state=0).assign(note="x").to_csv(file, index=False)
+    (run,) = read_events(file)
+    assert replay(run).to_dict() == replay(table).to_dict()
 
 
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="needs ../shared/data/afd_v100_example.csv, which is not ours to ship")
