@@ -201,6 +201,17 @@ def test_what_took_too_long_is_within_a_share_of_the_bound() -> None:
     assert found.verdict == f"within {found.gap_pct:.2g} %"
 
 
+def test_a_better_start_is_what_it_goes_on_from() -> None:
+    times = StageTimes(attention=9, shared=7, a2e=4, expert=2, e2a=4)
+    slow, fast = (build("findep", 3, 3, 2, order) for order in ("aass", "asas"))
+    better, worse = sorted(recurrence.makespan_us(each, times) for each in (slow, fast))
+    assert worse > better
+    for one, other in ((slow, fast), (fast, slow)):
+        assert optimum(one, times, starts=[other], time_limit_s=1e-6).makespan_us <= better
+    with pytest.raises(ValueError, match="other tasks"):
+        optimum(slow, times, starts=[build("findep", 3, 3, 1)])
+
+
 def test_tasks_stay_on_their_streams_and_wait_for_the_same_ones() -> None:
     schedule = build("findep", 2, 2, 2)
     found = optimum(schedule, StageTimes(3, 2, 1, 1, 1)).schedule

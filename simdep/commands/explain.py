@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from simdep.commands.simulate import Job, asked
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts
 from simdep.engine import simulate
 from simdep.memory import memory
-from simdep.policies import build, load
+from simdep.policies import build, load, schedule_for
 from simdep.predict import Choice, beyond, predict, priced, under
 from simdep.report import human_us
 from simdep.scenario import read_toml, scenario_from_dict
@@ -48,13 +48,14 @@ def explain_command(args: argparse.Namespace) -> int:
     with beyond() as out_of_range:
         job = asked(args)
         run = _simulated(job, args.ideal)
-    result = _found(run, job, out_of_range)
-    if args.against:
-        other, tokens = _against(args, run)
-        result["difference"] = _difference(other, tokens, run)
-    if args.exact:
-        limit, workers = number(args.time_limit, "--time-limit", above=0), whole(args.workers, "--workers")
-        result["optimum"] = _optimum(run, limit, workers)
+    with beyond():  # what is asked of halved tasks and of other schedules says nothing of this one
+        result = _found(run, job, out_of_range)
+        if args.against:
+            other, tokens = _against(args, run)
+            result["difference"] = _difference(other, tokens, run)
+        if args.exact:
+            limit, workers = number(args.time_limit, "--time-limit", above=0), whole(args.workers, "--workers")
+            result["optimum"] = _optimum(run, job, limit, workers)
     notes = condensed([*job.notes, *out_of_range])
     result["assumptions"] = notes
     for note in notes:
@@ -140,10 +141,12 @@ def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any
     }
 
 
-def _optimum(run: _Run, time_limit_s: float, workers: int) -> dict[str, Any]:
-    from simdep.optimum import data_alone, optimum  # OR-Tools, only for a proof
+def _optimum(run: _Run, job: Job, time_limit_s: float, workers: int) -> dict[str, Any]:
+    from simdep.optimum import data_alone, optimum, same_tasks  # OR-Tools, only for a proof
 
-    found = optimum(data_alone(run.schedule), run.costs, run.host, time_limit_s=time_limit_s, workers=workers)
+    schedule = data_alone(run.schedule)
+    starts = [start for start in _ahead(run, job) if same_tasks(schedule, start)]
+    found = optimum(schedule, run.costs, run.host, starts=starts, time_limit_s=time_limit_s, workers=workers)
     above = found.distance_pct(run.timeline.makespan_us)
     same = run.timeline.makespan_us <= found.makespan_us + found.rounding_us
     return {
@@ -156,6 +159,18 @@ def _optimum(run: _Run, time_limit_s: float, workers: int) -> dict[str, Any]:
         "solve_s": found.solve_s,
         "streams": {stream: [task.name for task in tasks] for stream, tasks in found.schedule.streams.items()},
     }
+
+
+def _ahead(run: _Run, job: Job) -> Iterator[Schedule]:
+    """The look-ahead order of the same cut, a good start of the search, where there is one."""
+    try:
+        if job.scenario is not None and job.work is None:
+            yield schedule_for(replace(job.scenario, policy="lookahead", order="asas"))
+        elif job.work is None:
+            own = run.schedule
+            yield build("lookahead", own.layers, own.r1, own.r2, costs=run.costs)
+    except ValueError:  # a schedule of another kind
+        return
 
 
 def _text(result: Mapping[str, Any]) -> list[str]:
