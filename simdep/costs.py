@@ -196,7 +196,7 @@ class ScenarioCosts:
 
     def __call__(self, task: Task) -> float:
         if task.kind in (Kind.ATTENTION, Kind.PROJECTION):
-            combine = self._stage("combine", task.tokens) or 0 if task.layer else 0
+            combine = self.combine(task.tokens) if task.layer else 0
             if task.kind is Kind.PROJECTION:
                 return self.projection(task.tokens, task.layer) + combine
             return self.attention(task.tokens, task.layer) + combine
@@ -218,6 +218,11 @@ class ScenarioCosts:
             return measured
         own = self._own_layer(layer)
         return self._attention(tokens, own) + self._dense_before(tokens, own)
+
+    def combine(self, tokens: float) -> float:
+        """What gathering the rows that came back adds to attention from the second layer on; 0 unless measured."""
+        measured = self._stage("combine", tokens)
+        return 0 if measured is None else measured
 
     def projection(self, tokens: float, layer: int = 0) -> float:
         """The part of attention before its core: dense layers that stand before it, then its projections.

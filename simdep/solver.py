@@ -17,7 +17,7 @@ lower bound, so that the choice may be a slower one than it seems.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -61,6 +61,7 @@ class Problem:
     shared: Callable[[int], float]
     runs: Callable[[int, int], tuple[Run, ...]]
     fits: Callable[[int, int], int]
+    prepare: Callable[[Sequence[tuple[int, int]]], None] = field(default=lambda cuts: None, repr=False)
     scenario: Scenario | None = None
     notes: tuple[str, ...] = ()
     _batches: dict[tuple[int, ...], tuple[Array, Array, Batch]] = field(default_factory=dict, repr=False, compare=False)
@@ -115,6 +116,7 @@ class Problem:
             shared=prices.shared,
             runs=prices.runs,
             fits=prices.fits,
+            prepare=prices.prepare,
             scenario=scenario,
             notes=tuple(costs.notes),
         )
@@ -141,6 +143,8 @@ class Problem:
             cuts = [(m_a, r2) for m_a, counts in self.cuts(most_r1, most_r2) for r2 in counts]
             if len(cuts) > MOST_CUTS:
                 raise ValueError(f"{len(cuts):,} cuts; at most {MOST_CUTS:,} are searched: set --max-r1 and --max-r2")
+            if cuts:
+                self.prepare(cuts)
             self._batches[key] = self._stacked(cuts)
         return self._batches[key]
 
@@ -187,11 +191,8 @@ class _Prices:
 
     def attention(self, m_a: int) -> tuple[float, ...]:
         def price() -> tuple[float, ...]:
-            own = min(2, self.scenario.layers) if self.alike else self.scenario.layers
-            tasks = (Task(Kind.ATTENTION, layer, 0, tokens=m_a * self.tokens) for layer in range(own))
-            found = tuple(map(self.costs, tasks))
-            found += found[-1:] * (self.scenario.layers - own)
-            return found[:1] if len(set(found)) == 1 else found
+            tasks = (Task(Kind.ATTENTION, layer, 0, tokens=m_a * self.tokens) for layer in self._own_layers)
+            return self._every_layer(map(self.costs, tasks))
 
         return self._once(("A", m_a), price)  # type: ignore[no-any-return]
 
@@ -208,6 +209,31 @@ class _Prices:
         a2e, expert, e2a = self._chunk(last)
         found = [Run(before.count(size), *self._chunk(size)) for size in dict.fromkeys(before)]
         return (*found, Run(1, a2e, self._shared(m_a) + expert, e2a))
+
+    def prepare(self, cuts: Sequence[tuple[int, int]]) -> None:
+        """Price all tasks of cuts (m_a, r2) in one go: each kind for every number of tokens at once."""
+        costs, samples = self.costs, sorted({m_a for m_a, _ in cuts})
+        every: Any = self.tokens * np.array(samples, float)
+        rows = [costs.attention(every, layer) + (costs.combine(every) if layer else 0) for layer in self._own_layers]
+        shared = costs.shared(every) if self.scenario.model.has_shared else 0
+        for m_a, own, *layers in zip(samples, *_columns(len(samples), shared, *rows), strict=True):
+            self._known["S", m_a], self._known["A", m_a] = own, self._every_layer(layers)
+        least = {(m_a * self.tokens // r2, m_a * self.tokens % r2 > 0) for m_a, r2 in cuts}
+        sizes = sorted({size + longer for size, uneven in least for longer in range(1 + uneven)})
+        every = np.array(sizes, float)
+        stages = costs.transfer(Kind.A2E, every), costs.expert(every), costs.transfer(Kind.E2A, every)
+        for size, *chunk in zip(sizes, *_columns(len(sizes), *stages), strict=True):
+            self._known["E", size] = tuple(chunk)
+
+    @property
+    def _own_layers(self) -> range:
+        """Layers whose attention is priced; those after them take as long as the last of these."""
+        return range(min(2, self.scenario.layers) if self.alike else self.scenario.layers)
+
+    def _every_layer(self, own: Iterable[float]) -> tuple[float, ...]:
+        found = tuple(own)
+        found += found[-1:] * (self.scenario.layers - len(found))
+        return found[:1] if len(set(found)) == 1 else found
 
     def _shared(self, m_a: int) -> float:
         if not self.scenario.model.has_shared:
@@ -228,6 +254,10 @@ class _Prices:
         if key not in self._known:
             self._known[key] = price()
         return self._known[key]
+
+
+def _columns(length: int, *columns: Any) -> list[list[float]]:
+    return [np.broadcast_to(column, length).tolist() for column in columns]
 
 
 @dataclass(frozen=True)
