@@ -1,12 +1,18 @@
-"""What both pages draw with: text as it is, tiles, number formats, widgets that the address sets."""
+"""What both pages need: when files changed, text as it is, tiles, number formats, widgets that the address sets."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
+
+
+def changed(*paths: Path) -> float:
+    """When the last of these files changed, 0 for files that are not there."""
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def literal(text: object) -> str:

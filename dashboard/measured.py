@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard.drawing import choose, decimals, literal, tile
+from dashboard.drawing import changed, choose, decimals, literal, tile
 from simdep import checks, figures, report
 from simdep.hardware import HardwareProfile, load_hardware
 from simdep.schedule import Schedule
@@ -58,11 +58,6 @@ def run_names(root: Path) -> list[str]:
     if not names:
         raise ValueError(f"{root} holds no recorded run; make one with realrun validate")
     return names
-
-
-def changed(*paths: Path) -> float:
-    """When the last of these files changed, 0 for files that are not there."""
-    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

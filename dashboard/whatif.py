@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.drawing import decimals, literal, tile
+from dashboard.drawing import changed, decimals, literal, tile
 from simdep import figures
 from simdep.checks import InfeasibleError, condensed
 from simdep.hardware import hardware_names
@@ -37,7 +38,8 @@ MOST_NOTES = 12
 SOLVED = "solved"  # the question that was solved last, in the state of the session
 PROVEN_PCT = 1e-6  # a gap that is rounding
 ORDER_HINT = "asas, aass, or a list such as A0 A1 S0 A2 S1 S2"
-Question = tuple[tuple[str, Any], ...]  # (field, value) of every field of the form
+PATHS = "Or the path of a file of your own: type it."
+Question = tuple[tuple[str, Any], ...]  # (field, value) of every field of the form, and when files of one's own changed
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class Field:
     low: float = 1
     high: float = 10**9
     hint: str | None = None
+    others: bool = False  # whether values that are not among the options may be typed
 
     def read(self, text: str) -> Any:
         """The value that an address gives; raises ValueError, saying what it should be."""
         if self.options:
-            if text not in self.options:
+            if text not in self.options and not self.others:
                 raise ValueError(f"one of {', '.join(self.options)}")
             return text
         whole = isinstance(self.low, int)
@@ -74,14 +77,14 @@ class Field:
 
 
 SERVED = (
-    Field("model", "Model", "scenario", "deepseek-v2", tuple(sorted(builtin_models()))),
+    Field("model", "Model", "scenario", "deepseek-v2", tuple(sorted(builtin_models())), hint=PATHS, others=True),
     Field("phase", "Phase", "workload", "prefill", PHASES, hint="Decode: one new token a sample."),
     Field("seq_len", "Tokens of a sample", "workload", 2048, hint="Decode: of its context."),
     Field("samples", "Samples per AG GPU", "workload", 4, high=4096, hint="m_a = samples / r1"),
     Field("layers", "MoE layers", "scenario", None, high=1000, hint="Empty: every layer of the model with experts."),
 )
 DEPLOYED = (
-    Field("hardware", "Hardware", "deployment", "h20", tuple(hardware_names())),
+    Field("hardware", "Hardware", "deployment", "h20", tuple(hardware_names()), hint=PATHS, others=True),
     Field("ag", "Attention GPUs (AG)", "deployment", 3, high=4096),
     Field("eg", "Expert GPUs (EG)", "deployment", 5, high=4096),
     Field("gbytes_per_s", "Link (GB/s)", "link", None, low=0.001, high=1e6, hint="Empty: as the hardware has it."),
@@ -232,6 +235,7 @@ def draw_form() -> Question:
         row: Any = st.columns(widths) if widths else st.expander("Data type, shared experts, duplex").columns(3)
         for place, field in zip(row, fields, strict=True):
             values[field.key] = draw_field(place, field)
+    values["changed"] = changed(Path(values["model"]), Path(values["hardware"]))
     return tuple(values.items())
 
 
@@ -247,8 +251,9 @@ def draw_field(place: Any, field: Field) -> Any:
     if field.options:
         index = field.options.index(field.default)
         return place.selectbox(
-            field.label, field.options, index=index, key=field.key, help=field.hint, bind="query-params"
-        )
+            field.label, field.options, index=index, key=field.key, help=field.hint, bind="query-params",
+            accept_new_options=field.others,
+        )  # fmt: skip
     return place.number_input(
         field.label, field.low, field.high, field.default, key=field.key, help=field.hint, bind="query-params",
         placeholder="default", step=1 if isinstance(field.low, int) else 1.0,

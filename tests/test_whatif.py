@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from streamlit.testing.v1 import AppTest
 from simdep import figures
 from simdep.costs import ScenarioCosts
 from simdep.engine import simulate
+from simdep.hardware import load_hardware
 from simdep.policies import schedule_for
 from simdep.scenario import scenario_from_dict
 from simdep.solver import Problem, solve
@@ -113,7 +116,7 @@ def test_the_address_holds_the_whole_question() -> None:
         ("seq_len", "many", "seq_len 'many'; it is a whole number from 1 to 1e+09. This is 2048."),
         ("ag", "0", "ag '0'; it is a whole number from 1 to 4,096. This is 3."),
         ("layers", "[x](y)", "layers '[x](y)'; it is a whole number from 1 to 1,000. This is left to the scenario."),
-        ("hardware", "abacus", "hardware 'abacus'; it is one of"),
+        ("phase", "training", "phase 'training'; it is one of prefill, decode. This is 'prefill'."),
         ("gbytes_per_s", "nan", "gbytes_per_s 'nan'; it is a number from 0.001"),
         ("c_r2", "-1", "c_r2 '-1'; it is a whole number from 1 to 64. This is 4."),
     ],
@@ -143,6 +146,22 @@ def test_an_impossible_scenario_is_told_and_the_form_keeps_its_values() -> None:
     assert not app.error
     assert app.number_input(key="seq_len").value == 512
     assert len(app.dataframe[0].value) == 3
+
+
+def test_a_profile_of_ones_own_can_be_named_and_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    load_hardware("h20").save(file)
+    first = list(page(**SMALL, hardware=str(file)).dataframe[0].value["makespan (ms)"])
+    assert first[0] == simulated_ms(policy="naive")
+    replace(load_hardware("h20"), speed_factor=2.0).save(file)
+    os.utime(file, (1e9, 1e9))
+    again = page(**SMALL, hardware=str(file))
+    assert again.dataframe[0].value["makespan (ms)"][0] > 1.5 * first[0]
+
+
+def test_hardware_that_nobody_knows_is_told() -> None:
+    (text,) = told(page(hardware="abacus").error)
+    assert text.startswith("unknown hardware 'abacus'; use ")
 
 
 def test_half_a_link_is_told() -> None:
