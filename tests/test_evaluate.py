@@ -104,3 +104,64 @@ def test_a_profile_with_a_malformed_kernel_is_refused_by_the_field() -> None:
     with pytest.raises(ValueError, match=r"unknown kernels\[0\]\.label 'guessed'"):
         profile_from_dict(data)
     assert isinstance(profile_from_dict(profile.to_dict()), HardwareProfile)
+
+
+SERIES = [f"bf16,{m},4096,4096,{10 + m / 20}" for m in (1, 16, 64, 128, 256, 512, 1024, 2048)]
+
+
+def table_of(rows: list[str], folder: Path, header: str = "dtype,m,n,k,us") -> pd.DataFrame:
+    file = folder / "mine.csv"
+    file.write_text("\n".join([header, *rows]) + "\n")
+    return read_csv(file)
+
+
+def test_one_shape_is_split_by_row_and_few_rows_take_a_line(tmp_path: Path) -> None:
+    many, _ = fit_profile([("t", table_of(SERIES, tmp_path))], "mine")
+    assert many.kernels[0].held_out is not None
+    few, told = fit_profile([("t", table_of(SERIES[2:5], tmp_path))], "mine")
+    assert told[0]["form"] == "terms"
+    assert few.kernels[0].us(m=128, n=4096, k=4096) == pytest.approx(16.4, rel=1e-3)
+    with pytest.raises(ValueError, match=r"gemm bf16: too few rows \(1\) for 2 terms \(one, macs\)"):
+        fit_profile([("t", table_of(SERIES[:1], tmp_path))], "mine")
+
+
+def test_the_one_machine_of_a_table_needs_no_name_and_gives_the_profile_its_gpu(tmp_path: Path) -> None:
+    for machine, gpu in (("mi300x", ""), ("h100_sxm", "h100")):
+        table = table_of([f"{machine},{row}" for row in SERIES], tmp_path, "gpu,dtype,m,n,k,us")
+        profile, _ = fit_profile([("t", table)], "mine")
+        assert profile.gpu == gpu
+        assert evaluate(table, profile, "t")["by_operation"]["gemm"]["n"] == len(SERIES)
+
+
+def test_rows_of_another_machine_are_not_taken_for_those_of_a_known_gpu(tmp_path: Path) -> None:
+    table = table_of([f"mi300x,{row}" for row in SERIES], tmp_path, "gpu,dtype,m,n,k,us")
+    with pytest.raises(ValueError, match="t has no rows of h100; it has those of mi300x"):
+        evaluate(table, load_hardware("h100"), "t")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("m,n,k,us", "1,2,3,4", "column dtype is missing"),
+        ("dtype,m,n,k,us", ",1,2,3,4", r"mine.csv:2: dtype is empty"),
+        ("dtype,m,n,k,us", "int4,1,2,3,4", r"unknown dtype in .*mine.csv 'int4'"),
+        ("dtype,m,n,k,us", "bf16,1,,3,4", r"mine.csv:2: n=nan"),
+        ("dtype,m,n,k,us", "bf16,1,2,3,4,5", "one field for each of the 5 columns"),
+    ],
+)
+def test_what_a_row_lacks_is_told(tmp_path: Path, header: str, row: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        table_of([row], tmp_path, header)
+
+
+def test_data_types_are_known_by_their_other_names(tmp_path: Path) -> None:
+    table = table_of([row.replace("bf16", "BFloat16") for row in SERIES], tmp_path)
+    assert set(table["dtype"]) == {"bf16"}
+
+
+def test_messages_without_an_operation_are_point_to_point_and_a_phase_is_known(tmp_path: Path) -> None:
+    rows = [f"{2**k},{10 + 2**k / 3e5}" for k in range(10, 30, 2)]
+    assert [each.operation.name for each in series_of(table_of(rows, tmp_path, "bytes,us"), "t")] == ["p2p"]
+    table = table_of(["warmup,1,64,128,10"], tmp_path, "phase,batch_size,isl,num_heads,us")
+    with pytest.raises(ValueError, match="no row has a known phase; it is context, prefill"):
+        list(series_of(table, "t"))
