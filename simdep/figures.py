@@ -111,7 +111,9 @@ def agreement(points: pd.DataFrame, unit: str) -> go.Figure:
     least, most = both.min(), both.max()
     axis = _AXIS | {"type": "log", "range": np.log10([least / 1.3, most * 1.3]), "tickvals": _TICKS, "ticktext": _TICKS}
     figure = go.Figure(_band(np.array([least / 1e3, most * 1e3]), "predicted = published"), _LOOK)
-    for (role, group), color in zip(points.groupby("role"), COLORS.values(), strict=False):
+    colors = dict(zip(("predicted", "calibrated"), COLORS.values(), strict=False))
+    for role, group in points.groupby("role"):
+        color = colors.get(str(role), "gray")
         figure.add_scatter(
             name=str(role), mode="markers", x=group.published, y=group.predicted,
             marker={"color": color, "size": 9, "line": {"width": 1, "color": "white"}},

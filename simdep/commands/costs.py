@@ -167,13 +167,13 @@ def _kernel_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
 def _point_rows(points: Iterable[Point]) -> list[dict[str, Any]]:
     return [
         {
-            **{key: value for key, value in point.columns.items() if key not in ("value", "step_ms")},
+            **{key: value for key, value in point.columns.items() if key not in ("value", "step_ms", "unit")},
+            "role": point.role,
             "published": point.published,
             "predicted": point.predicted,
-            "unit": point.unit,
             "error_pct": point.error_pct,
+            "unit": point.unit,
             **point.others,
-            "role": point.role,
         }
         for point in points
     ]
@@ -212,10 +212,14 @@ def _write_page(path: Path, found: Iterable[Reproduction]) -> None:
             ("parameters", [asdict(parameter) for parameter in each.parameters]),
             ("points", _point_rows(each.points)),
         ):
-            table = pd.DataFrame(rows).dropna(axis="columns", how="all")
-            sections.append(
-                figures.Section(f"{each.name}: {heading}", table=table.astype(object).where(table.notna(), ""))
+            # as objects, so that a count beside an empty cell stays a whole number
+            shown = pd.DataFrame(rows, dtype=object).dropna(axis="columns", how="all")
+            told = shown.where(shown.notna(), "").map(
+                lambda cell: ("no", "yes")[cell] if isinstance(cell, bool) else cell
             )
+            sections.append(figures.Section(f"{each.name}: {heading}", table=told))
+        reasons = dict.fromkeys(f"{point.role}: {point.reason}" for point in each.points if point.reason)
+        sections += [figures.Section(f"{each.name}: role", reason) for reason in reasons]
         sections += [figures.Section(f"{each.name}: remark", remark) for remark in each.remarks]
     figures.write_html(path, "simdep: published against predicted", sections)
 
