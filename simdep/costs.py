@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 
@@ -193,6 +194,7 @@ class ScenarioCosts:
 
     scenario: Scenario
     _prices: dict[tuple[str, tuple[float, ...]], float] = field(default_factory=dict, repr=False, compare=False)
+    _used: dict[str, Cost | Kernel] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, task: Task) -> float:
         if task.kind in (Kind.ATTENTION, Kind.PROJECTION):
@@ -279,6 +281,7 @@ class ScenarioCosts:
         model, where = self.scenario.model, self.scenario.deployment
         each, kernel = self._profile.find("expert"), self._expert_kernel()
         if each is not None:
+            self._used[each.op] = each
             rows = tokens * where.ag * model.top_k / model.experts
             return self._local_experts(groups) * each(rows * model.expert_params, self.touched(tokens))
         if kernel is None:
@@ -353,6 +356,16 @@ class ScenarioCosts:
             contention=where.contention if where.contention is not None else slow(0) if slow else 0,
             half_duplex=where.duplex == "half",
         )
+
+    @property
+    def prices(self) -> list[dict[str, Any]]:
+        """What the times asked for so far rest on: label, source, and how far from measurements it is known to lie.
+
+        Errors are in percent: of a kernel on shapes left out of its fit (where it has none, on those of it), of a line
+        on its own points; None where nothing was measured.
+        """
+        links = {cost.op: cost for cost in map(self.link, (Kind.A2E, Kind.E2A))}
+        return [_price(name, each) for name, each in sorted((self._used | links).items())]
 
     @property
     def notes(self) -> list[str]:
@@ -468,6 +481,7 @@ class ScenarioCosts:
         return next((kernel for words in wanted for kernel in gated if kernel.matches(words)), None)
 
     def _us(self, kernel: Kernel, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
+        self._used[kernel.op] = kernel
         if any(isinstance(value, np.ndarray) for value in numbers.values()):
             return kernel.many(words, **numbers) * self._profile.speed_factor  # type: ignore[return-value]
         key = (kernel.op, tuple(numbers.values()))
@@ -478,7 +492,10 @@ class ScenarioCosts:
     def _stage(self, stage: str, tokens: float) -> float | None:
         where = self.scenario.deployment
         cost = self._profile.find(f"stage.{stage}", ag=where.ag, eg=where.eg, shape=self.scenario.shape)
-        return None if cost is None or not cost.shape else cost(tokens)
+        if cost is None or not cost.shape:
+            return None
+        self._used[cost.op] = cost
+        return cost(tokens)
 
     def _cost(self, op: str) -> Cost:
         cost = self._profile.find(op)
@@ -490,7 +507,18 @@ class ScenarioCosts:
             raise ValueError(
                 f"hardware {self._profile.name} has no cost for {op} in {self._dtype}, which model and policy need{has}"
             )
+        self._used[op] = cost
         return cost
+
+
+def _price(name: str, price: Cost | Kernel) -> dict[str, Any]:
+    """One entry of `ScenarioCosts.prices`."""
+    if isinstance(price, Kernel):
+        errors = price.held_out or price.fit
+        mape, p95 = (errors.mape_pct, errors.p95_pct) if errors else (None, None)
+        return {"price": price.name, "label": price.label, "mape_pct": mape, "p95_pct": p95, "source": price.source}
+    mape = price.fit.mape_pct if price.fit else None
+    return {"price": name, "label": price.label, "mape_pct": mape, "p95_pct": None, "source": price.source}
 
 
 def link_cost(

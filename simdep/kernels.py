@@ -66,6 +66,10 @@ class Kernel:
     sms: int = 0
 
     @property
+    def name(self) -> str:
+        return " ".join([self.op, *self.variant.values()])
+
+    @property
     def operation(self) -> Operation:
         return OPERATIONS[self.op]
 

@@ -49,7 +49,9 @@ def test_measurements_become_a_profile_that_prices_a_scenario(
 def test_a_kernel_used_beyond_its_range_is_a_note_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("simdep simulate --model deepseek-v2 --hardware h100 --ag 4 --eg 4 --layers 1 --json") == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["makespan_us"] > 0
+    result = json.loads(said.out)
+    assert result["makespan_us"] > 0
+    assert {"gemm bf16", "mla_prefill"} <= {row["price"] for row in result["prices"] if row["p95_pct"]}
     assert "simdep: note: gemm: n=24576 to 32768 is out of the measured range 512 to 16384" in said.err
 
 

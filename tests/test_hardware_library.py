@@ -196,3 +196,20 @@ def test_fp8_out_and_bf16_back_send_half_the_bytes_out() -> None:
 def test_committed_data_is_small() -> None:
     files = [path for path in (ROOT / "simdep" / "data").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_000_000
+
+
+@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
+def test_prices_tell_what_they_rest_on_and_how_far_off_it_is_known_to_be() -> None:
+    scenario = Scenario(
+        load_model("deepseek-v2"), Deployment(4, 4, load_hardware("h200")), Workload("prefill", 1024, 2), 2
+    )
+    costs = ScenarioCosts(scenario)
+    for task in schedule_for(scenario):
+        costs(task)
+    told = {row["price"].split()[0]: row for row in costs.prices}
+    assert set(told) == {"gemm", "mla_prefill", "moe_experts", "p2p"}
+    for name in ("gemm", "mla_prefill", "moe_experts"):
+        assert told[name]["label"] == "measured"
+        assert 0 < told[name]["mape_pct"] < told[name]["p95_pct"]
+    assert told["p2p"]["label"] == "assumed"
+    assert all(row["source"] for row in told.values())

@@ -152,11 +152,12 @@ def _cost_row(cost: Any) -> dict[str, Any]:
 def _kernel_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
     return [
         {
-            "kernel": " ".join([kernel.op, *kernel.variant.values()]),
+            "kernel": kernel.name,
             "form": kernel.form.to_dict()["form"],
             "label": kernel.label,
             "fit_mape_pct": kernel.fit.mape_pct if kernel.fit else None,
             "held_out_mape_pct": kernel.held_out.mape_pct if kernel.held_out else None,
+            "held_out_p95_pct": kernel.held_out.p95_pct if kernel.held_out else None,
             "range": ", ".join(f"{name} {low:g}-{high:g}" for name, (low, high) in kernel.ranges.items()),
             "source": kernel.source,
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simdep import checks, rank_report, report, trace
 from simdep.commands import given
+from simdep.commands.output import table
 from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
 from simdep.engine import simulate
 from simdep.memory import explain, memory
@@ -58,7 +59,9 @@ def simulate_command(args: argparse.Namespace) -> int:
         _write_html(args.html, shown)
     for note in job.notes:
         print(f"simdep: note: {note}", file=sys.stderr)
-    print(json.dumps(result | {"assumptions": job.notes}) if args.json else text)
+    prices = job.costs.prices if isinstance(job.costs, ScenarioCosts) else []
+    told = f"{text}\n\n{table(prices)}" if prices else text
+    print(json.dumps(result | {"assumptions": job.notes, "prices": prices}) if args.json else told)
     return 0
 
 
