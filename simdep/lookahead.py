@@ -111,7 +111,7 @@ def _patient(stages: Stages, r1: int, patience: float) -> tuple[Sequenced, ...]:
     sequence: list[Sequenced] = []
     seen: dict[tuple[object, ...], tuple[int, int]] = {}
     while len(sequence) < 2 * layers * r1:
-        if alike and sequence and sequence[-1][::2] == (Kind.ATTENTION, 0) and 0 < min(begun) and max(begun) < layers:
+        if alike and sequence and sequence[-1][::2] == (Kind.ATTENTION, 0) and min(begun) > 0 and max(begun) < layers:
             at, layer = seen.setdefault(_relative(streams, begun, pending), (len(sequence), begun[0]))
             if begun[0] > layer:
                 step, period = begun[0] - layer, sequence[at:]
