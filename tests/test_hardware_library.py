@@ -213,3 +213,13 @@ def test_prices_tell_what_they_rest_on_and_how_far_off_it_is_known_to_be() -> No
         assert 0 < told[name]["mape_pct"] < told[name]["p95_pct"]
     assert told["p2p"]["label"] == "assumed"
     assert all(row["source"] for row in told.values())
+
+
+def test_the_notice_names_the_origin_of_every_value_that_was_measured_or_published() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    known = ("aiconfigurator-core", "InferSim", "vidur", "FinDEP", "EPS-MoE", "FastAFD", "MegaScale-Infer")
+    assert all(name in notice for name in known)
+    for profile in PROFILES:
+        for value in (*profile.costs, *profile.kernels):
+            if value.label in ("measured", "published"):
+                assert any(name in value.source for name in (*known, "realrun calibrate")), value.source
