@@ -52,8 +52,9 @@ class _Run:
         self.ended = {task.name: self.env.event() for task in schedule}
         self.served: list[tuple[str, int, float, float]] = []
         self.heads: dict[str, tuple[Task, str]] = {}
-        self.posts = posts_after(schedule)
-        self.posted = {task.name: self.env.event() for tasks in self.posts.values() for task in tasks}
+        self.posts = posts_after(schedule) if host.terms else {}  # posting that takes no time holds up nothing
+        self.unposted = {task.name for tasks in self.posts.values() for task in tasks}
+        self.posted: dict[str, simpy.Event] = {}  # of the messages that a transfer stream waits for
         ports = {lane(stream)[1] for stream in schedule.streams} if host.half_duplex else set()
         self.media = {port: simpy.Resource(self.env) for port in ports}  # A2E@3 and E2A@3 share that of port 3
         self.under_way = 0
@@ -83,9 +84,9 @@ class _Run:
         self.heads.pop(stream, None)
 
     def transfer(self, task: Task) -> Steps:
-        posted = self.posted.get(task.name)
-        if posted is not None and not posted.processed:
-            yield posted
+        if task.name in self.unposted:
+            self.posted[task.name] = self.env.event()
+            yield self.posted[task.name]
         medium = self.media[lane(self.schedule.stream_of[task.name])[1]] if self.media else None
         turn = medium.request() if medium else None
         if turn:
@@ -112,7 +113,9 @@ class _Run:
             yield self.env.timeout(self.durations[task.name])
         self.end(task, start)
         for message in self.posts.get(task.name, ()):
-            self.posted[message.name].succeed()
+            self.unposted.discard(message.name)
+            if message.name in self.posted:
+                self.posted[message.name].succeed()
             cost = self.host.post_us(message)
             if cost:
                 yield self.env.timeout(cost)
