@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
+
+# The matrices of a fit are small: threads of BLAS on shared cores make one ten times as slow. Before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The same cases on every machine and in every run, however slow the machine is.
 settings.register_profile("facts", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
