@@ -18,13 +18,14 @@ import pandas as pd
 
 from simdep import work
 from simdep.checks import RangeWarning
-from simdep.costs import Host, ScenarioCosts
+from simdep.costs import Host
 from simdep.engine import makespan_us
 from simdep.hardware import load_hardware
 from simdep.models import load_model
 from simdep.policies import build
 from simdep.reproduce.result import Check, Parameter, Point, Reproduction, errors, out_of_range, published, records
 from simdep.scenario import Deployment, Scenario, Workload
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind
 
 SOURCE = "EPS-MoE (arXiv 2410.12247)"

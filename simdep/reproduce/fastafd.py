@@ -17,10 +17,11 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from simdep import policies, work
-from simdep.costs import StageTimes, link_cost
+from simdep.costs import StageTimes
 from simdep.engine import makespan_us
 from simdep.forms import p_norm
 from simdep.hardware import load_hardware
+from simdep.links import link_cost
 from simdep.models import ModelSpec, load_model
 from simdep.reproduce.result import Check, Columns, Parameter, Point, Reproduction, errors, published, records
 from simdep.schedule import Kind

@@ -2,7 +2,8 @@
 
 Products and attention cores cost what InferSim measured on H20, links what Vidur measured on machines with the same
 NVLink and NICs. A PyTorch program of separate kernels and NCCL messages adds three things that no kernel table holds.
-Each is a round or published figure, stated in `PARAMETERS`, and none is fitted here:
+Each is a round or published figure, stated in `PARAMETERS`; none is fitted, but which ones was chosen with Tables 3
+and 4 in view:
 
 - a host gap once a task and micro-batch, as replaying a real run of another system gives it: the host then queues the
   chunks of the micro-batch one after the other, so each of its r2 chunks carries 1 / r2 of the gap;
@@ -16,9 +17,10 @@ from collections.abc import Sequence
 from itertools import permutations
 
 from simdep import work
-from simdep.costs import ScenarioCosts, StageTimes
+from simdep.costs import StageTimes
 from simdep.reproduce.result import Parameter
 from simdep.scenario import Scenario
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind
 
 HOST_GAP_US = 1135
