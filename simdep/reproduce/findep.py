@@ -404,8 +404,8 @@ def _remarks(fit: HardwareProfile) -> list[str]:
         "had all 90 pairs right (at best 88).",
         "Route (b) is not blind: no value is fitted, but which stated figures it adds was chosen with Tables 3 and 4 "
         "in view. A gap for every chunk and the average slow-down of 1.19, the first choice, gave 4.0 % and 82 of 90 "
-        "pairs in order, the others within 3.1 %; a gap a micro-batch and 1.19 gave 2.1 % and 81 pairs. Elsewhere it is "
-        "less near: on Table 5, Testbed C, 2 to 10 % off for DeepSeek-V2 and up to 40 % for Qwen3.",
+        "pairs in order, the others within 3.1 %; a gap a micro-batch and 1.19 gave 2.1 % and 81 pairs. Elsewhere it "
+        "is less near: on Table 5, Testbed C, 2 to 10 % off for DeepSeek-V2 and up to 40 % for Qwen3.",
         "Qwen3 on Testbed C at S = 8192 is predicted too fast: its measured throughput falls with S by more than the "
         "attention core of the calibrated model explains.",
     ]
