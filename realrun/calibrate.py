@@ -26,12 +26,12 @@ from scipy import stats
 from realrun.benchmarks import HOST_LAYERS
 from realrun.cases import SHAPED, UNMEASURED, Case
 from realrun.measured import delays, stamps_of, timeline_of
-from simdep.costs import ScenarioCosts
 from simdep.engine import posts_after
 from simdep.fitting import fit_line, trimmed_mean
 from simdep.hardware import HOST, Cost, HardwareProfile
 from simdep.hardware import OPERATIONS as KNOWN
 from simdep.policies import findep
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 

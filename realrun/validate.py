@@ -20,9 +20,10 @@ from realrun import calibrate, judge
 from realrun.campaign import Measurements
 from realrun.cases import Case
 from realrun.scores import error_pct, grouped, interval, noise_pct, scores, size
-from simdep.costs import Costs, ScenarioCosts
+from simdep.costs import Costs
 from simdep.engine import makespan_us, simulate
 from simdep.hardware import HardwareProfile
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Task
 from simdep.timeline import Timeline
 

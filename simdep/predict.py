@@ -16,15 +16,17 @@ from typing import Any
 
 from simdep import recurrence, report
 from simdep.checks import RangeWarning, known, whole
-from simdep.costs import Costs, ScenarioCosts
+from simdep.costs import Costs
 from simdep.engine import simulate
 from simdep.policies import Policy, build, chunk_tokens, find, schedule_for
 from simdep.policies.adapt import Adapted, adapted
+from simdep.problem import Problem
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import scenario_work
 from simdep.scenario import Scenario
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
-from simdep.solver import Problem, Solution, solve
+from simdep.solver import Solution, solve
 from simdep.timeline import Timeline
 
 DEGREES = ("order", "r1", "r2")

@@ -28,11 +28,13 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep.costs import Costs, ScenarioCosts, port_cost
+from simdep.costs import Costs
 from simdep.hardware import Cost
+from simdep.links import port_cost
 from simdep.ranks import Ranks
 from simdep.routing import Array
 from simdep.scenario import LINK_CLASSES, Scenario
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import STREAMS, Kind, Schedule, Task, lane
 
 Mask = NDArray[np.bool_]

@@ -24,15 +24,16 @@ import numpy as np
 
 from simdep import report
 from simdep.checks import InfeasibleError, known
-from simdep.costs import ScenarioCosts
 from simdep.fastpath import Batch, makespans
 from simdep.hardware import HardwareProfile, load_hardware
 from simdep.memory import memory
 from simdep.policies import Step, build, chunk_tokens, parse_order
 from simdep.predict import Choice, Prediction, beyond, is_regular, predict
+from simdep.problem import Problem
 from simdep.scenario import Scenario, override, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
-from simdep.solver import Problem, Solution, solve
+from simdep.solver import Solution, solve
 
 WORDS = ("model", "hardware", "phase", "dtype", "a2e_dtype", "e2a_dtype", "sending", "shared_on", "duplex",
          "expert_gemm", "policy", "order", "split", "routing")  # fmt: skip

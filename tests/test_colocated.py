@@ -11,12 +11,13 @@ from cli import one_sentence, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simdep.costs import HalvedTimes, ScenarioCosts, StageTimes
+from simdep.costs import HalvedTimes, StageTimes
 from simdep.engine import makespan_us, simulate
 from simdep.hardware import load_hardware
 from simdep.models import load_model
 from simdep.policies import adapted, build, schedule_for
 from simdep.scenario import Deployment, Scenario, Workload, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
 
 us = st.integers(0, 30)

@@ -11,12 +11,13 @@ from cli import one_sentence, run
 
 from simdep import report
 from simdep.checks import condensed
-from simdep.costs import ScenarioCosts
 from simdep.engine import simulate
 from simdep.policies import POLICIES, schedule_for
 from simdep.predict import Choice, predict, priced, under
+from simdep.problem import Problem
 from simdep.scenario import Scenario, scenario_from_dict
-from simdep.solver import Problem, solve
+from simdep.scenario_costs import ScenarioCosts
+from simdep.solver import solve
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with
 FLAGS = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 3 --seq-len 256 --samples 8"

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdep import work
-from simdep.costs import ScenarioCosts, StageTimes, link_cost
+from simdep.costs import StageTimes
 from simdep.hardware import Cost, HardwareProfile, load_hardware
+from simdep.links import link_cost
 from simdep.models import load_model
 from simdep.policies import schedule_for
 from simdep.scenario import override, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
 # Stage times

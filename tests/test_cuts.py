@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from strategies import policy_schedules
 
 from simdep import trace
-from simdep.costs import ScenarioCosts
 from simdep.engine import makespan_us, simulate
 from simdep.hardware import load_hardware
 from simdep.models import load_model
 from simdep.policies import schedule_for, share_out
 from simdep.scenario import Deployment, Scenario, Workload, override, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
 
 

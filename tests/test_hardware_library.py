@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from simdep.checks import RangeWarning
-from simdep.costs import IDEAL, ScenarioCosts, StageTimes, link_cost
+from simdep.costs import IDEAL, StageTimes
 from simdep.engine import makespan_us
 from simdep.gpus import gpus
 from simdep.hardware import HardwareProfile, hardware_names, load_hardware
 from simdep.kernels import LABELS
+from simdep.links import link_cost
 from simdep.models import load_model
 from simdep.policies import schedule_for
 from simdep.scenario import Deployment, Scenario, Workload, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind
 
 ROOT = Path(__file__).parent.parent

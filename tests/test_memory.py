@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simdep.alternatives import alternatives, explain, require
 from simdep.checks import InfeasibleError
-from simdep.memory import RESERVE_BYTES, UNLIMITED, alternatives, explain, largest_r1, memory, require
+from simdep.memory import RESERVE_BYTES, UNLIMITED, largest_r1, memory
 from simdep.scenario import Scenario, scenario_from_dict
 from tests.cli import run
 

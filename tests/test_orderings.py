@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simdep.analytic import pingpong
-from simdep.costs import ScenarioCosts, StageTimes
+from simdep.costs import StageTimes
 from simdep.engine import makespan_us
 from simdep.gpus import gpus
 from simdep.hardware import Cost, HardwareProfile, load_hardware
@@ -20,6 +20,7 @@ from simdep.policies import adapted, build, schedule_for
 from simdep.reproduce import eps_moe, findep, findep_kernels
 from simdep.reproduce.result import published, records
 from simdep.scenario import Deployment, Scenario, Workload
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind
 
 LAYERS = 60

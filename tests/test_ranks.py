@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strategies import all_ag_orders
 
 from simdep import rank_report, recurrence, routing
-from simdep.costs import Costs, Host, ScenarioCosts, StageTimes
+from simdep.costs import Costs, Host, StageTimes
 from simdep.engine import makespan_us, simulate
 from simdep.policies import (
     build,
@@ -32,12 +32,13 @@ from simdep.policies import (
     schedule_for,
 )
 from simdep.policies.job import Job
+from simdep.problem import Problem
 from simdep.rank_times import RankTimes, rank_times, simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, ranked, scenario_work
 from simdep.ranks import Nodes, Ranks, Straggler
 from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
-from simdep.solver import Problem
 from simdep.timeline import Timeline
 from simdep.trace import chrome_trace, read_table, write
 

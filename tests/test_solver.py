@@ -15,14 +15,16 @@ import pytest
 from simdep import recurrence
 from simdep.analytic import asas
 from simdep.checks import InfeasibleError
-from simdep.costs import Line, ScenarioCosts, StageCosts
+from simdep.costs import Line, StageCosts
 from simdep.engine import simulate
 from simdep.fastpath import Batch, makespans
 from simdep.lookahead import Stages, best_order, makespan
 from simdep.memory import largest_r1
 from simdep.policies import build, findep, parse_order, schedule_for
+from simdep.problem import Problem
 from simdep.scenario import Scenario, scenario_from_dict
-from simdep.solver import Problem, Solution, solve
+from simdep.scenario_costs import ScenarioCosts
+from simdep.solver import Solution, solve
 
 
 def random_costs(random: Random) -> StageCosts:

@@ -547,7 +547,10 @@ def test_a_wrong_value_in_a_scenario_is_refused_by_its_key(flags: dict[str, Any]
         ({"modle": "deepseek-v2"}, "unknown key of scenario 'modle'; did you mean 'model'?"),
         ({"deployment": 3}, "deployment=3 is not a table of hardware, ag, eg, link"),
         ({"workload": {"seqlen": 3}}, "unknown key of workload 'seqlen'; did you mean 'seq_len'?"),
-        ({"schedule": {"r3": 3}}, "unknown key of schedule 'r3'; use chunks, merge_last, micro_batches, order, policy, r1, r2, split"),
+        (
+            {"schedule": {"r3": 3}},
+            "unknown key of schedule 'r3'; use chunks, merge_last, micro_batches, order, policy, r1, r2, split",
+        ),
         ([], "scenario=[] is not a table of model"),
     ],
 )

@@ -12,12 +12,13 @@ import pytest
 from cli import one_sentence, run
 
 from simdep.commands import sweep as command
-from simdep.costs import ScenarioCosts
 from simdep.engine import makespan_us
 from simdep.policies import schedule_for
 from simdep.predict import Prediction, predict
+from simdep.problem import Problem
 from simdep.scenario import Scenario
-from simdep.solver import Problem, solve
+from simdep.scenario_costs import ScenarioCosts
+from simdep.solver import solve
 from simdep.sweep import Axis, Sweep, results
 from simdep.sweep import run as points_of
 

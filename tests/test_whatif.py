@@ -18,12 +18,13 @@ from pages import serving
 from streamlit.testing.v1 import AppTest
 
 from simdep import figures
-from simdep.costs import ScenarioCosts
 from simdep.engine import simulate
 from simdep.hardware import load_hardware
 from simdep.policies import schedule_for
+from simdep.problem import Problem
 from simdep.scenario import scenario_from_dict
-from simdep.solver import Problem, solve
+from simdep.scenario_costs import ScenarioCosts
+from simdep.solver import solve
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

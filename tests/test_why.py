@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simdep import recurrence, report
-from simdep.costs import Costs, Host, ScenarioCosts, StageTimes
+from simdep.costs import Costs, Host, StageTimes
 from simdep.engine import makespan_us, simulate
 from simdep.memory import memory
 from simdep.optimum import optimum
@@ -20,19 +20,11 @@ from simdep.policies import build, schedule_for
 from simdep.rank_work import RankCosts, rank_work
 from simdep.ranks import Ranks, Straggler
 from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task, lane
+from simdep.sensitivity import link_parts, sensitivities
 from simdep.timeline import Timeline
-from simdep.why import (
-    Diagnosis,
-    attribution,
-    diagnoses,
-    difference,
-    idle,
-    link_parts,
-    lower_bound_us,
-    sensitivities,
-    start_up_shares,
-)
+from simdep.why import Diagnosis, attribution, diagnoses, difference, idle, lower_bound_us, start_up_shares
 from tests.cli import one_sentence, run
 from tests.strategies import policy_schedules, random_schedules, with_shared
 

@@ -16,14 +16,16 @@ from simdep.checks import condensed, number, whole
 from simdep.commands import given
 from simdep.commands.output import emit, table
 from simdep.commands.simulate import Job, asked
-from simdep.costs import IDEAL, Costs, Host, ScenarioCosts
+from simdep.costs import IDEAL, Costs, Host
 from simdep.engine import simulate
 from simdep.memory import memory
 from simdep.policies import build, load, schedule_for
 from simdep.predict import Choice, beyond, predict, priced, under
 from simdep.report import human_us
 from simdep.scenario import read_toml, scenario_from_dict
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Schedule, lane
+from simdep.sensitivity import link_parts, sensitivities
 from simdep.timeline import Timeline
 
 _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
@@ -82,7 +84,7 @@ def _simulated(job: Job, ideal: bool) -> _Run:
 def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
     timeline, makespan = run.timeline, run.timeline.makespan_us
     served = isinstance(job.costs, ScenarioCosts)
-    more = why.link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
+    more = link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
     start_up = why.start_up_shares(job.schedule, job.costs) if served else None
     bound = min(makespan, why.lower_bound_us(run.schedule, run.costs))
     diagnoses = why.diagnoses(
@@ -96,7 +98,7 @@ def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
         "lower_bound_us": bound,
         "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
         **why.summary(timeline),
-        "sensitivities": [asdict(each) for each in why.sensitivities(run.schedule, run.costs, run.host, more)],
+        "sensitivities": [asdict(each) for each in sensitivities(run.schedule, run.costs, run.host, more)],
         "diagnoses": [asdict(each) for each in diagnoses],
         "difference": None,
         "optimum": None,

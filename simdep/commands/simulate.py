@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from simdep import checks, rank_report, report, trace
+from simdep.alternatives import explain
 from simdep.commands import given
 from simdep.commands.output import table
-from simdep.costs import IDEAL, Costs, Host, ScenarioCosts, StageTimes
+from simdep.costs import IDEAL, Costs, Host, StageTimes
 from simdep.engine import simulate
-from simdep.memory import explain, memory
+from simdep.memory import memory
 from simdep.policies import build, load, schedule_for
 from simdep.rank_times import simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, scenario_work
 from simdep.ranks import ranks_from_dict
 from simdep.scenario import Scenario
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 

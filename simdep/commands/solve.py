@@ -15,9 +15,10 @@ from simdep.checks import InfeasibleError
 from simdep.commands import given
 from simdep.commands.output import emit, table, tell
 from simdep.costs import Line, StageCosts
+from simdep.problem import Problem
 from simdep.report import human_us
 from simdep.scenario import scenario_from_dict
-from simdep.solver import MOST_R1, MOST_R2, Problem, Solution, solve
+from simdep.solver import MOST_R1, MOST_R2, Solution, solve
 
 _BARE = ("stage_costs", "stage_times_model")
 _LINES = ("attention", "shared", "expert", "link")

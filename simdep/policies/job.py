@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from simdep.costs import Costs, ScenarioCosts, StageTimes
+from simdep.costs import Costs, StageTimes
 from simdep.policies.orders import Cut, chunk_tokens, share_out
 from simdep.scenario import Scenario
+from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
 

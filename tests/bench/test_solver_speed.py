@@ -17,8 +17,9 @@ from simdep.costs import StageTimes
 from simdep.engine import makespan_us
 from simdep.fastpath import Batch
 from simdep.policies import findep, parse_order
+from simdep.problem import Problem
 from simdep.scenario import scenario_from_dict
-from simdep.solver import Problem, solve
+from simdep.solver import solve
 
 pytestmark = pytest.mark.bench
 
