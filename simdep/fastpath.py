@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep.costs import IDEAL, Host, StageTimes
-from simdep.schedule import Kind
+from simdep.schedule import Kind, Step
 
 Array = NDArray[np.float64]
-Step = tuple[Kind, int]  # (attention or shared, micro-batch) of the AG's order of a layer
 BLOCK = 8192  # configurations that are worked on at once: their states stay in a cache
 FEW, PATIENCE = 64, 3  # configurations for which, and layers after which, growth is not waited for to repeat
 SAME = 8  # roundings of a double, by which the growth of components may differ and still count as the same

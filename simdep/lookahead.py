@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from simdep.costs import StageTimes
-from simdep.schedule import Kind
+from simdep.schedule import Kind, Sequenced
 
-Sequenced = tuple[Kind, int, int]  # (kind, layer, micro-batch) of an entry of the AG's stream
 PATIENCE = (0.0, 0.25, 0.5, 0.75, 1.0)
 _DIGITS = 9  # of a state, in the longest stage, that make it the same as an earlier one
 

@@ -65,6 +65,8 @@ class Kind(Enum):
 
 
 STREAMS = ("AG", "A2E", "EG", "E2A")
+Step = tuple[Kind, int]  # an entry of the AG's order of a layer: attention or shared experts, and the micro-batch
+Sequenced = tuple[Kind, int, int]  # an entry of the AG's whole stream: kind, layer, micro-batch
 _NAME = re.compile(rf"({'|'.join(kind.value for kind in Kind)})\[(\d+)\.(\d+)(?:\.(\d+))?(?:@(\d+))?\]")
 
 

@@ -27,9 +27,10 @@ from simdep import bounds, checks, fastpath
 from simdep.alternatives import explain
 from simdep.checks import InfeasibleError
 from simdep.fastpath import Array, Batch
-from simdep.lookahead import Sequenced, best_order, makespan
+from simdep.lookahead import best_order, makespan
 from simdep.policies import parse_order
 from simdep.problem import Problem
+from simdep.schedule import Sequenced
 
 METHODS = ("exact", "algorithm1")
 ORDERS = ("asas", "aass")  # the same in every layer; the look-ahead order is the third
@@ -42,7 +43,10 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Choice:
-    """A cut and an order; `m_e` tokens of an expert in a chunk (bare: tokens of a chunk). Makespan in microseconds."""
+    """A cut and an order; `m_e` tokens of an expert in a chunk (bare: tokens of a chunk). Makespan in microseconds.
+
+    Where nothing takes any time, the throughput is infinite, in JSON null.
+    """
 
     policy: str
     order: str
@@ -52,6 +56,11 @@ class Choice:
     m_e: float
     makespan_us: float
     throughput_tokens_per_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        rate = self.throughput_tokens_per_s
+        return asdict(self) | {"throughput_tokens_per_s": rate if np.isfinite(rate) else None}
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Solution:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         stages, where = self.problem.stages(self.best.m_a, self.best.r2), self.problem.scenario
-        best = asdict(self.best) | {
+        best = self.best.to_dict() | {
             "samples": self.best.m_a * self.best.r1,
             "attention_us": stages.attention[-1], "shared_us": stages.shared,
             "chunks": [run._asdict() for run in stages.runs],
@@ -99,14 +108,14 @@ class Solution:
         return {
             "best": best,
             "makespan_us": self.best.makespan_us,
-            "throughput_tokens_per_s": self.best.throughput_tokens_per_s,
+            "throughput_tokens_per_s": best["throughput_tokens_per_s"],
             "lower_bound_us": self.lower_bound_us,
             "gap_pct": self.gap_pct,
             "evaluated": self.evaluated,
             "cuts": self.cuts,
             "solve_ms": self.solve_ms,
             "method": self.method,
-            "runner_up": [asdict(choice) for choice in self.runner_up],
+            "runner_up": [choice.to_dict() for choice in self.runner_up],
             "assumptions": list(self.problem.notes),
         }
 

@@ -27,12 +27,12 @@ from simdep.checks import InfeasibleError, known
 from simdep.fastpath import Batch, makespans
 from simdep.hardware import HardwareProfile, load_hardware
 from simdep.memory import memory
-from simdep.policies import Step, build, chunk_tokens, parse_order
+from simdep.policies import build, chunk_tokens, parse_order
 from simdep.predict import Choice, Prediction, beyond, is_regular, predict
 from simdep.problem import Problem
 from simdep.scenario import Scenario, override, scenario_from_dict
 from simdep.scenario_costs import ScenarioCosts
-from simdep.schedule import Kind, Task
+from simdep.schedule import Kind, Step, Task
 from simdep.solver import Solution, solve
 
 WORDS = ("model", "hardware", "phase", "dtype", "a2e_dtype", "e2a_dtype", "sending", "shared_on", "duplex",

@@ -13,10 +13,10 @@ from simdep.analytic import asas
 from simdep.costs import StageTimes
 from simdep.engine import simulate
 from simdep.fastpath import Batch, makespans
-from simdep.lookahead import Run, Sequenced, Stages, best_order, makespan, order
+from simdep.lookahead import Run, Stages, best_order, makespan, order
 from simdep.optimum import optimum
 from simdep.policies import build, disaggregated, findep, parse_order
-from simdep.schedule import Kind
+from simdep.schedule import Kind, Sequenced
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:

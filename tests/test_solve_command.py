@@ -140,3 +140,10 @@ def test_bad_input_ends_with_2_and_one_sentence(
 ) -> None:
     assert run("simdep solve", *words) == 2
     one_sentence(capsys, holds)
+
+
+def test_a_problem_that_takes_no_time_has_no_throughput(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("simdep solve --stage-costs attention=0+0,expert=0+0,link=0+0 --samples 3 --json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["makespan_us"] == result["gap_pct"] == 0
+    assert result["throughput_tokens_per_s"] is None

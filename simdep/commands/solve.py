@@ -117,7 +117,7 @@ def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
     rows = [
         {
             "order": choice.order, "m_a": choice.m_a, "r1": choice.r1, "r2": choice.r2, "m_e": choice.m_e,
-            "makespan": human_us(choice.makespan_us), "tokens/s": choice.throughput_tokens_per_s,
+            "makespan": human_us(choice.makespan_us), "tokens/s": choice.to_dict()["throughput_tokens_per_s"],
         }
         for choice in (best, *found.runner_up)
     ]  # fmt: skip

@@ -156,7 +156,7 @@ def _text(sweep: Sweep, rows: Sequence[Mapping[str, Any]], told: Mapping[str, An
     lines = [head + (f", {told['taken_from_out']:,} of them before" if told["taken_from_out"] else "")]
     if reasons:
         listed = [{"points": count, "reason": reason} for reason, count in reasons.most_common(MOST_NOTES)]
-        lines.append(f"{reasons.total():,} points have no answer\n{table(listed)}")
+        lines.append(f"Points without an answer: {reasons.total():,}\n{table(listed)}")
     if good:
         best = (min if value.endswith("_us") else max)(good, key=lambda row: row[value])
         lines.append(f"Best by {value}\n{table([best])}")

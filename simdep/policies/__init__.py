@@ -8,7 +8,7 @@ from simdep.policies import colocated, dep
 from simdep.policies.adapt import Adapted, adapted
 from simdep.policies.builder import assemble, disaggregated, on_groups
 from simdep.policies.job import Job
-from simdep.policies.orders import Cut, Step, chunk_tokens, in_every_layer, parse_order, share_out
+from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
 from simdep.policies.registry import POLICIES, Policy, build, find, load, register, schedule_for
 from simdep.policies.regular import findep, naive, pppipe
 
@@ -21,7 +21,6 @@ __all__ = [
     "Cut",
     "Job",
     "Policy",
-    "Step",
     "adapted",
     "assemble",
     "build",

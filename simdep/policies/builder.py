@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from simdep.policies.job import Job
-from simdep.policies.orders import Cut, Sequenced
-from simdep.schedule import Kind, Schedule, Task
+from simdep.policies.orders import Cut
+from simdep.schedule import Kind, Schedule, Sequenced, Task
 
 Place = tuple[Kind, int, int, int | None]  # one entry of a stream: (kind, layer, micro-batch, chunk)
 

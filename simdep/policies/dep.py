@@ -10,10 +10,10 @@ from functools import partial
 from simdep import lookahead as ahead
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
-from simdep.policies.orders import Sequenced, in_every_layer, parse_order
+from simdep.policies.orders import in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.recurrence import makespan_us
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import Kind, Schedule, Sequenced, Task
 
 FINDEP = "FinDEP (arXiv 2512.21487)"
 MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"

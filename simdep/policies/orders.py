@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from simdep.schedule import Kind
+from simdep.schedule import Kind, Sequenced, Step
 
-Step = tuple[Kind, int]  # one entry of an AG order: attention or shared experts of a micro-batch
-Sequenced = tuple[Kind, int, int]  # the same of one layer: (kind, layer, micro-batch)
 Cut = tuple[tuple[int, ...], ...]  # tokens of every chunk of every micro-batch
 _STEP = re.compile(r"([AS])(\d+)")
 
