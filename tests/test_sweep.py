@@ -223,7 +223,7 @@ def test_the_command_prints_the_best_point_and_what_has_no_answer(capsys: pytest
     assert run(f"simdep sweep {FLAGS} --vary r1=1,2,3 --vary r2=1,2") == 0
     said = capsys.readouterr()
     assert said.out.startswith("6 of 6 points, simulated in")
-    assert "2 points have no answer" in said.out
+    assert "Points without an answer: 2" in said.out
     assert "r1=3 does not divide the 4 samples" in said.out
     assert "Best by throughput_tokens_per_s_per_gpu" in said.out
     assert "simdep: note: " in said.err
