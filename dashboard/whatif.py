@@ -18,15 +18,17 @@ import streamlit as st
 
 from dashboard.drawing import changed, decimals, literal, tile
 from simdep import figures
+from simdep.axes import Axis
 from simdep.checks import InfeasibleError, condensed
 from simdep.hardware import hardware_names
 from simdep.memory import human_bytes, memory
 from simdep.models import builtin_models
 from simdep.policies import POLICIES
 from simdep.predict import Choice, Prediction, choice_of, solution, under
-from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario, scenario_from_dict
+from simdep.scenario import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import Solution
-from simdep.sweep import Axis, Sweep, run
+from simdep.sweep import Sweep, run
 
 TITLE = "What if"
 SLOTS = "abcd"  # places for policies

@@ -19,7 +19,8 @@ from simdep import checks
 from simdep.hardware import Cost, HardwareProfile
 from simdep.models import GQA, MLA, load_model
 from simdep.policies import schedule_for
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import Schedule
 
 _NEEDED = ("model", "layers", "seq_len", "m_a", "ag", "eg", "policy")

@@ -16,8 +16,9 @@ from simdep.engine import makespan_us, simulate
 from simdep.hardware import load_hardware
 from simdep.models import load_model
 from simdep.policies import adapted, build, schedule_for
-from simdep.scenario import Deployment, Scenario, Workload, scenario_from_dict
+from simdep.scenario import Deployment, Scenario, Workload
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import Kind, Schedule
 
 us = st.integers(0, 30)

@@ -15,8 +15,9 @@ from simdep.engine import simulate
 from simdep.policies import POLICIES, schedule_for
 from simdep.predict import Choice, predict, priced, under
 from simdep.problem import Problem
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import solve
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with

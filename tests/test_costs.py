@@ -15,8 +15,8 @@ from simdep.hardware import Cost, HardwareProfile, load_hardware
 from simdep.links import link_cost
 from simdep.models import load_model
 from simdep.policies import schedule_for
-from simdep.scenario import override, scenario_from_dict
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import override, scenario_from_dict
 from simdep.schedule import Kind, Task
 
 # Stage times

@@ -19,8 +19,9 @@ from simdep.engine import makespan_us, simulate
 from simdep.hardware import load_hardware
 from simdep.models import load_model
 from simdep.policies import schedule_for, share_out
-from simdep.scenario import Deployment, Scenario, Workload, override, scenario_from_dict
+from simdep.scenario import Deployment, Scenario, Workload
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import override, scenario_from_dict
 from simdep.schedule import Kind, Schedule
 
 

@@ -15,8 +15,9 @@ from simdep.kernels import LABELS
 from simdep.links import link_cost
 from simdep.models import load_model
 from simdep.policies import schedule_for
-from simdep.scenario import Deployment, Scenario, Workload, scenario_from_dict
+from simdep.scenario import Deployment, Scenario, Workload
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import Kind
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from simdep.alternatives import alternatives, explain, require
 from simdep.checks import InfeasibleError
 from simdep.memory import RESERVE_BYTES, UNLIMITED, largest_r1, memory
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
+from simdep.scenario_file import scenario_from_dict
 from tests.cli import run
 
 MODELS = ("deepseek-v2", "qwen3-235b-a22b", "mixtral-8x7b", "gpt-oss-120b", "llama-4-maverick", "step-3")

@@ -35,7 +35,7 @@ from simdep.policies import (
     schedule_for,
 )
 from simdep.recurrence import makespan_us
-from simdep.scenario import scenario_from_dict
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import STREAMS, Kind, Schedule, Task
 
 

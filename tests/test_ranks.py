@@ -36,8 +36,9 @@ from simdep.problem import Problem
 from simdep.rank_times import RankTimes, rank_times, simulate_ranks
 from simdep.rank_work import RankCosts, RankWork, rank_work, ranked, scenario_work
 from simdep.ranks import Nodes, Ranks, Straggler
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import Kind, Schedule, Task
 from simdep.timeline import Timeline
 from simdep.trace import chrome_trace, read_table, write

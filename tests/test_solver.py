@@ -22,8 +22,9 @@ from simdep.lookahead import Stages, best_order, makespan
 from simdep.memory import largest_r1
 from simdep.policies import build, findep, parse_order, schedule_for
 from simdep.problem import Problem
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import Solution, solve
 
 

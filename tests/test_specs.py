@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from simdep import checks
 from simdep.hardware import LABELS, OPERATIONS, Cost, Fit, HardwareProfile, load_hardware, profile_from_dict
 from simdep.models import GQA, MLA, ModelSpec, builtin_models, from_hf_config, load_model
-from simdep.scenario import Scenario, override, read_toml, scenario_from_dict
+from simdep.scenario import Scenario
+from simdep.scenario_file import override, read_toml, scenario_from_dict
 
 MODELS = builtin_models()
 PROFILE_FILES = (resources.files("simdep") / "data" / "hardware").iterdir()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from cli import one_sentence, run
 
+from simdep.axes import Axis
 from simdep.commands import sweep as command
 from simdep.engine import makespan_us
 from simdep.policies import schedule_for
@@ -19,7 +20,7 @@ from simdep.problem import Problem
 from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
 from simdep.solver import solve
-from simdep.sweep import Axis, Sweep, results
+from simdep.sweep import Sweep, results
 from simdep.sweep import run as points_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")  # of the engine that is compared with

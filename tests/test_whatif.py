@@ -22,8 +22,8 @@ from simdep.engine import simulate
 from simdep.hardware import load_hardware
 from simdep.policies import schedule_for
 from simdep.problem import Problem
-from simdep.scenario import scenario_from_dict
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import solve
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from simdep.optimum import optimum
 from simdep.policies import build, schedule_for
 from simdep.rank_work import RankCosts, rank_work
 from simdep.ranks import Ranks, Straggler
-from simdep.scenario import Scenario, scenario_from_dict
+from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import scenario_from_dict
 from simdep.schedule import Kind, Schedule, Task, lane
 from simdep.sensitivity import link_parts, sensitivities
 from simdep.timeline import Timeline

@@ -22,8 +22,8 @@ from simdep.memory import memory
 from simdep.policies import build, load, schedule_for
 from simdep.predict import Choice, beyond, predict, priced, under
 from simdep.report import human_us
-from simdep.scenario import read_toml, scenario_from_dict
 from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario_file import read_toml, scenario_from_dict
 from simdep.schedule import Schedule, lane
 from simdep.sensitivity import link_parts, sensitivities
 from simdep.timeline import Timeline

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from simdep.policies import load
-from simdep.scenario import Scenario, override, read_toml, scenario_from_dict
+from simdep.scenario import Scenario
+from simdep.scenario_file import override, read_toml, scenario_from_dict
 
 SERVED = (
     "model", "scale", "hardware", "ag", "eg", "gpus", "phase", "seq_len", "samples", "m_a", "dtype", "sending",

@@ -17,7 +17,7 @@ from simdep.commands.output import emit, table, tell
 from simdep.costs import Line, StageCosts
 from simdep.problem import Problem
 from simdep.report import human_us
-from simdep.scenario import scenario_from_dict
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import MOST_R1, MOST_R2, Solution, solve
 
 _BARE = ("stage_costs", "stage_times_model")

@@ -18,10 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from simdep import __version__
+from simdep.axes import SPLIT, WORDS, Axis
 from simdep.checks import condensed, known
 from simdep.commands import given
 from simdep.commands.output import emit, table
-from simdep.sweep import RESULTS, SPLIT, WORDS, Axis, Sweep, run
+from simdep.sweep import RESULTS, Sweep, run
 
 FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0

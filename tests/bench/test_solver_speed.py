@@ -18,7 +18,7 @@ from simdep.engine import makespan_us
 from simdep.fastpath import Batch
 from simdep.policies import findep, parse_order
 from simdep.problem import Problem
-from simdep.scenario import scenario_from_dict
+from simdep.scenario_file import scenario_from_dict
 from simdep.solver import solve
 
 pytestmark = pytest.mark.bench

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from simdep.sweep import Axis, Sweep, run
+from simdep.axes import Axis
+from simdep.sweep import Sweep, run
 
 pytestmark = [pytest.mark.bench, pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")]
 BASE: dict[str, Any] = {
