@@ -10,8 +10,7 @@ where the most throughput exceeds that of the best `KEPT` cuts so far, and the l
 falling order of most throughput until none exceeds the best found: whatever is left out is at best as fast.
 
 `algorithm1` is FinDEP's: m_a from the largest that fits down, r1 the largest that fits with it, skipped if it is that
-of the m_a before; for each of ASAS and AASS, r2 grows until the makespan by its closed form rises. That of AASS is a
-lower bound, so that the choice may be a slower one than it seems.
+of the m_a before; for each of ASAS and AASS, r2 grows until the makespan rises.
 """
 
 from __future__ import annotations
@@ -215,27 +214,20 @@ class _Search:
             self._note(part, np.array([at]), 2, np.array([makespan(stages, best_order(stages, part.r1), part.r1)]))
 
     def algorithm1(self) -> None:
-        """By closed forms, as published; what they choose is then evaluated exactly."""
+        """An order is evaluated where the lower bound of its cuts says that it may be the best so far."""
         before = 0
-        chosen: tuple[float, _Part, int, int] | None = None
         for m_a in np.unique(np.concatenate([part.cut[0] for part in self.parts]))[::-1]:
-            fitting = [part for part in self.parts if (part.cut[0] == m_a).any()]
-            part = max(fitting, key=lambda part: part.r1)
+            part = max((part for part in self.parts if (part.cut[0] == m_a).any()), key=lambda part: part.r1)
             if part.r1 == before:
                 continue
             before = part.r1
             here = np.flatnonzero(part.cut[0] == m_a)
-            for order, us in enumerate(_closed_forms(part.batch[here], self.problem.layers, part.r1)):
-                rises = np.flatnonzero(us[1:] > us[:-1] * _GAIN)
-                last = int(rises[0]) if len(rises) else len(us) - 1
-                self.evaluated += last + 1 + bool(len(rises))
-                with np.errstate(divide="ignore"):
-                    rate = float(part.work[here[last]] / us[last])
-                if chosen is None or rate > chosen[0] * _GAIN:
-                    chosen = rate, part, int(here[last]), order
-        assert chosen is not None, "there is a cut"
-        _, part, at, order = chosen
-        self._note(part, np.array([at]), order, self._makespans(part, order, np.array([at])))
+            for order in range(len(ORDERS) if part.r1 > 1 else 1):
+                if (part.most[here] > self._fastest() * _GAIN).any():
+                    us = self._makespans(part, order, here)
+                    rises = np.flatnonzero(us[1:] > us[:-1] * _GAIN)
+                    last = int(rises[0]) + 2 if len(rises) else len(us)
+                    self._note(part, here[:last], order, us[:last])
 
     def choices(self) -> list[Choice]:
         """The best cuts that were evaluated, best first; among equals the fewer chunks and micro-batches."""
@@ -280,19 +272,3 @@ class _Search:
         """The throughput of the last of the best `KEPT` cuts so far."""
         best = np.concatenate([part.best for part in self.parts])
         return float(np.partition(best, -KEPT)[-KEPT]) if len(best) >= KEPT else 0.0
-
-
-def _closed_forms(batch: Batch, layers: int, r1: int) -> tuple[Array, Array]:
-    """Makespans of ASAS (exact) and AASS (a lower bound) as FinDEP has them, by the attention of an inner layer.
-
-    `simdep.analytic` for many cuts; where chunks differ, the first one is the longest and each takes its own time.
-    """
-    slowest = np.maximum(np.maximum(batch.a2e, batch.expert), batch.e2a)
-    attention = batch.attention[min(1, len(batch.attention) - 1)]
-    X, all_chunks = attention + batch.shared, (batch.counts * slowest).sum(axis=0)
-    F = np.maximum(X, all_chunks)
-    G = attention + batch.a2e[0] + batch.expert[0] + batch.e2a[0] + all_chunks - slowest[0]
-    asas: Array = (layers - 1) * np.maximum(G, r1 * F) + np.maximum(X, G) + (r1 - 1) * F
-    last = np.maximum(r1 * X, G + (r1 - 1) * np.maximum(attention, all_chunks))
-    aass: Array = (layers - 1) * np.maximum(np.maximum(G, r1 * X), r1 * all_chunks) + last
-    return asas, aass
