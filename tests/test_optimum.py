@@ -152,7 +152,7 @@ def test_a_common_unit_of_fractions_loses_nothing(schedule: Schedule, parts: int
     assert found.makespan_us * parts == optimum(schedule, exactly).makespan_us
 
 
-@settings(max_examples=100)
+@settings(max_examples=2000)
 @given(
     st.sampled_from([(1, 2, 1), (2, 2, 1), (1, 2, 2)]),
     without_shared,
