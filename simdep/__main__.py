@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,11 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         warnings.simplefilter("always")
         try:
             return command()
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (MemoryError, OverflowError) as error:
+            failed: Exception = RuntimeError(f"this is too large to compute ({type(error).__name__})")
         except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
             failed = error
         finally:
@@ -43,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(args: argparse.Namespace) -> int:
-    """Import the module of the command, and with it numpy and pandas, only now: --help answers at once."""
+    """Import the module of the command, and with it numpy and pandas, only now: --help answers at once.
+
+    Matrices are small here: threads of BLAS that wait for each other on shared cores make a fit ten times as slow.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     module, _, name = args.does.partition(".")
     done: int = getattr(importlib.import_module(f"simdep.commands.{module}"), name)(args)
     return done

@@ -24,6 +24,7 @@ WHOLE = {
 REAL = {"scale": "", "link.alpha_us": "", "link.gbytes_per_s": ""}
 SPLIT = "ag:eg"
 NAMES = (*WORDS, *WHOLE, *REAL, SPLIT)
+MOST_VALUES = 100_000  # of an axis
 _RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d+))?")
 
 
@@ -102,7 +103,12 @@ def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
             raise ValueError(f"--vary {name}: {words!r}: say how many, as lin:{found[2]}..{found[3]}:9 or log:...")
         if count == "0":
             raise ValueError(f"--vary {name}: {words!r} has a step of 0")
-        return list(range(low, high + 1, int(count or 1)))
+        step = int(count or 1)
+        if (high - low) // step >= MOST_VALUES:
+            raise ValueError(f"--vary {name}: {words!r} has over {MOST_VALUES:,} values")
+        return list(range(low, high + 1, step))
+    if count is not None and int(count) > MOST_VALUES:
+        raise ValueError(f"--vary {name}: {words!r} has over {MOST_VALUES:,} values")
     if count is None or int(count) < 2:
         raise ValueError(f"--vary {name}: {words!r}: say how many, at least 2, as {kind}:{found[2]}..{found[3]}:9")
     spaced = np.geomspace(low, high, int(count)) if kind == "log" else np.linspace(low, high, int(count))

@@ -17,6 +17,7 @@ class RangeWarning(UserWarning):
     """A cost is asked for an operation beyond those that it was measured on."""
 
 
+MOST_WHOLE, MOST = 10**9, 1e30  # of a whole number, of any other: sums and products of them stay finite
 _VALUE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")  # of a note on a cost asked beyond its measurements
 
 
@@ -39,9 +40,11 @@ def table(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
 
 
 def whole(value: Any, where: str, low: int = 1) -> int:
-    """`value` if it is a whole number of at least `low`; else ValueError."""
+    """`value` if it is a whole number of at least `low` and at most a billion; else ValueError."""
     if type(value) is not int or value < low:
         raise ValueError(f"{where}={value!r}; it is a whole number of at least {low}")
+    if value > MOST_WHOLE:
+        raise ValueError(f"{where}={value!r}; it is at most {MOST_WHOLE:,}")
     return value
 
 
@@ -58,6 +61,8 @@ def number(value: Any, where: str, *, above: float | None = None) -> float:
     if not good or value < 0 or (above is not None and value <= above):
         rule = "at least 0" if above is None else f"more than {above}"
         raise ValueError(f"{where}={value!r}; it is a finite number of {rule}")
+    if value > MOST:
+        raise ValueError(f"{where}={value!r}; it is at most {MOST:g}")
     return value  # type: ignore[no-any-return]
 
 

@@ -49,9 +49,15 @@ class Host:
     def refuse(self, evaluator: str) -> None:
         """Raise ValueError, naming the terms in use, for an `evaluator` that models none of them."""
         if self.terms:
+            hint = "" if self.terms == ["half_duplex"] else " (--ideal)"
             raise ValueError(
-                f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave these terms out (--ideal)"
+                f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave these terms out{hint}"
             )
+
+    @property
+    def ideal(self) -> Host:
+        """Without what hosts add; whether the directions of the link share it stays."""
+        return Host(half_duplex=self.half_duplex)
 
 
 IDEAL = Host()  # the paper's model

@@ -272,9 +272,7 @@ def _add_validation(commands: Any) -> None:
     p = _add(commands, "reproduce", "costs.reproduce_command", word, _REPRODUCE_EXAMPLES)
     p.add_argument("name", nargs="?", default="all", help="findep, fastafd, eps-moe or all (default)")
     p.add_argument("--measured", type=Path, metavar="FILE.csv", help="predict these rows, in the columns of the table")
-    p.add_argument(
-        "--html", type=Path, default=Path("reproduction.html"), metavar="FILE", help="the page, default %(default)s"
-    )
+    p.add_argument("--html", type=Path, metavar="FILE", help="the page, default reproduction.html")
     word = "simulate the order of a real run with its measured task times"
     p = _add(commands, "replay", "costs.replay_command", word, "simdep replay events.csv --json")
     p.add_argument("events", type=Path, metavar="EVENTS.csv", help="mode,batch,seq,node,op,layer,mb,start_ms,end_ms")

@@ -153,7 +153,7 @@ def load_hardware(name: str) -> HardwareProfile:
         except (OSError, ValueError) as error:
             raise ValueError(f"hardware {name}: {error}") from None
     builtin = {entry.name.removesuffix(".json"): entry for entry in _data().iterdir() if entry.name.endswith(".json")}
-    word = checks.known(name.lower(), (*builtin, *gpus()), "hardware")
+    word = checks.known(name.lower(), {**builtin, **gpus()}, "hardware")
     if word in builtin:
         return profile_from_dict(json.loads(builtin[word].read_text()))
     gpu = gpus()[word]
@@ -169,7 +169,7 @@ def hardware_names() -> list[str]:
 def profile_from_dict(data: Any) -> HardwareProfile:
     """A profile from its JSON form; raises ValueError naming the field at fault."""
     keys = ("format", "name", "description", "costs", "kernels", "gpu", "speed_factor", "environment")
-    checks.table(data, (*keys, "memory_bytes"), "profile")
+    checks.table(data, (*keys, "memory_bytes", "figures"), "profile")
     if data.get("format") not in (1, FORMAT):
         raise ValueError(
             f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {FORMAT}"

@@ -105,6 +105,8 @@ def of_gpu(table: pd.DataFrame, gpu: Gpu | None, name: str, where: str) -> pd.Da
     column = next((each for each in ("gpu", "system") if each in table), None)
     if column is None:
         return table
+    if table[column].isna().any():
+        raise ValueError(f"{where}: a cell of {column} is empty; every row names its machine")
     names = table[column].astype(str)
     if gpu is None and not machines(table) and find_gpu(names.iloc[0]) is None:
         return table  # one machine, that nobody knows by name: it is the one that is meant

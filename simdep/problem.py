@@ -6,6 +6,7 @@ equal, m_a K / r2 tokens each; in a scenario as equal as whole tokens allow: at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from simdep import checks, memory
-from simdep.costs import IDEAL, StageCosts
+from simdep.costs import StageCosts
 from simdep.fastpath import Array, Batch
 from simdep.lookahead import Run, Stages
 from simdep.policies import chunk_tokens
@@ -78,7 +79,7 @@ class Problem:
         """
         where, model = scenario.deployment, scenario.model
         costs = ScenarioCosts(scenario)
-        (IDEAL if ideal else costs.host).refuse("the solver")
+        (costs.host.ideal if ideal else costs.host).refuse("the solver")
         for name, used in (
             ("ranks that differ", scenario.ranks is not None),
             ("colocated groups", where.colocated),
@@ -102,14 +103,14 @@ class Problem:
             notes=tuple(costs.notes),
         )
 
-    def cuts(self, most_r1: int, most_r2: int) -> Iterator[tuple[int, list[int]]]:
+    def cuts(self, most_r1: int, most_r2: int) -> Iterator[tuple[int, range]]:
         """(m_a, r2 from 1 on), smallest m_a first: what fits at least once, or divides the fixed samples."""
         if self.samples is not None:
-            sizes = [self.samples // r1 for r1 in range(min(most_r1, self.samples), 0, -1) if self.samples % r1 == 0]
+            sizes = [self.samples // r1 for r1 in reversed(_divisors(self.samples)) if r1 <= most_r1]
         else:
             sizes = list(range(1, self._largest_m_a(most_r2) + 1))
         for m_a in sizes:
-            yield m_a, list(range(1, min(most_r2, m_a * self.tokens_per_sample) + 1))
+            yield m_a, range(1, min(most_r2, m_a * self.tokens_per_sample) + 1)
 
     def stages(self, m_a: int, r2: int) -> Stages:
         """Times of a micro-batch."""
@@ -121,9 +122,10 @@ class Problem:
         """All cuts but for r1: rows (m_a, r2), the most micro-batches of each, and their stage times."""
         key = (most_r1, most_r2)
         if key not in self._batches:
-            cuts = [(m_a, r2) for m_a, counts in self.cuts(most_r1, most_r2) for r2 in counts]
-            if len(cuts) > MOST_CUTS:
-                raise ValueError(f"{len(cuts):,} cuts; at most {MOST_CUTS:,} are searched: set --max-r1 and --max-r2")
+            sizes = list(self.cuts(most_r1, most_r2))
+            if (count := sum(len(counts) for _, counts in sizes)) > MOST_CUTS:
+                raise ValueError(f"{count:,} cuts; at most {MOST_CUTS:,} are searched: set --max-r1 and --max-r2")
+            cuts = [(m_a, r2) for m_a, counts in sizes for r2 in counts]
             if cuts:
                 self.prepare(cuts)
             self._batches[key] = self._stacked(cuts)
@@ -235,6 +237,11 @@ class _Prices:
         if key not in self._known:
             self._known[key] = price()
         return self._known[key]
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 def _columns(length: int, *columns: Any) -> list[list[float]]:

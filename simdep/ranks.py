@@ -119,6 +119,8 @@ def ranks_from_dict(
     checks.table(data, KEYS, "ranks")
     word = data.get("routing")
     rows: Routing | None = None
+    if word == "balanced":
+        word = None  # as many rows for every EG rank, as in the group's model, whatever the number of experts
     if isinstance(word, str) and routing.is_file(word):
         rows = routing.load(Path(word))
     elif isinstance(word, str):

@@ -286,6 +286,8 @@ class Schedule:
             if not isinstance(rows, list):
                 raise ValueError(f"stream {stream}: {rows!r} is not a list of tasks")
         streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
+        if not any(streams.values()):
+            raise ValueError("a schedule has at least one task")
         schedule = cls(streams, str(data.get("label", "")))
         _ = schedule.in_order  # raises on a circle
         return schedule

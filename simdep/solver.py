@@ -16,6 +16,7 @@ of the m_a before; for each of ASAS and AASS, r2 grows until the makespan rises.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -55,6 +56,8 @@ class Choice:
     m_e: float
     makespan_us: float
     throughput_tokens_per_s: float
+    ag: int | None = None  # of a scenario
+    eg: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -66,18 +69,23 @@ class Choice:
 class Solution:
     """The best choice of a problem, the next ones, and the proof.
 
-    `lower_bound_us`: no searched cut gets through the samples of the best one in less, in any order; with samples that
-    are not fixed, what the most throughput of any cut would take for them. `evaluated` counts cuts in an order.
+    `most_tokens_per_s` is the most throughput of any searched cut in any order (0: without bound), and `lower_bound_us`
+    what it would take for the samples of the best choice. `evaluated` counts cuts in an order.
     """
 
     problem: Problem
     method: str
     best: Choice
     runner_up: tuple[Choice, ...]
-    lower_bound_us: float
+    most_tokens_per_s: float
     evaluated: int
     cuts: int
     solve_ms: float
+
+    @property
+    def lower_bound_us(self) -> float:
+        tokens = self.problem.scale * self.best.m_a * self.best.r1
+        return 1e6 * tokens / self.most_tokens_per_s if self.most_tokens_per_s else 0.0
 
     @property
     def gap_pct(self) -> float:
@@ -94,14 +102,12 @@ class Solution:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        stages, where = self.problem.stages(self.best.m_a, self.best.r2), self.problem.scenario
+        stages = self.problem.stages(self.best.m_a, self.best.r2)
         best = self.best.to_dict() | {
             "samples": self.best.m_a * self.best.r1,
             "attention_us": stages.attention[-1], "shared_us": stages.shared,
             "chunks": [run._asdict() for run in stages.runs],
         }  # fmt: skip
-        if where is not None:
-            best |= {"ag": where.deployment.ag, "eg": where.deployment.eg}
         if self.best.policy == "lookahead":
             best["ag_order"] = " ".join(f"{kind.value}[{layer}.{mb}]" for kind, layer, mb in self.sequence)
         return {
@@ -143,10 +149,26 @@ def solve(problem: Problem, method: str = "exact", *, max_r1: int | None = None,
         method=method,
         best=best,
         runner_up=tuple(others),
-        lower_bound_us=1e6 * problem.scale * best.m_a * best.r1 / search.most if search.most else 0.0,
+        most_tokens_per_s=search.most,
         evaluated=search.evaluated,
         cuts=search.cuts,
         solve_ms=1e3 * (time.perf_counter() - started),
+    )
+
+
+def together(solutions: Sequence[Solution]) -> Solution:
+    """The best of solutions of several problems, and the proof over all of them."""
+    best = max(solutions, key=lambda each: each.best.throughput_tokens_per_s)
+    others = [choice for each in solutions for choice in (each.best, *each.runner_up) if choice is not best.best]
+    others.sort(key=lambda choice: -choice.throughput_tokens_per_s)
+    most = max(each.most_tokens_per_s for each in solutions)
+    return replace(
+        best,
+        runner_up=tuple(others[: KEPT - 1]),
+        most_tokens_per_s=0.0 if any(not each.most_tokens_per_s for each in solutions) else most,
+        evaluated=sum(each.evaluated for each in solutions),
+        cuts=sum(each.cuts for each in solutions),
+        solve_ms=sum(each.solve_ms for each in solutions),
     )
 
 
@@ -245,8 +267,9 @@ class _Search:
         order = (*ORDERS, "lookahead")[part.order[at]]
         tokens = m_a * self.problem.tokens_per_sample / r2
         us = float(part.work[at] / part.best[at])
-        policy = "lookahead" if order == "lookahead" else "findep"
-        return Choice(policy, order, m_a, part.r1, r2, tokens * self.problem.rows, us, float(part.best[at]))
+        policy, where = "lookahead" if order == "lookahead" else "findep", self.problem.scenario
+        split = (where.deployment.ag, where.deployment.eg) if where else (None, None)
+        return Choice(policy, order, m_a, part.r1, r2, tokens * self.problem.rows, us, float(part.best[at]), *split)
 
     def _evaluate(self, part: _Part, order: int, where: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         if where.any():

@@ -264,3 +264,48 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
         assert run(command, str(file)) == 0
         spans.append(json.loads(capsys.readouterr().out)["makespan_us"])
     assert spans[0] - spans[1] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--html nowhere/x.html", "--html nowhere/x.html: there is no folder nowhere"),
+        ("--html .", "--html .: it is a folder; name a file"),
+        ("--html scenario.toml", "--html scenario.toml: it is a .html file"),
+        ("--trace nowhere/x.json", "--trace nowhere/x.json: there is no folder nowhere"),
+        (
+            "--layers 1000000",
+            "layers=1000000, r1=1, r2=1: a schedule of 5,000,000 tasks; at most 2,000,000 are laid down",
+        ),
+        ("--r1 99999999999999999999", "r1=99999999999999999999; it is at most 1,000,000,000"),
+        ("--link-alpha-us 5", "--link-alpha-us 5 needs a speed: give --link-gbytes-per-s too"),
+        ("--schedule mine.json --r2 2", "--schedule holds order and cut; leave out --r2"),
+    ],
+)
+def test_what_can_not_be_done_is_said_before_anything_is_computed(
+    flags: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served = "--model deepseek-v2-lite --hardware h20 --ag 1 --eg 1"
+    assert run(f"simdep simulate {served} {flags}") == 2
+    one_sentence(capsys, said)
+
+
+def test_a_policy_comes_with_what_its_paper_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the scenario says nothing of it; compare, which adapts a scenario, comes to the same."""
+    served = "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 512 --samples 2 --r1 2 --gpus 5"
+    assert run(f"simdep simulate {served} --policy two-batch-prefill --json") == 0
+    own = capsys.readouterr()
+    assert "as its paper has it: comm_sms=24" in own.err
+    assert run(f"simdep compare two-batch-prefill {served} --json") == 0
+    row = json.loads(capsys.readouterr().out)["policies"][0]
+    assert json.loads(own.out)["makespan_us"] == row["makespan_us"]
+
+
+def test_half_duplex_stays_where_hosts_are_ideal(capsys: pytest.CaptureFixture[str]) -> None:
+    spans = {}
+    for duplex in ("half", "full"):
+        served = "--model gpt-oss-120b --hardware h200 --ag 1 --eg 3 --layers 2 --samples 2 --link-gbytes-per-s 5"
+        assert run(f"simdep simulate {served} --r1 2 --r2 4 --ideal --duplex {duplex} --json") == 0
+        spans[duplex] = json.loads(capsys.readouterr().out)["makespan_us"]
+    assert spans["half"] > spans["full"]

@@ -626,3 +626,14 @@ def test_rows_come_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_a_faulty_flag_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str], flags: str, said: str) -> None:
     assert run(f"{BARE} {flags}") == 2
     one_sentence(capsys, said)
+
+
+@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
+def test_the_word_balanced_is_the_group_whatever_the_number_of_experts() -> None:
+    """64 experts on 3 EG GPUs."""
+    data = {"model": "deepseek-v2-lite", "layers": 2, "deployment": {"hardware": "h20", "ag": 2, "eg": 3}}
+    data |= {"workload": {"seq_len": 64, "samples": 2}, "schedule": {"r1": 2}}
+    group = scenario_from_dict(data)
+    ranked = scenario_from_dict(data | {"ranks": {"routing": "balanced"}})
+    work = scenario_work(ranked, schedule_for(ranked))
+    assert rank_times(work).makespan_us == recurrence.makespan_us(schedule_for(group), ScenarioCosts(group))

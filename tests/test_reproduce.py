@@ -86,9 +86,9 @@ def test_rows_that_were_not_calibrated_on_are_predictions(tmp_path: Path) -> Non
     ]
     file.write_text("\n".join([",".join(findep.COLUMNS), *rows]) + "\n")
     (found,) = reproduce("all", file)
-    assert [point.role for point in found.points] == [*["calibrated"] * 2, *["predicted"] * 3, *["not-modelled"] * 2]
+    assert [point.role for point in found.points] == ["calibrated", *["predicted"] * 4, *["not-modelled"] * 2]
     assert found.points[0].predicted == found.points[1].predicted  # the measurement it stands beside plays no part
-    assert "another measurement of a configuration that the four constants are fitted on" in found.points[1].reason
+    assert "a new measurement of a configuration that the four constants are fitted on" in found.points[1].reason
     assert "testbed 'E' is not modelled; use A, B, C, D" in found.points[5].reason
     assert "unit 'seconds' is not modelled" in found.points[6].reason
 

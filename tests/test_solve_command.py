@@ -147,3 +147,19 @@ def test_a_problem_that_takes_no_time_has_no_throughput(capsys: pytest.CaptureFi
     result = json.loads(capsys.readouterr().out)
     assert result["makespan_us"] == result["gap_pct"] == 0
     assert result["throughput_tokens_per_s"] is None
+
+
+def test_splits_are_proven_and_ranked_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bound is the most of any split, and the next best cut may be one of another split."""
+    served = "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 1024 --samples 2 --max-r1 2 --max-r2 3"
+    every = [told(capsys, f"simdep solve {served} --ag {ag} --eg {8 - ag}") for ag in range(1, 8)]
+    found = told(capsys, f"simdep solve {served} --gpus 8")
+    rates = [each["throughput_tokens_per_s"] for each in every]
+    assert found["throughput_tokens_per_s"] == max(rates)
+    listed = [choice["throughput_tokens_per_s"] for each in every for choice in (each["best"], *each["runner_up"])]
+    next_best = sorted(listed, reverse=True)[1:5]
+    assert [choice["throughput_tokens_per_s"] for choice in found["runner_up"]] == next_best
+    assert {choice["ag"] + choice["eg"] for choice in found["runner_up"]} == {8}
+    most = max(each["throughput_tokens_per_s"] * each["makespan_us"] / each["lower_bound_us"] for each in every)
+    assert found["throughput_tokens_per_s"] * (1 + found["gap_pct"] / 100) == pytest.approx(most)
+    assert found["evaluated"] == sum(each["evaluated"] for each in every)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from simdep.checks import InfeasibleError, condensed
 from simdep.commands import given
-from simdep.commands.output import emit, table
+from simdep.commands.output import check_paths, emit, table
 from simdep.memory import human_bytes, memory
 from simdep.policies import load
 from simdep.predict import Choice, Prediction, best, under
@@ -36,6 +36,7 @@ _SHOWN = {  # of a row of `--json`, as people read it
 
 def compare_command(args: argparse.Namespace) -> int:
     """`simdep compare A B ...`: simulate each, print one table, draw one page."""
+    check_paths(args)
     words = list(args.policies)
     if args.scenario is None and words[-1].endswith(".toml"):
         args.scenario = Path(words.pop())

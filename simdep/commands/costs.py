@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from simdep import aiconfigurator, checks
-from simdep.commands.output import emit, table
+from simdep.commands.output import check_paths, emit, table, tell
 from simdep.evaluate import evaluate, fit_profile, speed_factor
 from simdep.gpus import find_gpu
 from simdep.hardware import HardwareProfile, hardware_names, load_hardware
@@ -55,6 +55,7 @@ def fit(args: argparse.Namespace) -> int:
     """`simdep fit`: a profile from measurements."""
     given = args.gpu or next((word.removeprefix(aiconfigurator.PREFIX) for word in args.data if _packaged(word)), "")
     name = args.name or given or Path(args.data[0]).stem
+    check_paths(args)
     if args.out.suffix != ".json":
         raise ValueError(f"--out {args.out}: a profile is a .json file")
     tables = [each for word in args.data for each in _tables(word)]
@@ -105,13 +106,20 @@ def costs_evaluate(args: argparse.Namespace) -> int:
 
 def reproduce_command(args: argparse.Namespace) -> int:
     """`simdep reproduce`: published against predicted."""
+    check_paths(args)
     found = reproduce(args.name, args.measured)
     told = [each.to_dict() for each in found]
     result = {key: [row for each in told for row in each[key]] for key in ("rows", "summary")}
     emit(args, result, [_reproduction_text(each) for each in found])
-    if args.html:
-        _write_page(args.html, found)
-        print(f"simdep: page written to {args.html}", file=sys.stderr)
+    page = args.html or Path("reproduction.html")
+    try:
+        _write_page(page, found)
+    except OSError as error:
+        if args.html:
+            raise
+        tell([f"no page: {error}; --html FILE says where"])
+        return 0
+    print(f"simdep: page written to {page}", file=sys.stderr)
     return 0
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 from simdep import why
 from simdep.checks import condensed, number, whole
 from simdep.commands import given
-from simdep.commands.output import emit, table
+from simdep.commands.output import check_paths, emit, table
 from simdep.commands.simulate import Job, asked
-from simdep.costs import IDEAL, Costs, Host
+from simdep.costs import Costs, Host
 from simdep.engine import simulate
 from simdep.memory import memory
 from simdep.policies import build, load, schedule_for
@@ -47,6 +47,7 @@ class _Run:
 
 def explain_command(args: argparse.Namespace) -> int:
     """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule; the optimum."""
+    check_paths(args)
     with beyond() as out_of_range:
         job = asked(args)
         run = _simulated(job, args.ideal)
@@ -69,7 +70,7 @@ def explain_command(args: argparse.Namespace) -> int:
 
 
 def _simulated(job: Job, ideal: bool) -> _Run:
-    host = IDEAL if ideal else job.host
+    host = job.host.ideal if ideal else job.host
     if job.work is None:
         costs = priced(job.costs)
         return _Run(job.schedule, costs, host, simulate(job.schedule, costs, host), job.tokens)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from simdep.policies import load
+from simdep.commands.output import tell
+from simdep.hardware import load_hardware
+from simdep.policies import POLICIES, load
 from simdep.scenario import Scenario
 from simdep.scenario_file import override, read_toml, scenario_from_dict
 
@@ -31,14 +33,39 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
     if "policy" in flags:
         flags["policy"] = load(flags["policy"]).name  # a flag may name a module of the user's own, a file may not
     data = override(read_toml(args.scenario) if args.scenario else {}, flags)
+    if args.link_alpha_us is not None and args.link_gbytes_per_s is None:
+        own = data.get("deployment", {}).get("link")
+        if not isinstance(own, dict):
+            raise ValueError(f"--link-alpha-us {args.link_alpha_us:g} needs a speed: give --link-gbytes-per-s too")
     if link := {LINK[name]: value for name, value in _flags(args, LINK).items()}:
         where = data.setdefault("deployment", {})
         own = where.get("link")
         where["link"] = (dict(own) if isinstance(own, dict) else {}) | link
+    _set_up(data)
     different = ranks(args)
     if different is not None:
         data["ranks"] = dict(data.get("ranks", {})) | different
     return data
+
+
+def _set_up(data: dict[str, Any]) -> None:
+    """What the paper of the policy has besides (`Policy.setup`), where the scenario says nothing of it."""
+    cut, where = data.get("schedule", {}), data.get("deployment", {})
+    policy = POLICIES.get(str(cut.get("policy")))
+    if policy is None:
+        return
+    profile = where.get("hardware")
+    known = isinstance(profile, str) and load_hardware(profile).machine is not None
+    set_up = []
+    for key, value in policy.setup.items():
+        place, others = (cut, ("micro_batches",)) if key == "r1" else (where, ())
+        if key not in place and not any(other in place for other in others):
+            if key.startswith("comm_sms") and not known:
+                continue
+            place[key] = value
+            set_up.append(f"{key}={value}")
+    if set_up:
+        tell([f"policy {policy.name}, as its paper has it: {', '.join(set_up)}"])
 
 
 def ranks(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -19,6 +19,21 @@ def emit(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[st
     print(json.dumps(result, allow_nan=False) if args.json else "\n\n".join(part for part in parts if part))
 
 
+def check_paths(args: argparse.Namespace) -> None:
+    """Raise ValueError for a file that can't be written, before anything is computed that would be lost."""
+    for name, suffix in (("html", ".html"), ("trace", ""), ("save_schedule", ".json"), ("out", "")):
+        path = getattr(args, name, None)
+        if path is None:
+            continue
+        flag = f"--{name.replace('_', '-')} {path}"
+        if path.is_dir():
+            raise ValueError(f"{flag}: it is a folder; name a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"{flag}: there is no folder {path.parent}")
+        if not path.name.endswith(suffix):
+            raise ValueError(f"{flag}: it is a {suffix} file")
+
+
 def tell(notes: Iterable[str]) -> None:
     """What a user should know about the result, on stderr."""
     for note in notes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from simdep import checks, rank_report, report, trace
 from simdep.alternatives import explain
 from simdep.commands import given
-from simdep.commands.output import table
+from simdep.commands.output import check_paths, table
 from simdep.costs import IDEAL, Costs, Host, StageTimes
 from simdep.engine import simulate
 from simdep.memory import memory
@@ -40,10 +40,12 @@ class Job:
 
 def simulate_command(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
-
+    check_paths(args)
     checks.number(args.noise, "--noise")
     job = asked(args)
-    host = replace(IDEAL if args.ideal else job.host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0))
+    host = replace(
+        job.host.ideal if args.ideal else job.host, noise=args.noise, seed=checks.whole(args.seed, "--seed", 0)
+    )
     if job.work:
         times = simulate_ranks(job.work, host)
         result, shown = rank_report.summary(times, job.tokens), rank_report.shown(times, rank_report.MANY)
@@ -86,7 +88,7 @@ def _bare(args: argparse.Namespace) -> Job:
         raise ValueError(f"{flag}: --stage-times say nothing of sizes; give a model and hardware")
     times = StageTimes.parse(args.stage_times)
     if args.schedule:
-        schedule = Schedule.load(args.schedule)
+        schedule = _loaded(args)
     else:
         layers, r1, r2 = (1 if value is None else value for value in (args.layers, args.r1, args.r2))
         policy = load(args.policy or "findep").name
@@ -105,7 +107,7 @@ def _bare(args: argparse.Namespace) -> Job:
 def _served(args: argparse.Namespace) -> Job:
     scenario = given.scenario(args)
     costs = ScenarioCosts(scenario)
-    schedule = Schedule.load(args.schedule) if args.schedule else schedule_for(scenario)
+    schedule = _loaded(args) if args.schedule else schedule_for(scenario)
     work = scenario_work(scenario, schedule) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
     notes = [*costs.notes, *(work.costs.notes if work else ())]
@@ -113,6 +115,14 @@ def _served(args: argparse.Namespace) -> Job:
     if own and not memory(own).fits:
         notes.append(f"it does not fit into memory: {explain(own)}")
     return Job(schedule, costs, costs.host, tokens, work, notes, own)
+
+
+def _loaded(args: argparse.Namespace) -> Schedule:
+    """The schedule of --schedule; raises ValueError for a flag that says how to cut or order it."""
+    own = ("policy", "order", "r1", "r2", "micro_batches", "chunks", "split", "merge_last", "layers")
+    if known := [name for name in own if getattr(args, name) is not None]:
+        raise ValueError(f"--schedule holds order and cut; leave out --{known[0].replace('_', '-')}")
+    return Schedule.load(args.schedule)
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:

@@ -18,7 +18,7 @@ from simdep.costs import Line, StageCosts
 from simdep.problem import Problem
 from simdep.report import human_us
 from simdep.scenario_file import scenario_from_dict
-from simdep.solver import MOST_R1, MOST_R2, Solution, solve
+from simdep.solver import MOST_R1, MOST_R2, Solution, solve, together
 
 _BARE = ("stage_costs", "stage_times_model")
 _LINES = ("attention", "shared", "expert", "link")
@@ -27,18 +27,15 @@ _LINES = ("attention", "shared", "expert", "link")
 def solve_command(args: argparse.Namespace) -> int:
     """`simdep solve`: search, print."""
     problems = [_bare(args)] if any(getattr(args, name) is not None for name in _BARE) else _served(args)
-    best: Solution | None = None
-    reasons = []
+    solutions, reasons = [], []
     for problem in problems:
         try:
-            found = solve(problem, args.method, max_r1=args.max_r1, max_r2=args.max_r2)
+            solutions.append(solve(problem, args.method, max_r1=args.max_r1, max_r2=args.max_r2))
         except InfeasibleError as error:
             reasons.append(str(error))
-            continue
-        if best is None or found.best.throughput_tokens_per_s > best.best.throughput_tokens_per_s:
-            best = found
-    if best is None:
+    if not solutions:
         raise InfeasibleError("; ".join(dict.fromkeys(reasons)))
+    best = together(solutions)
     tell(best.problem.notes)
     emit(args, best.to_dict(), _parts(best, args))
     return 0
@@ -116,6 +113,7 @@ def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
     best, scenario = found.best, found.problem.scenario
     rows = [
         {
+            **({} if choice.ag is None else {"GPUs": f"{choice.ag}+{choice.eg}"}),
             "order": choice.order, "m_a": choice.m_a, "r1": choice.r1, "r2": choice.r2, "m_e": choice.m_e,
             "makespan": human_us(choice.makespan_us), "tokens/s": choice.to_dict()["throughput_tokens_per_s"],
         }

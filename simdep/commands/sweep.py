@@ -21,7 +21,7 @@ from simdep import __version__
 from simdep.axes import SPLIT, WORDS, Axis
 from simdep.checks import condensed, known
 from simdep.commands import given
-from simdep.commands.output import emit, table
+from simdep.commands.output import check_paths, emit, table
 from simdep.sweep import RESULTS, Sweep, run
 
 FORMATS = (".csv", ".parquet")
@@ -94,9 +94,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
         raise ValueError("nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary seq_len=1024,4096")
-    for path in (args.out, args.html):
-        if path and not path.parent.is_dir():
-            raise ValueError(f"{path}: there is no folder {path.parent}")
+    check_paths(args)
     store = Store(args.out, _key(sweep)) if args.out else None
     rows = store.load(args.force) if store else []
     skipped, began = len(rows), time.perf_counter()
@@ -116,7 +114,10 @@ def sweep_command(args: argparse.Namespace) -> int:
     if not finished:
         kept = f"; the same command goes on with {args.out}" if store else "; with --out FILE the next one would go on"
         print(f"simdep: stopped at {len(rows):,} of {len(sweep):,} points{kept}", file=sys.stderr)
-    return 0 if finished else STOPPED
+        return STOPPED
+    if rows and all(row.get("reason") for row in rows):
+        raise ValueError(f"no point of the sweep has an answer; the first: {rows[0]['reason']}")
+    return 0
 
 
 def _evaluate(sweep: Sweep, rows: list[dict[str, Any]], store: Store | None, notes: dict[str, None]) -> bool:

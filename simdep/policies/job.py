@@ -11,6 +11,8 @@ from simdep.scenario import Scenario
 from simdep.scenario_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
+MOST_TASKS = 2_000_000  # of a schedule
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,8 +37,10 @@ class Job:
     def of(cls, scenario: Scenario) -> Job:
         """What a scenario asks for.
 
-        Raises ValueError for a chunk without a token, and for groups of experts that do not divide those of a GPU.
+        Raises ValueError for a chunk without a token, for groups of experts that do not divide those of a GPU, and for
+        more than `MOST_TASKS` tasks.
         """
+        _check_size(scenario.layers, scenario.r1, scenario.r2)
         return cls(
             layers=scenario.layers,
             cut=_cut(scenario),
@@ -57,6 +61,7 @@ class Job:
         """A bare problem: r1 equal micro-batches of `tokens` tokens (default r2) in chunks as equal as these allow."""
         if layers < 1:
             raise ValueError(f"layers={layers}: a schedule has at least 1 layer")
+        _check_size(layers, r1, r2)
         if r1 < 1:
             raise ValueError(f"r1={r1}: the AG works on at least 1 micro-batch")
         cut = (chunk_tokens(r2 if tokens is None else tokens, r2),) * r1
@@ -126,6 +131,13 @@ class Job:
         words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
         words += ["last layer uncut"] if self.merge_last else []
         return " ".join(words)
+
+
+def _check_size(layers: int, r1: int, r2: int) -> None:
+    tasks = layers * r1 * (2 + 3 * r2)
+    if tasks > MOST_TASKS:
+        cut = f"layers={layers}, r1={r1}, r2={r2}"
+        raise ValueError(f"{cut}: a schedule of {tasks:,} tasks; at most {MOST_TASKS:,} are laid down")
 
 
 def _cut(scenario: Scenario) -> Cut:

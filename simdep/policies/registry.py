@@ -117,8 +117,9 @@ def load(word: str) -> Policy:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"policy {word!r}: {file} does not run: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"policy {word!r}: {file} does not run: {told}") from error
     if name not in POLICIES:
         raise ValueError(f"policy {word!r}: {file} registers no policy {name!r}")
     return POLICIES[name]

@@ -138,10 +138,10 @@ def _point(columns: Mapping[str, Any], row_us: float) -> Point:
         return Point(columns, value, None, unit, "not-modelled", str(error))
     others = {"tokens_per_s_per_gpu": tokens_per_s(row, us)}
     if _is_calibration(row):
-        why = "the one row that is calibrated on"
-        if value != CALIBRATION_MS:
-            why = f"another measurement of the configuration that is calibrated on, as published: {CALIBRATION_MS} ms"
-        return Point(columns, value, us / 1e3, unit, "calibrated", why, others)
+        own = value == CALIBRATION_MS
+        why = f"a new measurement of the configuration that is calibrated on, as published: {CALIBRATION_MS} ms"
+        why = "the one row that is calibrated on" if own else why
+        return Point(columns, value, us / 1e3, unit, "calibrated" if own else "predicted", why, others)
     why = "" if row["context"] == CONTEXT else "attention core assumed proportional to the context"
     return Point(columns, value, us / 1e3, unit, "predicted", why, others)
 

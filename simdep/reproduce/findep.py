@@ -123,11 +123,12 @@ def _point(columns: Mapping[str, Any], fit: HardwareProfile) -> Point:
     except ValueError as error:  # a configuration that can't be, such as more EG GPUs than experts
         return Point(shown, value, None, unit, "not-modelled", str(error))
     if unit == THROUGHPUT and (fitted := _fitted_values(row)):
-        reason = "Tables 3 and 4 on H20 are what the four constants are fitted on"
-        if value not in fitted:
-            at = " and ".join(f"{each:g}" for each in fitted)
-            reason = f"another measurement of a configuration that the four constants are fitted on, as published: {at}"
-        return Point(shown, value, predicted, unit, "calibrated", reason, extra)
+        if value in fitted:
+            reason = "Tables 3 and 4 on H20 are what the four constants are fitted on"
+            return Point(shown, value, predicted, unit, "calibrated", reason, extra)
+        at = " and ".join(f"{each:g}" for each in fitted)
+        reason = f"a new measurement of a configuration that the four constants are fitted on, as published: {at}"
+        return Point(shown, value, predicted, unit, "predicted", reason, extra)
     return Point(shown, value, predicted, unit, "predicted", _assumed(row, unit), extra)
 
 
