@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realrun.place import LINKS
+from simdep import checks
 from simdep.__main__ import run_command
 from simdep.flags import Parser
 
@@ -57,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     doers: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": run_one, "calibrate": calibrate, "validate": validate, "experiment": experiment
     }  # fmt: skip
-    return run_command("realrun", lambda: doers[args.command](args))
+
+    def do() -> int:
+        checks.whole(args.seed, "--seed", 0)
+        return doers[args.command](args)
+
+    return run_command("realrun", do)
 
 
 def _add_run(p: argparse.ArgumentParser) -> None:
@@ -138,8 +144,10 @@ def run_one(args: argparse.Namespace) -> int:
     from realrun.campaign import Campaign, measure, measure_here
     from realrun.validate import typical
     from simdep import report, trace
+    from simdep.commands.output import check_paths
     from simdep.schedule import Schedule
 
+    check_paths(args, ("html", "trace"))
     case = _case(args)
     if args.schedule:
         case = replace(case, custom=Schedule.load(args.schedule))
@@ -174,7 +182,9 @@ def calibrate(args: argparse.Namespace) -> int:
     from realrun.calibrate import for_any_transport, profile_from, refusals
     from realrun.campaign import Campaign, measure
     from realrun.page import costs_table
+    from simdep.commands.output import check_paths
 
+    check_paths(args, ("out",))
     (case,) = _ready([_case(args)], args)
     folder = _dated_folder()
     campaign = Campaign([case], _rounds(args.rounds), args.seed, runs=False, operations=True, backend=args.backend)

@@ -12,20 +12,14 @@ from samples import events, gemms, saved
 from simdep.__main__ import main
 
 ROOT = Path(__file__).parent.parent
-SCENARIO = """
-model = "deepseek-v2"
-layers = 2
-[deployment]
-hardware = "h20"
-ag = 3
-eg = 5
-[workload]
-seq_len = 1024
-samples = 6
-[schedule]
-r1 = 3
-"""
 ELSEWHERE = ("profile.json",)  # what realrun measures first
+
+
+def block(language: str) -> str:
+    """The first fenced block of a language."""
+    found = re.search(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert found
+    return found[1]
 
 
 def commands() -> list[str]:
@@ -58,7 +52,7 @@ def test_a_command_of_the_readme_runs(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    (tmp_path / "scenario.toml").write_text(block("toml"))
     saved(gemms(), tmp_path)
     saved(events(), tmp_path, "events.csv")
     if "--hardware mine.json" in line:

@@ -19,9 +19,12 @@ def emit(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[st
     print(json.dumps(result, allow_nan=False) if args.json else "\n\n".join(part for part in parts if part))
 
 
-def check_paths(args: argparse.Namespace) -> None:
+FILES = {"html": ".html", "trace": "", "save_schedule": ".json", "out": ""}  # flags of files, and how they end
+
+
+def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
     """Raise ValueError for a file that can't be written, before anything is computed that would be lost."""
-    for name, suffix in (("html", ".html"), ("trace", ""), ("save_schedule", ".json"), ("out", "")):
+    for name, suffix in ((name, FILES[name]) for name in names):
         path = getattr(args, name, None)
         if path is None:
             continue
