@@ -25,19 +25,19 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return command()
+            code = command()
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (MemoryError, OverflowError) as error:
-            failed: Exception = RuntimeError(f"this is too large to compute ({type(error).__name__})")
+            print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
+            return 1
         except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
-            failed = error
-        finally:
-            for note in condensed(str(each.message) for each in caught):
-                print(f"{prog}: note: {note}", file=sys.stderr)
-    print(f"{prog}: {failed}", file=sys.stderr)
-    return 2 if isinstance(failed, ValueError) else 3 if isinstance(failed, InfeasibleError) else 1
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 2 if isinstance(error, ValueError) else 3 if isinstance(error, InfeasibleError) else 1
+    for note in condensed(str(each.message) for each in caught):
+        print(f"{prog}: note: {note}", file=sys.stderr)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

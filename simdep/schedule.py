@@ -287,7 +287,7 @@ class Schedule:
                 raise ValueError(f"stream {stream}: {rows!r} is not a list of tasks")
         streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
         if not any(streams.values()):
-            raise ValueError("a schedule has at least one task")
+            raise ValueError("there is no task in it; a schedule has at least one")
         schedule = cls(streams, str(data.get("label", "")))
         _ = schedule.in_order  # raises on a circle
         return schedule

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
-from simdep.commands.output import tell
 from simdep.hardware import load_hardware
 from simdep.policies import POLICIES, load
 from simdep.scenario import Scenario
@@ -65,7 +65,7 @@ def _set_up(data: dict[str, Any]) -> None:
             place[key] = value
             set_up.append(f"{key}={value}")
     if set_up:
-        tell([f"policy {policy.name}, as its paper has it: {', '.join(set_up)}"])
+        warnings.warn(f"policy {policy.name}, as its paper has it: {', '.join(set_up)}", stacklevel=2)
 
 
 def ranks(args: argparse.Namespace) -> dict[str, Any] | None:

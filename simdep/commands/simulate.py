@@ -119,10 +119,13 @@ def _served(args: argparse.Namespace) -> Job:
 
 def _loaded(args: argparse.Namespace) -> Schedule:
     """The schedule of --schedule; raises ValueError for a flag that says how to cut or order it."""
-    own = ("policy", "order", "r1", "r2", "micro_batches", "chunks", "split", "merge_last", "layers")
+    own = ("policy", "order", "r1", "r2", "micro_batches", "chunks", "split", "merge_last")
     if known := [name for name in own if getattr(args, name) is not None]:
         raise ValueError(f"--schedule holds order and cut; leave out --{known[0].replace('_', '-')}")
-    return Schedule.load(args.schedule)
+    schedule = Schedule.load(args.schedule)
+    if args.layers not in (None, schedule.layers):
+        raise ValueError(f"--layers {args.layers}: the schedule {args.schedule} has {schedule.layers}")
+    return schedule
 
 
 def _write_html(path: Path, timeline: Timeline) -> None:
