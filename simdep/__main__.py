@@ -16,6 +16,8 @@ from simdep import __version__
 from simdep.checks import InfeasibleError, condensed
 from simdep.flags import EXAMPLES, Parser, add_commands
 
+EXTRAS = {"plotly": "figures", "torch": "real", "psutil": "real", "rich": "real"}  # packages that are optional
+
 
 def run_command(prog: str, command: Callable[[], int]) -> int:
     """Run a command; an error becomes one sentence on stderr and its exit code.
@@ -29,6 +31,11 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            print(f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'", file=sys.stderr)
+            return 2
         except (MemoryError, OverflowError) as error:
             print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
             return 1

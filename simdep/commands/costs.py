@@ -114,7 +114,7 @@ def reproduce_command(args: argparse.Namespace) -> int:
     page = args.html or Path("reproduction.html")
     try:
         _write_page(page, found)
-    except OSError as error:
+    except (OSError, ModuleNotFoundError) as error:
         if args.html:
             raise
         tell([f"no page: {error}; --html FILE says where"])
