@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from simdep.checks import InfeasibleError, condensed
 from simdep.commands import given
-from simdep.commands.output import check_paths, emit, table
+from simdep.commands.output import check_paths, emit, table, tell
 from simdep.memory import human_bytes, memory
 from simdep.policies import load
 from simdep.predict import Choice, Prediction, best, under
@@ -48,8 +47,7 @@ def compare_command(args: argparse.Namespace) -> int:
     found = [_predicted(word, scenario) for word in words]
     rows = _rows(found)
     notes = condensed(note for prediction in found for note in prediction.notes)
-    for note in notes:
-        print(f"simdep: note: {note}", file=sys.stderr)
+    tell(notes)
     if args.html:
         _write_html(args.html, found, rows, notes)
     changes = [f"{row['schedule']}: {'; '.join(row['changes'])}" for row in rows if row["changes"]]

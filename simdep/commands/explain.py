@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 from simdep import why
 from simdep.checks import condensed, number, whole
 from simdep.commands import given
-from simdep.commands.output import check_paths, emit, table
+from simdep.commands.output import check_paths, emit, table, tell
 from simdep.commands.simulate import Job, asked
 from simdep.costs import Costs, Host
 from simdep.engine import simulate
@@ -61,8 +60,7 @@ def explain_command(args: argparse.Namespace) -> int:
             result["optimum"] = _optimum(run, job, limit, workers)
     notes = condensed([*job.notes, *out_of_range])
     result["assumptions"] = notes
-    for note in notes:
-        print(f"simdep: note: {note}", file=sys.stderr)
+    tell(notes)
     if args.html:
         _write_html(args.html, run.timeline, result)
     emit(args, result, _text(result))

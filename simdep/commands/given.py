@@ -57,11 +57,9 @@ def _set_up(data: dict[str, Any]) -> None:
     profile = where.get("hardware")
     known = isinstance(profile, str) and load_hardware(profile).machine is not None
     set_up = []
-    for key, value in policy.setup.items():
+    for key, value in policy.setup_on(sms_known=known).items():
         place, others = (cut, ("micro_batches",)) if key == "r1" else (where, ())
         if key not in place and not any(other in place for other in others):
-            if key.startswith("comm_sms") and not known:
-                continue
             place[key] = value
             set_up.append(f"{key}={value}")
     if set_up:

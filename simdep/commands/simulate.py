@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from simdep import checks, rank_report, report, trace
 from simdep.alternatives import explain
 from simdep.commands import given
-from simdep.commands.output import check_paths, table
+from simdep.commands.output import check_paths, table, tell
 from simdep.costs import IDEAL, Costs, Host, StageTimes
 from simdep.engine import simulate
 from simdep.memory import memory
@@ -61,8 +60,7 @@ def simulate_command(args: argparse.Namespace) -> int:
         trace.write(args.trace, timeline)
     if args.html:
         _write_html(args.html, shown)
-    for note in job.notes:
-        print(f"simdep: note: {note}", file=sys.stderr)
+    tell(job.notes)
     prices = job.costs.prices if isinstance(job.costs, ScenarioCosts) else []
     told = f"{text}\n\n{table(prices)}" if prices else text
     print(json.dumps(result | {"assumptions": job.notes, "prices": prices}) if args.json else told)

@@ -21,7 +21,7 @@ from simdep import __version__
 from simdep.axes import SPLIT, WORDS, Axis
 from simdep.checks import condensed, known
 from simdep.commands import given
-from simdep.commands.output import check_paths, emit, table
+from simdep.commands.output import check_paths, emit, table, tell
 from simdep.sweep import RESULTS, Sweep, run
 
 FORMATS = (".csv", ".parquet")
@@ -102,10 +102,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     finished = _evaluate(sweep, rows, store, said)
     seconds = time.perf_counter() - began
     notes = condensed(said)
-    for note in notes[:MOST_NOTES]:
-        print(f"simdep: note: {note}", file=sys.stderr)
-    if len(notes) > MOST_NOTES:
-        print(f"simdep: note: and {len(notes) - MOST_NOTES} more", file=sys.stderr)
+    tell(notes[:MOST_NOTES] + ([f"and {len(notes) - MOST_NOTES} more"] if len(notes) > MOST_NOTES else []))
     if args.html and rows:
         _write_html(args.html, sweep, rows, args.value)
     told = {"points": len(sweep), "done": len(rows), "seconds": seconds, "taken_from_out": skipped}

@@ -68,10 +68,9 @@ def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> 
 
 
 def _set_up(where: Deployment, asked: Policy) -> Deployment:
-    """With what the policy's paper has; SMs of communication only where the SMs of the GPU are known."""
-    unknown = ("r1",) if where.hardware.machine else ("r1", "comm_sms", "comm_sms_from")
-    setup = {key: value for key, value in asked.setup.items() if key not in unknown}
-    return replace(where, **setup)
+    """With what the policy's paper has."""
+    setup = asked.setup_on(sms_known=where.hardware.machine is not None)
+    return replace(where, **{key: value for key, value in setup.items() if key != "r1"})
 
 
 def _samples(scenario: Scenario, where: Deployment, r1: int) -> int:

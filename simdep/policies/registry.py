@@ -48,6 +48,10 @@ class Policy:
         self.check(job)
         return self.make(job)
 
+    def setup_on(self, *, sms_known: bool) -> dict[str, Any]:
+        """`setup`, with SMs of communication only where those of the GPU are known."""
+        return {key: value for key, value in self.setup.items() if sms_known or not key.startswith("comm_sms")}
+
     def check(self, job: Job) -> None:
         """Raise ValueError, naming the degree, for a job that the policy can't be asked."""
         others = "" if self.colocated else ", or policy "
