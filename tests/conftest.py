@@ -37,6 +37,10 @@ CHROMIUM_FLAGS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden-write", action="store_true", help="record the outputs of tests/golden again")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Chrome]:
     """A headless Chromium, 1400 x 900, without network; tests that ask for it are skipped where there is none."""
