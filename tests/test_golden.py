@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from simdep.__main__ import main
@@ -71,7 +73,27 @@ def test_a_command_prints_what_it_printed_before(
     shutil.copytree(FOLDER / "inputs", tmp_path, dirs_exist_ok=True)
     shutil.copy(PROFILE, tmp_path)
     monkeypatch.chdir(tmp_path)
-    now = output(COMMANDS[name], capsys)
+    _compare(name, output(COMMANDS[name], capsys), request)
+
+
+def test_the_recorded_runs_score_as_before(request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("torch")
+    from test_recorded import load_recorded
+
+    from realrun import judge
+
+    models, runs = load_recorded()
+    structural = [judge.structural(model, own) for model, own in zip(models, runs, strict=True)]
+    makespans = [[float(run.makespan_us) for run in own] for own in runs]
+    now = {"makespans_us": makespans, "structural": [list(map(float, np.ravel(each))) for each in structural]}
+    _compare("recorded", now | {"power": _records(judge.power(models, runs))}, request)
+
+
+def _records(table: pd.DataFrame) -> Any:
+    return json.loads(table.to_json(orient="records", double_precision=15))
+
+
+def _compare(name: str, now: Any, request: pytest.FixtureRequest) -> None:
     kept = FOLDER / "outputs" / f"{name}.json"
     if request.config.getoption("--golden-write"):
         kept.write_text(json.dumps(now, indent=1) + "\n")

@@ -24,6 +24,10 @@ Recorded = tuple[list[judge.Model], list[list[judge.Run]]]
 
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
+    return load_recorded()
+
+
+def load_recorded() -> Recorded:
     profile = load_hardware(str(FOLDER / "profile.json"))
     models, runs = [], []
     with gzip.open(FOLDER / "runs.jsonl.gz", "rt") as file:
