@@ -21,7 +21,6 @@ import pytest
 from simdep.__main__ import main
 
 FOLDER = Path(__file__).parent / "golden"
-PROFILE = FOLDER.parent.parent / "traces" / "epyc-2-cores" / "profile.json"
 DISPATCH = "sending"
 TIMED = ("solve_ms", "solve_s", "seconds")  # what a clock says
 LINES = [line for line in (FOLDER / "commands.txt").read_text().splitlines() if not line.startswith("#")]
@@ -71,7 +70,6 @@ def test_a_command_prints_what_it_printed_before(
     request: pytest.FixtureRequest,
 ) -> None:
     shutil.copytree(FOLDER / "inputs", tmp_path, dirs_exist_ok=True)
-    shutil.copy(PROFILE, tmp_path)
     monkeypatch.chdir(tmp_path)
     _compare(name, output(COMMANDS[name], capsys), request)
 
