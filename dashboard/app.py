@@ -1,4 +1,5 @@
-"""The dashboard: a page on recorded runs, predicted beside measured, and a page that answers what-if questions.
+"""The dashboard: a page on recorded runs, predicted beside measured, and a page that answers
+what-if questions.
 
     streamlit run dashboard/app.py
 

@@ -1,1 +1,2 @@
-"""realrun: the schedules of simdep, run for real with torch.distributed, measured, and compared with the prediction."""
+"""realrun: the schedules of simdep, run for real with torch.distributed, measured, and compared
+with the prediction."""

@@ -1,4 +1,5 @@
-"""A case: one schedule of one layer shape on one number of ranks, to be predicted and really run."""
+"""A case: one schedule of one layer shape on one number of ranks, to be predicted and really
+run."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from typing import Any
 import psutil
 import torch
 
-from realrun.layers import owned
-from realrun.shaped import MOST_MESSAGES, Shape
+from realrun.backends.shared_memory import MOST_MESSAGES, Shape
+from realrun.runtime.layers import owned
 from simdep import checks
-from simdep.hardware import Cost, HardwareProfile
-from simdep.models import GQA, MLA, load_model
+from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.policies import schedule_for
-from simdep.scenario import Scenario
-from simdep.scenario_file import scenario_from_dict
+from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.models import GQA, MLA, load_model
+from simdep.scenario.spec import Scenario
 from simdep.schedule import Schedule
 
 _NEEDED = ("model", "layers", "seq_len", "m_a", "ag", "eg", "policy")
@@ -46,7 +47,9 @@ class Case:
     scale: float = 1.0
     custom: Schedule | None = None  # runs instead of the policy's
     dtype: str = "fp32"  # what the backend computes in
-    synthetic: Mapping[str, float] | None = None  # microseconds by kind: timed waits in place of computation
+    synthetic: Mapping[str, float] | None = (
+        None  # microseconds by kind: timed waits in place of computation
+    )
     link: str = "shm"  # what carries messages between CPU ranks; see `realrun.place.LINKS`
     link_alpha_us: float = Shape.alpha_us
     link_mbytes_per_s: float = Shape.mbytes_per_s
@@ -54,11 +57,16 @@ class Case:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields that a user may give."""
-        return tuple(name for name in cls.__dataclass_fields__ if name not in ("custom", "dtype", "link", "synthetic"))
+        return tuple(
+            name
+            for name in cls.__dataclass_fields__
+            if name not in ("custom", "dtype", "link", "synthetic")
+        )
 
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Case:
-        """A checked case; raises ValueError that begins with `where`, the place that it was read from."""
+        """A checked case; raises ValueError that begins with `where`, the place that it was read
+        from."""
         try:
             given = {key: value for key, value in checks.table(row, cls.names(), "case").items()}
             given = {key: value for key, value in given.items() if value is not None}
@@ -75,14 +83,20 @@ class Case:
         model = load_model(self.model)
         if isinstance(model.attention, GQA) and (model.attention.q_rank or model.attention.window):
             form = "low-rank queries" if model.attention.q_rank else "a sliding window"
-            raise ValueError(f"model={self.model!r} has {form}, which realrun does not compute; simdep predicts it")
+            raise ValueError(
+                f"model={self.model!r} has {form}, which realrun does not compute; simdep predicts it"
+            )
         if model.moe_every > 1:
-            raise ValueError(f"model={self.model!r} alternates dense layers, which realrun does not compute")
+            raise ValueError(
+                f"model={self.model!r} alternates dense layers, which realrun does not compute"
+            )
         checks.number(self.link_alpha_us, "link_alpha_us")
         checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
         messages = len(self.schedule.streams["A2E"]) if "A2E" in self.schedule.streams else 0
         if messages > MOST_MESSAGES:
-            raise ValueError(f"{messages:,} messages in each direction; a real run has at most {MOST_MESSAGES:,}")
+            raise ValueError(
+                f"{messages:,} messages in each direction; a real run has at most {MOST_MESSAGES:,}"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,14 +105,18 @@ class Case:
     def scenario(self, hardware: HardwareProfile) -> Scenario:
         """The question that the simulator answers about this case."""
         data = {
-            "model": self.model, "scale": self.scale, "layers": self.layers,
+            "model": self.model,
+            "scale": self.scale,
+            "layers": self.layers,
             "deployment": {"ag": self.ag, "eg": self.eg},
             "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": self.dtype},
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
-        }  # fmt: skip
+        }
         scenario = scenario_from_dict(data, hardware)
         link = self.kept_link if self.link in SHAPED else None
-        return replace(scenario, deployment=replace(scenario.deployment, link=link, transport=self.transport))
+        return replace(
+            scenario, deployment=replace(scenario.deployment, link=link, transport=self.transport)
+        )
 
     @property
     def kept_link(self) -> Cost:
@@ -108,7 +126,8 @@ class Case:
 
     @property
     def transport(self) -> str:
-        """What carries messages, as far as costs depend on it: those of the link and of the host."""
+        """What carries messages, as far as costs depend on it: those of the link and of the
+        host."""
         carries_at_a_rate = self.link in ("shaped", "tbf")
         return f"{self.link} {self.link_mbytes_per_s:g} MB/s" if carries_at_a_rate else self.link
 
@@ -134,13 +153,18 @@ class Case:
     def plan_entry(self) -> dict[str, Any]:
         """What a rank needs to know of the case."""
         return {
-            "model": self.model, "scale": self.scale, "seq_len": self.seq_len, "schedule": self.schedule.to_dict(),
-            "link": self.link, "shape": [self.link_alpha_us, self.link_mbytes_per_s],
+            "model": self.model,
+            "scale": self.scale,
+            "seq_len": self.seq_len,
+            "schedule": self.schedule.to_dict(),
+            "link": self.link,
+            "shape": [self.link_alpha_us, self.link_mbytes_per_s],
             "synthetic": dict(self.synthetic or {}),
-        }  # fmt: skip
+        }
 
     def rank_bytes(self) -> list[int]:
-        """Device memory of each rank, AG ranks first: weights, residual streams, copies in flight, attention."""
+        """Device memory of each rank, AG ranks first: weights, residual streams, copies in flight,
+        attention."""
         scenario = self.scenario(UNMEASURED)
         model, form, samples = scenario.model, scenario.model.attention, self.m_a * self.r1
         copies = samples * self.seq_len * model.top_k * model.hidden
@@ -150,13 +174,17 @@ class Case:
         streams = 4 * samples * self.seq_len * model.hidden
         attention = self.layers * model.ag_params + streams + 2 * copies + 2 * scores + heads + wide
         arriving = 2 * copies * self.ag // self.eg
-        experts = [len(owned(model.experts, self.eg, rank)) * model.expert_params for rank in range(self.eg)]
+        experts = [
+            len(owned(model.experts, self.eg, rank)) * model.expert_params
+            for rank in range(self.eg)
+        ]
         elements = [attention] * self.ag + [self.layers * weights + arriving for weights in experts]
         return [scenario.workload.element_bytes * count for count in elements]
 
 
 def load_cases(path: Path) -> list[Case]:
-    """The cases of a schedules file, a JSON list of objects; raises ValueError naming the file and the object."""
+    """The cases of a schedules file, a JSON list of objects; raises ValueError naming the file and
+    the object."""
     try:
         rows = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -167,21 +195,37 @@ def load_cases(path: Path) -> list[Case]:
 
 
 def standard_cases(size: str = "default") -> list[Case]:
-    """The schedules that `realrun validate` runs by itself: `quick` (24), `default` (78) or `full` (over 150).
+    """The schedules that `realrun validate` runs by itself: `quick` (24), `default` (78) or `full`
+    (over 150).
 
-    Links are such that communication decides, that it balances computation, and that computation decides. They are for
-    1+1 ranks; where four cores are, `full` has some for 2+2.
+    Links are such that communication decides, that it balances computation, and that computation
+    decides. They are for 1+1 ranks; where four cores are, `full` has some for 2+2.
     """
     lite = _Family("deepseek-v2-lite", 0.125, 2, 128, 4)
     qwen = _Family("qwen3-30b-a3b", 0.125, 2, 128, 4)
     if size == "quick":
         return [*lite.cases((2, 4), 100), *qwen.cases((2, 4), 300)]
     if size == "default":
-        return [case for rate in (100, 300) for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
+        return [
+            case
+            for rate in (100, 300)
+            for family in (lite, qwen)
+            for case in family.cases((1, 2, 4, 8), rate)
+        ]
     rates = (40, 100, 300, 1500)
-    small = [case for rate in rates for family in (lite, qwen) for case in family.cases((1, 2, 4, 8), rate)]
+    small = [
+        case
+        for rate in rates
+        for family in (lite, qwen)
+        for case in family.cases((1, 2, 4, 8), rate)
+    ]
     whole = _Family("deepseek-v2-lite", 1.0, 2, 16, 2)
-    wide = [case for rate in (5, 20, 200) for case in whole.cases((1, 2, 4), rate) if case.r1 * case.r2 <= 4]
+    wide = [
+        case
+        for rate in (5, 20, 200)
+        for case in whole.cases((1, 2, 4), rate)
+        if case.r1 * case.r2 <= 4
+    ]
     more = lite.cases((1, 2, 4), 300) if len(os.sched_getaffinity(0)) >= 4 else []
     return [*small, *wide, *(replace(case, ag=2, eg=2) for case in more)]
 
@@ -198,29 +242,52 @@ class _Family:
 
     def cases(self, cuts: Sequence[int], mbytes_per_s: float) -> Iterator[Case]:
         degrees = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 4, 1)]
-        degrees += [("findep", order, r1, r2) for order in ("asas", "aass") for r1 in (1, 2, 4) for r2 in cuts]
+        degrees += [
+            ("findep", order, r1, r2)
+            for order in ("asas", "aass")
+            for r1 in (1, 2, 4)
+            for r2 in cuts
+        ]
         degrees += [("findep", "A0 A1 S0 A2 S1 A3 S2 S3", 4, r2) for r2 in cuts]
         shared = load_model(self.model).has_shared
         for policy, order, r1, r2 in degrees:
-            # Without shared experts there is one order, and uncut micro-batches are what pppipe does
-            if (order != "asas" and (r1 == 1 or not shared)) or (policy == "findep" and r2 == 1 and not shared):
+            # Without shared experts there is one order, and uncut micro-batches are what pppipe
+            # does
+            if (order != "asas" and (r1 == 1 or not shared)) or (
+                policy == "findep" and r2 == 1 and not shared
+            ):
                 continue
             if self.samples % r1:
                 continue
             yield Case(
-                self.model, self.layers, self.seq_len, self.samples // r1, 1, 1, policy, order, r1, r2, self.scale,
+                self.model,
+                self.layers,
+                self.seq_len,
+                self.samples // r1,
+                1,
+                1,
+                policy,
+                order,
+                r1,
+                r2,
+                self.scale,
                 link_mbytes_per_s=mbytes_per_s,
-            )  # fmt: skip
+            )
 
 
 def check_memory(cases: Sequence[Case]) -> None:
-    """Raise InfeasibleError, with the bytes needed, for a case that does not fit into the free memory.
+    """Raise InfeasibleError, with the bytes needed, for a case that does not fit into the free
+    memory.
 
     Ranks on the CPU share the host's memory; on GPUs, each rank needs room on its own.
     """
     for index, case in enumerate(cases):
         on_gpus = case.dtype != "fp32"
-        needed = case.rank_bytes() if on_gpus else [sum(case.rank_bytes()) + PROCESS_BYTES * (case.ag + case.eg)]
+        needed = (
+            case.rank_bytes()
+            if on_gpus
+            else [sum(case.rank_bytes()) + PROCESS_BYTES * (case.ag + case.eg)]
+        )
         for rank, need in enumerate(needed):
             free = torch.cuda.mem_get_info(rank)[0] if on_gpus else free_bytes()
             if need > free:
@@ -233,11 +300,14 @@ def check_memory(cases: Sequence[Case]) -> None:
 
 
 def free_bytes() -> int:
-    """Memory that new processes may use: what the host has available, within the limit of this control group."""
+    """Memory that new processes may use: what the host has available, within the limit of this
+    control group."""
     free = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        limit, used = (
+            (group / f"memory.{name}").read_text().strip() for name in ("max", "current")
+        )
     except OSError:
         return free
     return free if limit == "max" else min(free, int(limit) - int(used))

@@ -1,7 +1,8 @@
-"""What every rank does: walk one list of jobs together, and let rank 0 write each result before the next job begins.
+"""What every rank does: walk one list of jobs together, and let rank 0 write each result before the
+next job begins.
 
-A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale, seq_len, schedule,
-link, shape, synthetic}; a job is one of
+A plan is a JSON object {ag, eg, backend, seed, cases, jobs}. `cases` maps an id to {model, scale,
+seq_len, schedule, link, shape, synthetic}; a job is one of
 
     {"job": "learn", "case": id}                       get a case's schedule ready: walk it once, task by task
     {"job": "run", "case": id}                         execute it once
@@ -13,7 +14,8 @@ link, shape, synthetic}; a job is one of
     {"job": "operations"}                              time matrix products, attention cores and experts of any shape
     {"job": "output", "case": id, "folder": path}      save the output of the case's last run, one file an AG rank
 
-Results are JSON lines {"index", "ranks": [one object a rank]}; a job whose line is there is not done again.
+Results are JSON lines {"index", "ranks": [one object a rank]}; a job whose line is there is not
+done again.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from realrun import benchmarks
-from realrun.executor import AttentionRank
-from realrun.rank import Rank
-from realrun.ranks import World, die_with_parent
+from realrun.calibration import benchmarks
+from realrun.runtime.executor import AttentionRank
+from realrun.runtime.rank import Rank
+from realrun.runtime.world import World, die_with_parent
 
 
 def main(plan_path: str, results_path: str) -> None:
@@ -43,7 +45,10 @@ def main(plan_path: str, results_path: str) -> None:
 
 def work(plan: dict[str, Any], results: Path) -> None:
     """Do every job of a plan that has no line in rank 0's `results` yet."""
-    with World(plan["ag"], plan["eg"], plan["seed"], plan["backend"]) as world, torch.inference_mode():
+    with (
+        World(plan["ag"], plan["eg"], plan["seed"], plan["backend"]) as world,
+        torch.inference_mode(),
+    ):
         lines = results.read_text().splitlines() if results.exists() else []
         done = world.all_gather({"done": [json.loads(line)["index"] for line in lines]})[0]["done"]
         rank = Rank(world, plan["cases"])
@@ -66,7 +71,8 @@ def learn(rank: Rank, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(rank: Rank, job: dict[str, Any]) -> dict[str, Any]:
-    """Run a case once: the stamps of this rank, how long it was kept from its core, and the core's speed."""
+    """Run a case once: the stamps of this rank, how long it was kept from its core, and the core's
+    speed."""
     return rank.once(rank.executor(job["case"]), rank.cases[job["case"]])
 
 
@@ -74,14 +80,23 @@ def output(rank: Rank, job: dict[str, Any]) -> dict[str, Any]:
     """Save what the last run of a case computed."""
     executor, place = rank.executor(job["case"]), rank.world.place
     if isinstance(executor.work, AttentionRank):
-        np.save(Path(job["folder"]) / f"{job['case']}-{place}.npy", executor.work.output().float().cpu().numpy())
+        np.save(
+            Path(job["folder"]) / f"{job['case']}-{place}.npy",
+            executor.work.output().float().cpu().numpy(),
+        )
     return {}
 
 
 JOBS: dict[str, Callable[[Rank, dict[str, Any]], dict[str, Any]]] = {
-    "learn": learn, "run": run, "output": output, "stages": benchmarks.stages, "host": benchmarks.host,
-    "link": benchmarks.link, "interference": benchmarks.interference, "operations": benchmarks.operations,
-}  # fmt: skip
+    "learn": learn,
+    "run": run,
+    "output": output,
+    "stages": benchmarks.stages,
+    "host": benchmarks.host,
+    "link": benchmarks.link,
+    "interference": benchmarks.interference,
+    "operations": benchmarks.operations,
+}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Predict how disaggregated MoE inference runs, before it runs.
 
-Data goes to stdout, messages to stderr. Exit codes: 0 good, 1 internal error, 2 bad input, 3 infeasible.
+Data goes to stdout, messages to stderr. Exit codes: 0 good, 1 internal error, 2 bad input, 3
+infeasible.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ from collections.abc import Callable, Sequence
 
 from simdep import __version__
 from simdep.checks import InfeasibleError, condensed
-from simdep.flags import EXAMPLES, Parser, add_commands
+from simdep.cli.flags import EXAMPLES, Parser, add_commands
 
-EXTRAS = {"plotly": "figures", "torch": "real", "psutil": "real", "rich": "real"}  # packages that are optional
+EXTRAS = {
+    "plotly": "figures",
+    "torch": "real",
+    "psutil": "real",
+    "rich": "real",
+}  # packages that are optional
 
 
 def run_command(prog: str, command: Callable[[], int]) -> int:
     """Run a command; an error becomes one sentence on stderr and its exit code.
 
-    2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on (RuntimeError, OSError).
+    2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on
+    (RuntimeError, OSError).
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -34,35 +41,53 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         except ModuleNotFoundError as error:
             if error.name not in EXTRAS:
                 raise
-            print(f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'", file=sys.stderr)
+            print(
+                f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'",
+                file=sys.stderr,
+            )
             return 2
         except (MemoryError, OverflowError) as error:
             print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
             return 1
         except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
             print(f"{prog}: {error}", file=sys.stderr)
-            return 2 if isinstance(error, ValueError) else 3 if isinstance(error, InfeasibleError) else 1
+            return (
+                2
+                if isinstance(error, ValueError)
+                else 3
+                if isinstance(error, InfeasibleError)
+                else 1
+            )
     for note in condensed(str(each.message) for each in caught):
         print(f"{prog}: note: {note}", file=sys.stderr)
     return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("simdep", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(
+        "simdep",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"simdep {__version__}")
-    add_commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser))
+    add_commands(
+        parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    )
     args = parser.parse_args(argv)
     return run_command("simdep", lambda: _command(args))
 
 
 def _command(args: argparse.Namespace) -> int:
-    """Import the module of the command, and with it numpy and pandas, only now: --help answers at once.
+    """Import the module of the command, and with it numpy and pandas, only now: --help answers at
+    once.
 
-    Matrices are small here: threads of BLAS that wait for each other on shared cores make a fit ten times as slow.
+    Matrices are small here: threads of BLAS that wait for each other on shared cores make a fit ten
+    times as slow.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     module, _, name = args.does.partition(".")
-    done: int = getattr(importlib.import_module(f"simdep.commands.{module}"), name)(args)
+    done: int = getattr(importlib.import_module(f"simdep.cli.{module}"), name)(args)
     return done
 
 

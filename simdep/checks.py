@@ -1,4 +1,5 @@
-"""Checks at the border: what a user gave, told in one sentence with the value, the rule and the place."""
+"""Checks at the border: what a user gave, told in one sentence with the value, the rule and the
+place."""
 
 from __future__ import annotations
 
@@ -10,15 +11,21 @@ from typing import Any
 
 
 class InfeasibleError(Exception):
-    """What is asked for is well-formed but can't be done, for example for want of memory; exit code 3."""
+    """What is asked for is well-formed but can't be done, for example for want of memory; exit code
+    3."""
 
 
 class RangeWarning(UserWarning):
     """A cost is asked for an operation beyond those that it was measured on."""
 
 
-MOST_WHOLE, MOST = 10**9, 1e30  # of a whole number, of any other: sums and products of them stay finite
-_VALUE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")  # of a note on a cost asked beyond its measurements
+MOST_WHOLE, MOST = (
+    10**9,
+    1e30,
+)  # of a whole number, of any other: sums and products of them stay finite
+_VALUE = re.compile(
+    r"(.*?=)([0-9.e+-]+)( is out of .*)"
+)  # of a note on a cost asked beyond its measurements
 
 
 def known(word: str, choices: Collection[str], what: str) -> str:
@@ -89,13 +96,19 @@ def text(value: Any, where: str) -> str:
 
 
 def condensed(notes: Iterable[str]) -> list[str]:
-    """Notes with those that differ in nothing but a value as one: `num_tokens=822 to 1023 is out of ...`."""
+    """Notes with those that differ in nothing but a value as one: `num_tokens=822 to 1023 is out of
+    ...`."""
     values: dict[tuple[str, str], list[str]] = {}
     for note in dict.fromkeys(notes):
-        before, value, after = found.groups() if (found := _VALUE.fullmatch(note)) else (note, "", "")
+        before, value, after = (
+            found.groups() if (found := _VALUE.fullmatch(note)) else (note, "", "")
+        )
         values.setdefault((before, after), []).append(value)
     told = []
     for (before, after), each in values.items():
-        least, most = min(each, key=lambda text: float(text or 0)), max(each, key=lambda text: float(text or 0))
+        least, most = (
+            min(each, key=lambda text: float(text or 0)),
+            max(each, key=lambda text: float(text or 0)),
+        )
         told.append(before + (least if least == most else f"{least} to {most}") + after)
     return told

@@ -1,6 +1,8 @@
-"""Costs: how long a task occupies its stream, in microseconds. A cost model is a callable: task -> microseconds.
+"""Costs: how long a task occupies its stream, in microseconds. A cost model is a callable: task ->
+microseconds.
 
-`StageTimes` gives each kind one number, `StageCosts` a line, `simdep.scenario_costs` prices a model on a machine.
+`StageTimes` gives each kind one number, `StageCosts` a line, `simdep.scenario.task_costs` prices a
+model on a machine.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ def free(_: Task) -> float:
 
 @dataclass(frozen=True)
 class Host:
-    """What hosts and links add to the ideal streams; every term that is left at its default adds nothing.
+    """What hosts and links add to the ideal streams; every term that is left at its default adds
+    nothing.
 
-    Microseconds before each computation, for each message that it needs, and for each that is posted after it; the
-    share of speed that one transfer takes from computation; whether the two directions of a link share it (first come,
-    first served); and the coefficient of variation of computation times, drawn by `seed` from a lognormal of mean 1.
+    Microseconds before each computation, for each message that it needs, and for each that is
+    posted after it; the share of speed that one transfer takes from computation; whether the two
+    directions of a link share it (first come, first served); and the coefficient of variation of
+    computation times, drawn by `seed` from a lognormal of mean 1.
     """
 
     gap_us: float = 0
@@ -39,15 +43,20 @@ class Host:
 
     def __post_init__(self) -> None:
         if not 0 <= self.contention < 0.5:
-            raise ValueError(f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5")
+            raise ValueError(
+                f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5"
+            )
 
     @property
     def terms(self) -> list[str]:
         """Names of the terms in use."""
-        return [f.name for f in fields(self) if f.name != "seed" and getattr(self, f.name) != f.default]
+        return [
+            f.name for f in fields(self) if f.name != "seed" and getattr(self, f.name) != f.default
+        ]
 
     def refuse(self, evaluator: str) -> None:
-        """Raise ValueError, naming the terms in use, for an `evaluator` that models none of them."""
+        """Raise ValueError, naming the terms in use, for an `evaluator` that models none of
+        them."""
         if self.terms:
             hint = "" if self.terms == ["half_duplex"] else " (--ideal)"
             raise ValueError(
@@ -79,12 +88,15 @@ class StageTimes:
     def __call__(self, task: Task) -> float:
         value: float | None = getattr(self, task.kind.label, None)
         if value is None:
-            raise ValueError(f"{task}: its schedule cuts attention in two; add projection and core to the stage times")
+            raise ValueError(
+                f"{task}: its schedule cuts attention in two; add projection and core to the stage times"
+            )
         return value
 
     @classmethod
     def parse(cls, text: str) -> StageTimes:
-        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises ValueError naming the part at fault.
+        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises ValueError naming the
+        part at fault.
 
         `projection=700,core=300` stand for attention=1000, cut in two.
         """
@@ -94,24 +106,35 @@ class StageTimes:
             key, equals, value = (word.strip() for word in part.partition("="))
             checks.known(key, names, "stage")
             if not equals or key in times:
-                raise ValueError(f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS")
+                raise ValueError(
+                    f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS"
+                )
             try:
-                times[key] = checks.number(int(value) if value.isdigit() else float(value), f"stage time {key}")
+                times[key] = checks.number(
+                    int(value) if value.isdigit() else float(value), f"stage time {key}"
+                )
             except ValueError:
-                raise ValueError(f"stage time {key}={value!r}; it is a finite number of at least 0") from None
+                raise ValueError(
+                    f"stage time {key}={value!r}; it is a finite number of at least 0"
+                ) from None
         halves = {"projection", "core"} & set(times)
         if halves and (len(halves) == 1 or "attention" in times):
-            raise ValueError(f"stage times {text!r}: give attention, or in its place both projection and core")
+            raise ValueError(
+                f"stage times {text!r}: give attention, or in its place both projection and core"
+            )
         if halves:
             times["attention"] = times["projection"] + times["core"]
         for missing in sorted({"attention", "expert", "a2e", "e2a"} - set(times)):
-            raise ValueError(f"stage times {text!r}: {missing} is missing; only shared may be left out")
+            raise ValueError(
+                f"stage times {text!r}: {missing} is missing; only shared may be left out"
+            )
         return HalvedTimes(**times) if halves else StageTimes(**times)
 
 
 @dataclass(frozen=True)
 class HalvedTimes(StageTimes):
-    """Stage times with the two halves of attention: projections, and core with the output projection."""
+    """Stage times with the two halves of attention: projections, and core with the output
+    projection."""
 
     projection: float = field(kw_only=True)
     core: float = field(kw_only=True)
@@ -132,16 +155,20 @@ class Line:
         """From `ALPHA+BETA` (or `ALPHA`); raises ValueError naming the place."""
         numbers = re.fullmatch(rf"({_NUMBER})(?:\+({_NUMBER}))?", text.strip())
         if not numbers:
-            raise ValueError(f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit of work")
+            raise ValueError(
+                f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit of work"
+            )
         alpha, beta = (checks.number(float(each or 0), where) for each in numbers.groups())
         return cls(alpha, beta)
 
 
 @dataclass(frozen=True)
 class StageCosts:
-    """A bare scheduling problem: lines of the samples of a micro-batch (attention, shared) or of the tokens of a chunk.
+    """A bare scheduling problem: lines of the samples of a micro-batch (attention, shared) or of
+    the tokens of a chunk.
 
-    `link` is A2E and E2A alike. A micro-batch of m_a samples has m_a * tokens_per_sample tokens in r2 equal chunks.
+    `link` is A2E and E2A alike. A micro-batch of m_a samples has m_a * tokens_per_sample tokens in
+    r2 equal chunks.
     """
 
     attention: Line
@@ -159,20 +186,29 @@ class StageCosts:
         tokens = m_a * self.tokens_per_sample / r2
         link = self.link(tokens)
         return StageTimes(
-            self.attention(m_a), self.expert(tokens), link, link, self.shared(m_a) if self.has_shared else 0
+            self.attention(m_a),
+            self.expert(tokens),
+            link,
+            link,
+            self.shared(m_a) if self.has_shared else 0,
         )
 
     @classmethod
     def parse(cls, text: str, tokens_per_sample: int = 1) -> StageCosts:
-        """From `attention=A+B,shared=A+B,expert=A+B,link=A+B`; raises ValueError for the part at fault."""
+        """From `attention=A+B,shared=A+B,expert=A+B,link=A+B`; raises ValueError for the part at
+        fault."""
         lines: dict[str, Line] = {}
         for part in text.split(","):
             key, equals, value = (word.strip() for word in part.partition("="))
             checks.known(key, ("attention", "shared", "expert", "link"), "stage")
             if not equals or key in lines:
-                raise ValueError(f"stage costs {text!r}: write each stage once, as {key}=ALPHA+BETA")
+                raise ValueError(
+                    f"stage costs {text!r}: write each stage once, as {key}=ALPHA+BETA"
+                )
             lines[key] = Line.parse(value, f"stage cost {key}")
         for missing in ("attention", "expert", "link"):
             if missing not in lines:
-                raise ValueError(f"stage costs {text!r}: {missing} is missing; only shared may be left out")
+                raise ValueError(
+                    f"stage costs {text!r}: {missing} is missing; only shared may be left out"
+                )
         return cls(**lines, tokens_per_sample=checks.whole(tokens_per_sample, "tokens per sample"))

@@ -1,7 +1,8 @@
 """A schedule: which task runs on which stream, in which order, after which others. Never a time.
 
-The one rule is CUDA's stream-and-event model: a stream is a FIFO, and a task starts when the task before it in its
-stream has ended and every task named in its `after` has ended. Work is counted in tokens of one AG rank.
+The one rule is CUDA's stream-and-event model: a stream is a FIFO, and a task starts when the task
+before it in its stream has ended and every task named in its `after` has ended. Work is counted in
+tokens of one AG rank.
 
     >>> print(Schedule({"AG": (Task(Kind.ATTENTION, 0, 0),),
     ...                 "A2E": (Task(Kind.A2E, 0, 0, 0, after=("A[0.0]",)),)}))
@@ -27,8 +28,9 @@ FORMAT = 1  # version of the JSON form
 class Kind(Enum):
     """What a task does; the value is the symbol in its name.
 
-    Where attention is cut in two, PROJECTION is what precedes its core, and CORE is the core, the output projection and
-    the gate: together they are ATTENTION. A2E and E2A are dispatch and combine where groups are colocated.
+    Where attention is cut in two, PROJECTION is what precedes its core, and CORE is the core, the
+    output projection and the gate: together they are ATTENTION. A2E and E2A are dispatch and
+    combine where groups are colocated.
     """
 
     ATTENTION = "A"
@@ -41,7 +43,8 @@ class Kind(Enum):
 
     @property
     def label(self) -> str:
-        """The word used in flags, tables and cost models: attention, projection, core, shared, a2e, expert, e2a."""
+        """The word used in flags, tables and cost models: attention, projection, core, shared, a2e,
+        expert, e2a."""
         return self.name.lower()
 
     @property
@@ -65,13 +68,18 @@ class Kind(Enum):
 
 
 STREAMS = ("AG", "A2E", "EG", "E2A")
-Step = tuple[Kind, int]  # an entry of the AG's order of a layer: attention or shared experts, and the micro-batch
+Step = tuple[
+    Kind, int
+]  # an entry of the AG's order of a layer: attention or shared experts, and the micro-batch
 Sequenced = tuple[Kind, int, int]  # an entry of the AG's whole stream: kind, layer, micro-batch
-_NAME = re.compile(rf"({'|'.join(kind.value for kind in Kind)})\[(\d+)\.(\d+)(?:\.(\d+))?(?:@(\d+))?\]")
+_NAME = re.compile(
+    rf"({'|'.join(kind.value for kind in Kind)})\[(\d+)\.(\d+)(?:\.(\d+))?(?:@(\d+))?\]"
+)
 
 
 def lane(stream: str) -> tuple[str, int]:
-    """A stream's name as (resource, rank): `EG@3` is rank 3 of EG, a name without a rank stands for rank 0."""
+    """A stream's name as (resource, rank): `EG@3` is rank 3 of EG, a name without a rank stands for
+    rank 0."""
     resource, _, rank = stream.partition("@")
     return resource, int(rank or 0)
 
@@ -80,9 +88,10 @@ def lane(stream: str) -> tuple[str, int]:
 class Task:
     """One operation of one layer on one micro-batch, or on one chunk of it.
 
-    `tokens` is the work, counted in tokens of one AG rank; `after` names the tasks that must have ended. A chunk is cut
-    by token, or by expert: then it is one of `groups` groups of experts and the rows that these get of all its tokens.
-    `rank` is the rank that works, where ranks of a group differ.
+    `tokens` is the work, counted in tokens of one AG rank; `after` names the tasks that must have
+    ended. A chunk is cut by token, or by expert: then it is one of `groups` groups of experts and
+    the rows that these get of all its tokens. `rank` is the rank that works, where ranks of a group
+    differ.
     """
 
     kind: Kind
@@ -103,11 +112,14 @@ class Task:
         if self.tokens < 1:
             raise ValueError(f"{self.name}: tokens={self.tokens}; a task handles at least 1 token")
         if self.groups < 1 or (self.groups > 1 and not self.kind.is_chunked):
-            raise ValueError(f"{self.name}: groups={self.groups}; a chunk is one of at least 1 group of experts")
+            raise ValueError(
+                f"{self.name}: groups={self.groups}; a chunk is one of at least 1 group of experts"
+            )
 
     @cached_property
     def name(self) -> str:
-        """`A|P|C|S[layer.mb]` or `A2E|E|E2A[layer.mb.chunk]`, with `@rank` before the bracket where ranks differ."""
+        """`A|P|C|S[layer.mb]` or `A2E|E|E2A[layer.mb.chunk]`, with `@rank` before the bracket where
+        ranks differ."""
         chunk = "" if self.chunk is None else f".{self.chunk}"
         rank = "" if self.rank is None else f"@{self.rank}"
         return f"{self.kind.value}[{self.layer}.{self.mb}{chunk}{rank}]"
@@ -116,11 +128,15 @@ class Task:
         return self.name
 
     @classmethod
-    def parse(cls, name: str, tokens: int = 1, after: tuple[str, ...] = (), groups: int = 1) -> Task:
+    def parse(
+        cls, name: str, tokens: int = 1, after: tuple[str, ...] = (), groups: int = 1
+    ) -> Task:
         """The task that `name` stands for; raises ValueError for a text that is no task name."""
         match = _NAME.fullmatch(name)
         if not match:
-            raise ValueError(f"{name!r} is not a task name; write A[layer.mb], S[layer.mb] or E[layer.mb.chunk]")
+            raise ValueError(
+                f"{name!r} is not a task name; write A[layer.mb], S[layer.mb] or E[layer.mb.chunk]"
+            )
         symbol, layer, mb, *others = match.groups()
         chunk, rank = (None if number is None else int(number) for number in others)
         return cls(Kind(symbol), int(layer), int(mb), chunk, tokens, after, groups, rank)
@@ -128,11 +144,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Streams of tasks. Raises ValueError for a task that appears twice or waits for one that does not exist.
+    """Streams of tasks. Raises ValueError for a task that appears twice or waits for one that does
+    not exist.
 
-    A stream is a resource of the deployment, such as AG, or that of one of its ranks: `AG@0`, `AG@1`.
+    A stream is a resource of the deployment, such as AG, or that of one of its ranks: `AG@0`,
+    `AG@1`.
 
-    A schedule that can never finish is found by `in_order` (and so by `from_dict`): it names the circle.
+    A schedule that can never finish is found by `in_order` (and so by `from_dict`): it names the
+    circle.
     """
 
     streams: Mapping[str, tuple[Task, ...]]
@@ -142,12 +161,16 @@ class Schedule:
         seen: set[str] = set()
         for task in self:
             if task.name in seen:
-                raise ValueError(f"{task.name} appears twice in the schedule; every task has one place")
+                raise ValueError(
+                    f"{task.name} appears twice in the schedule; every task has one place"
+                )
             seen.add(task.name)
         for task in self:
             for needed in task.after:
                 if needed not in seen:
-                    raise ValueError(f"{task.name} waits for {needed}, which is not in the schedule")
+                    raise ValueError(
+                        f"{task.name} waits for {needed}, which is not in the schedule"
+                    )
 
     def __iter__(self) -> Iterator[Task]:
         """All tasks, stream by stream, each in FIFO order."""
@@ -161,7 +184,9 @@ class Schedule:
         return self._by_name[name]
 
     def __str__(self) -> str:
-        return "\n".join(f"{stream}: {' '.join(t.name for t in tasks)}" for stream, tasks in self.streams.items())
+        return "\n".join(
+            f"{stream}: {' '.join(t.name for t in tasks)}" for stream, tasks in self.streams.items()
+        )
 
     @cached_property
     def _by_name(self) -> dict[str, Task]:
@@ -174,7 +199,8 @@ class Schedule:
 
     @cached_property
     def predecessors(self) -> dict[str, tuple[str, ...]]:
-        """Task name -> the tasks that must have ended: those in `after`, then the one before it in its stream."""
+        """Task name -> the tasks that must have ended: those in `after`, then the one before it in
+        its stream."""
         found = {}
         for tasks in self.streams.values():
             before: tuple[str, ...] = ()
@@ -204,7 +230,8 @@ class Schedule:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one AG rank that pass through every layer; those of all AG ranks where the schedule has ranks."""
+        """Tokens of one AG rank that pass through every layer; those of all AG ranks where the
+        schedule has ranks."""
         return sum(task.tokens for task in self if task.kind.opens_layer and task.layer == 0)
 
     @cached_property
@@ -228,7 +255,9 @@ class Schedule:
                 if waiting[successor] == 0:
                     ready.append(successor)
         if len(ordered) < len(waiting):
-            raise ValueError(f"the schedule can never finish: {' waits for '.join(self._circle(waiting))}")
+            raise ValueError(
+                f"the schedule can never finish: {' waits for '.join(self._circle(waiting))}"
+            )
         return tuple(ordered)
 
     def _circle(self, waiting: dict[str, int]) -> list[str]:
@@ -240,9 +269,11 @@ class Schedule:
         return [*path[path.index(name) :], name]
 
     def with_tokens(self, tokens: Callable[[Task], int]) -> Schedule:
-        """The same streams and dependencies with other amounts of work, in a tenth of the time of building them anew.
+        """The same streams and dependencies with other amounts of work, in a tenth of the time of
+        building them anew.
 
-        What has been checked and sorted stays: only the tokens of the tasks are others, each at least 1.
+        What has been checked and sorted stays: only the tokens of the tasks are others, each at
+        least 1.
         """
         others = {}
         for task in self.in_order:
@@ -251,7 +282,10 @@ class Schedule:
             assert other.tokens >= 1, f"{task.name}: tokens={other.tokens}"
         found = object.__new__(Schedule)
         found.__dict__.update(
-            streams={stream: tuple(others[task.name] for task in tasks) for stream, tasks in self.streams.items()},
+            streams={
+                stream: tuple(others[task.name] for task in tasks)
+                for stream, tasks in self.streams.items()
+            },
             label=self.label,
             _by_name=others,
             in_order=tuple(others.values()),
@@ -275,14 +309,19 @@ class Schedule:
 
     @classmethod
     def from_dict(cls, data: Any) -> Schedule:
-        """A checked schedule from its JSON form; raises ValueError naming the task or field at fault."""
+        """A checked schedule from its JSON form; raises ValueError naming the task or field at
+        fault."""
         if not isinstance(data, dict) or not isinstance(data.get("streams"), dict):
             raise ValueError('a schedule is a JSON object with the key "streams"')
         if data.get("format") != FORMAT:
-            raise ValueError(f"schedule format {data.get('format')!r} is not known; this version reads format {FORMAT}")
+            raise ValueError(
+                f"schedule format {data.get('format')!r} is not known; this version reads format {FORMAT}"
+            )
         for stream, rows in data["streams"].items():
             if not re.fullmatch(r"[^@]+(@\d+)?", str(stream)):
-                raise ValueError(f"stream {stream!r} is no name of a stream; write AG, or AG@0 for that of a rank")
+                raise ValueError(
+                    f"stream {stream!r} is no name of a stream; write AG, or AG@0 for that of a rank"
+                )
             if not isinstance(rows, list):
                 raise ValueError(f"stream {stream}: {rows!r} is not a list of tasks")
         streams = {str(stream): tuple(map(_task, rows)) for stream, rows in data["streams"].items()}
@@ -306,9 +345,13 @@ class Schedule:
 
 def _task(row: Any) -> Task:
     if not isinstance(row, dict) or not isinstance(row.get("task"), str):
-        raise ValueError(f'{row!r} is not a task; write {{"task": "A[0.0]", "tokens": 1, "after": []}}')
+        raise ValueError(
+            f'{row!r} is not a task; write {{"task": "A[0.0]", "tokens": 1, "after": []}}'
+        )
     if unknown := set(row) - {"task", "tokens", "after", "groups"}:
-        raise ValueError(f"{row['task']}: unknown key {min(unknown)!r}; a task has task, tokens, after and groups")
+        raise ValueError(
+            f"{row['task']}: unknown key {min(unknown)!r}; a task has task, tokens, after and groups"
+        )
     tokens, after, groups = row.get("tokens", 1), row.get("after", []), row.get("groups", 1)
     for key, value in (("tokens", tokens), ("groups", groups)):
         if type(value) is not int:

@@ -1,8 +1,10 @@
-"""A timeline: one row for every task and rank, simulated or measured, in one table schema. Times are microseconds.
+"""A timeline: one row for every task and rank, simulated or measured, in one table schema. Times
+are microseconds.
 
-A group-level simulation has one row a task and the rank 0 of its group; a real run, or a simulation of every rank, has
-a row for every rank that took part. `by_task` joins the rows of a task: computation lasts from the earliest start to
-the latest end over its ranks, a transfer from the latest start to the latest end.
+A group-level simulation has one row a task and the rank 0 of its group; a real run, or a simulation
+of every rank, has a row for every rank that took part. `by_task` joins the rows of a task:
+computation lasts from the earliest start to the latest end over its ranks, a transfer from the
+latest start to the latest end.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ COLUMNS = ("task", "kind", "layer", "mb", "chunk", "stream", "rank", "tokens", "
 
 @dataclass(frozen=True)
 class Timeline:
-    """Rows with the columns `COLUMNS`, in order of start; chunk is -1 for a task that is not chunked.
+    """Rows with the columns `COLUMNS`, in order of start; chunk is -1 for a task that is not
+    chunked.
 
-    `rank` counts within the group of the stream: for a transfer it is the rank that receives, and in a simulation of
-    every rank (`simdep.rank_work`) the EG rank at whose port it is, whichever way it goes.
+    `rank` counts within the group of the stream: for a transfer it is the rank that receives, and
+    in a simulation of every rank (`simdep.simulation.rank_work`) the EG rank at whose port it is,
+    whichever way it goes.
     """
 
     schedule: Schedule
@@ -40,7 +44,8 @@ class Timeline:
         times: Iterable[tuple[str, int, float, float]],
         meta: dict[str, Any] | None = None,
     ) -> Timeline:
-        """A timeline from (task name, rank, start, end); an AssertionError names a task that has no time.
+        """A timeline from (task name, rank, start, end); an AssertionError names a task that has no
+        time.
 
         A stream of one rank sets the rank of its rows.
         """
@@ -55,7 +60,9 @@ class Timeline:
         missing = {task.name for task in schedule} - {record[0] for record in records}
         assert not missing, f"no time for {min(missing)}"
         records.sort(key=lambda record: record[-2:])
-        return cls(schedule, source, pd.DataFrame.from_records(records, columns=list(COLUMNS)), meta or {})
+        return cls(
+            schedule, source, pd.DataFrame.from_records(records, columns=list(COLUMNS)), meta or {}
+        )
 
     @property
     def makespan_us(self) -> float:
@@ -64,24 +71,29 @@ class Timeline:
         return span.item() if isinstance(span, np.generic) else span  # type: ignore[no-any-return]
 
     def by_task(self) -> pd.DataFrame:
-        """One row a task, indexed by name, with start_us and end_us over its ranks (rule at the top)."""
+        """One row a task, indexed by name, with start_us and end_us over its ranks (rule at the
+        top)."""
         groups = self.rows.groupby("task", sort=False)
         joined = groups.first()
         late_start = groups["start_us"].max()
-        transfer = joined["kind"].isin([k.label for k in {t.kind for t in self.schedule} if k.is_transfer])
+        transfer = joined["kind"].isin(
+            [k.label for k in {t.kind for t in self.schedule} if k.is_transfer]
+        )
         joined["start_us"] = groups["start_us"].min().where(~transfer, late_start)
         joined["end_us"] = groups["end_us"].max()
         return joined.drop(columns="rank")
 
     def lanes(self) -> list[tuple[str, int]]:
-        """The serial resources in display order: (stream, rank) in the order of the schedule's streams."""
+        """The serial resources in display order: (stream, rank) in the order of the schedule's
+        streams."""
         pairs = self.rows[["stream", "rank"]].drop_duplicates()
         present = zip(pairs["stream"], pairs["rank"].tolist(), strict=True)
         return sorted(present, key=lambda each: (self.schedule.resources.index(each[0]), each[1]))
 
 
 def union(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint intervals, in order, that cover exactly the given ones; touching intervals become one."""
+    """Disjoint intervals, in order, that cover exactly the given ones; touching intervals become
+    one."""
     order = np.argsort(starts, kind="stable")
     starts, reach = starts[order], np.maximum.accumulate(ends[order])
     if not len(starts):

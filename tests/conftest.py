@@ -13,14 +13,19 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-# The matrices of a fit are small: threads of BLAS on shared cores make one ten times as slow. Before numpy is imported.
+# The matrices of a fit are small: threads of BLAS on shared cores make one ten times as slow.
+# Before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The same cases on every machine and in every run, however slow the machine is.
-settings.register_profile("facts", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "facts", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("facts")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 CHROMEDRIVER = shutil.which("chromedriver")
 CHROMIUM_FLAGS = (
     "--headless",
@@ -38,12 +43,15 @@ CHROMIUM_FLAGS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden-write", action="store_true", help="record the outputs of tests/golden again")
+    parser.addoption(
+        "--golden-write", action="store_true", help="record the outputs of tests/golden again"
+    )
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Chrome]:
-    """A headless Chromium, 1400 x 900, without network; tests that ask for it are skipped where there is none."""
+    """A headless Chromium, 1400 x 900, without network; tests that ask for it are skipped where
+    there is none."""
     if CHROMIUM is None or CHROMEDRIVER is None:
         pytest.skip("needs Chromium and chromedriver (apt-get install chromium chromium-driver)")
     from selenium import webdriver

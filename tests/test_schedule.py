@@ -32,7 +32,10 @@ def test_a_name_parses_to_the_task_that_prints_it(task: Task) -> None:
     assert str(task) == task.name
 
 
-@given(st.sampled_from(["A", "S", "A2E", "E", "E2A"]), st.lists(st.integers(0, 999), min_size=2, max_size=3))
+@given(
+    st.sampled_from(["A", "S", "A2E", "E", "E2A"]),
+    st.lists(st.integers(0, 999), min_size=2, max_size=3),
+)
 def test_a_task_name_prints_as_it_was_read(symbol: str, numbers: list[int]) -> None:
     """name(parse(text)) == text, where text has as many numbers as its kind needs."""
     wanted = 2 if symbol in ("A", "S") else 3
@@ -40,7 +43,9 @@ def test_a_task_name_prints_as_it_was_read(symbol: str, numbers: list[int]) -> N
     assert Task.parse(text).name == text
 
 
-@pytest.mark.parametrize("text", ["", "A", "A[0]", "A[0,1]", "A[-1.0]", "X[0.0]", "A[0.0] ", "A[0.0]\n", "E[0.0.0.0]"])
+@pytest.mark.parametrize(
+    "text", ["", "A", "A[0]", "A[0,1]", "A[-1.0]", "X[0.0]", "A[0.0] ", "A[0.0]\n", "E[0.0.0.0]"]
+)
 def test_a_text_that_is_no_name_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(ValueError) as error:
         Task.parse(text)
@@ -56,14 +61,18 @@ def test_a_text_that_is_no_name_is_refused_by_its_text(text: str) -> None:
         ("A2E[0.0]", "A2E[0.0]: a task of kind a2e needs chunk number"),
     ],
 )
-def test_attention_and_shared_experts_have_no_chunk_and_the_others_need_one(name: str, rule: str) -> None:
+def test_attention_and_shared_experts_have_no_chunk_and_the_others_need_one(
+    name: str, rule: str
+) -> None:
     with pytest.raises(ValueError) as error:
         Task.parse(name)
     assert str(error.value) == rule
 
 
 def test_numbers_count_from_zero() -> None:
-    with pytest.raises(ValueError, match=r"^A\[0\.-1\]: layer, micro-batch, chunk and rank count from 0$"):
+    with pytest.raises(
+        ValueError, match=r"^A\[0\.-1\]: layer, micro-batch, chunk and rank count from 0$"
+    ):
         Task(Kind.ATTENTION, 0, -1)
 
 
@@ -74,7 +83,15 @@ def test_a_task_handles_at_least_one_token() -> None:
 
 def test_kinds_know_their_stream_and_their_word() -> None:
     assert [kind.stream for kind in Kind] == ["AG", "AG", "AG", "AG", "A2E", "EG", "E2A"]
-    assert [kind.label for kind in Kind] == ["attention", "projection", "core", "shared", "a2e", "expert", "e2a"]
+    assert [kind.label for kind in Kind] == [
+        "attention",
+        "projection",
+        "core",
+        "shared",
+        "a2e",
+        "expert",
+        "e2a",
+    ]
     assert [kind.label for kind in Kind if kind.is_transfer] == ["a2e", "e2a"]
     assert [kind.label for kind in Kind if kind.is_chunked] == ["a2e", "expert", "e2a"]
 
@@ -84,7 +101,8 @@ def test_kinds_know_their_stream_and_their_word() -> None:
 
 @given(policy_schedules())
 def test_a_schedule_equals_itself_read_back(schedule: Schedule) -> None:
-    """from_dict(to_dict(s)) == s, through JSON text and through a file, with the streams in the same order."""
+    """from_dict(to_dict(s)) == s, through JSON text and through a file, with the streams in the
+    same order."""
     read = Schedule.from_dict(json.loads(json.dumps(schedule.to_dict())))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "schedule.json"
@@ -116,7 +134,10 @@ def streams(*rows: Any) -> dict[str, Any]:
         ({"format": 1}, 'a schedule is a JSON object with the key "streams"'),
         ({"format": 1, "streams": []}, 'a schedule is a JSON object with the key "streams"'),
         ({"streams": {}}, "schedule format None is not known; this version reads format 1"),
-        ({"format": 2, "streams": {}}, "schedule format 2 is not known; this version reads format 1"),
+        (
+            {"format": 2, "streams": {}},
+            "schedule format 2 is not known; this version reads format 1",
+        ),
         (streams("A[0.0]"), "'A[0.0]' is not a task; write"),
         (streams({"tokens": 3}), "{'tokens': 3} is not a task; write"),
         (streams({"task": "B[0.0]"}), "'B[0.0]' is not a task name"),
@@ -126,12 +147,27 @@ def streams(*rows: Any) -> dict[str, Any]:
         ),
         (streams({"task": "A[0.1]", "tokens": 2.5}), "A[0.1]: tokens=2.5 is not a whole number"),
         (streams({"task": "A[0.1]", "tokens": True}), "A[0.1]: tokens=True is not a whole number"),
-        (streams({"task": "A[0.1]", "tokens": 0}), "A[0.1]: tokens=0; a task handles at least 1 token"),
-        (streams({"task": "A[0.1]", "after": "A[0.0]"}), "A[0.1]: after='A[0.0]' is not a list of task names"),
-        (streams({"task": "A[0.1]", "after": [0]}), "A[0.1]: after=[0] is not a list of task names"),
-        (streams({"task": "A[0.1]", "after": ["A[0.0]"]}), "A[0.1] waits for A[0.0], which is not in the schedule"),
+        (
+            streams({"task": "A[0.1]", "tokens": 0}),
+            "A[0.1]: tokens=0; a task handles at least 1 token",
+        ),
+        (
+            streams({"task": "A[0.1]", "after": "A[0.0]"}),
+            "A[0.1]: after='A[0.0]' is not a list of task names",
+        ),
+        (
+            streams({"task": "A[0.1]", "after": [0]}),
+            "A[0.1]: after=[0] is not a list of task names",
+        ),
+        (
+            streams({"task": "A[0.1]", "after": ["A[0.0]"]}),
+            "A[0.1] waits for A[0.0], which is not in the schedule",
+        ),
         (streams({"task": "A[0.1]"}, {"task": "A[0.1]"}), "A[0.1] appears twice in the schedule"),
-        (streams({"task": "A[0.1]", "after": ["A[0.1]"]}), "the schedule can never finish: A[0.1] waits for A[0.1]"),
+        (
+            streams({"task": "A[0.1]", "after": ["A[0.1]"]}),
+            "the schedule can never finish: A[0.1] waits for A[0.1]",
+        ),
     ],
 )
 def test_malformed_json_is_refused_by_the_task_or_field_at_fault(data: Any, message: str) -> None:
@@ -156,7 +192,9 @@ def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path) -> None
 
 def test_a_malformed_file_is_refused_by_its_name_and_its_task(tmp_path: Path) -> None:
     path = tmp_path / "circle.json"
-    path.write_text(json.dumps(streams({"task": "A[0.0]", "after": ["A[0.1]"]}, {"task": "A[0.1]"})))
+    path.write_text(
+        json.dumps(streams({"task": "A[0.0]", "after": ["A[0.1]"]}, {"task": "A[0.1]"}))
+    )
     with pytest.raises(ValueError) as error:
         Schedule.load(path)
     message = "the schedule can never finish: A[0.0] waits for A[0.1] waits for A[0.0]"
@@ -167,17 +205,23 @@ def test_a_malformed_file_is_refused_by_its_name_and_its_task(tmp_path: Path) ->
 
 
 def test_a_task_has_one_place() -> None:
-    with pytest.raises(ValueError, match=r"^A\[0\.1\] appears twice in the schedule; every task has one place$"):
+    with pytest.raises(
+        ValueError, match=r"^A\[0\.1\] appears twice in the schedule; every task has one place$"
+    ):
         Schedule({"X": (attention(0), attention(1)), "Y": (attention(1),)})
 
 
 def test_a_dependency_has_to_exist() -> None:
-    with pytest.raises(ValueError, match=r"^A\[0\.0\] waits for S\[9\.9\], which is not in the schedule$"):
+    with pytest.raises(
+        ValueError, match=r"^A\[0\.0\] waits for S\[9\.9\], which is not in the schedule$"
+    ):
         Schedule({"X": (attention(0, "S[9.9]"),)})
 
 
 def test_a_circle_over_streams_and_dependencies_is_named() -> None:
-    schedule = Schedule({"X": (attention(0, "A[0.3]"), attention(1)), "Y": (attention(2, "A[0.1]"), attention(3))})
+    schedule = Schedule(
+        {"X": (attention(0, "A[0.3]"), attention(1)), "Y": (attention(2, "A[0.1]"), attention(3))}
+    )
     with pytest.raises(ValueError) as error:
         _ = schedule.in_order
     circle = "A[0.0] waits for A[0.3] waits for A[0.2] waits for A[0.1] waits for A[0.0]"
@@ -186,9 +230,15 @@ def test_a_circle_over_streams_and_dependencies_is_named() -> None:
 
 def test_a_circle_is_named_without_the_tasks_that_only_wait_for_it() -> None:
     schedule = Schedule(
-        {"X": (attention(0, "A[0.1]"),), "Y": (attention(1, "A[0.2]"),), "Z": (attention(2, "A[0.1]"),)}
+        {
+            "X": (attention(0, "A[0.1]"),),
+            "Y": (attention(1, "A[0.2]"),),
+            "Z": (attention(2, "A[0.1]"),),
+        }
     )
-    with pytest.raises(ValueError, match=r"finish: A\[0\.1\] waits for A\[0\.2\] waits for A\[0\.1\]$"):
+    with pytest.raises(
+        ValueError, match=r"finish: A\[0\.1\] waits for A\[0\.2\] waits for A\[0\.1\]$"
+    ):
         _ = schedule.in_order
 
 
@@ -202,19 +252,24 @@ def comes_after_its_predecessors(schedule: Schedule) -> bool:
         for served in schedule.streams.values()
         for before, task in pairwise(served)
     )
-    return fifo and all(position[needed] < position[task.name] for task in schedule for needed in task.after)
+    return fifo and all(
+        position[needed] < position[task.name] for task in schedule for needed in task.after
+    )
 
 
 @settings(max_examples=500)
 @given(random_schedules() | policy_schedules())
 def test_in_order_is_a_topological_order_of_all_tasks(schedule: Schedule) -> None:
-    """in_order holds every task once, after the one before it in its stream and after all that it waits for."""
+    """in_order holds every task once, after the one before it in its stream and after all that it
+    waits for."""
     assert sorted(task.name for task in schedule.in_order) == sorted(task.name for task in schedule)
     assert comes_after_its_predecessors(schedule)
 
 
 def test_predecessors_are_the_dependencies_and_the_task_before_in_the_stream() -> None:
-    schedule = Schedule({"X": (attention(0), attention(1, "A[0.2]"), attention(3, "A[0.1]")), "Y": (attention(2),)})
+    schedule = Schedule(
+        {"X": (attention(0), attention(1, "A[0.2]"), attention(3, "A[0.1]")), "Y": (attention(2),)}
+    )
     assert schedule.predecessors == {
         "A[0.0]": (),
         "A[0.1]": ("A[0.2]", "A[0.0]"),
@@ -228,11 +283,20 @@ def test_predecessors_are_the_dependencies_and_the_task_before_in_the_stream() -
 
 def test_degrees_are_read_off_the_tasks() -> None:
     schedule = findep(4, 3, 2, tokens=7)
-    assert (schedule.layers, schedule.r1, schedule.r2, schedule.tokens, len(schedule)) == (4, 3, 2, 21, 4 * 3 * 8)
+    assert (schedule.layers, schedule.r1, schedule.r2, schedule.tokens, len(schedule)) == (
+        4,
+        3,
+        2,
+        21,
+        4 * 3 * 8,
+    )
 
 
 def test_r2_is_that_of_the_most_finely_cut_micro_batch() -> None:
-    chunks = (Task(Kind.EXPERT, 0, 0, 0, tokens=5), *(Task(Kind.EXPERT, 0, 1, chunk) for chunk in range(3)))
+    chunks = (
+        Task(Kind.EXPERT, 0, 0, 0, tokens=5),
+        *(Task(Kind.EXPERT, 0, 1, chunk) for chunk in range(3)),
+    )
     assert Schedule({"EG": chunks}).r2 == 3
 
 
@@ -258,7 +322,9 @@ def test_a_task_is_found_by_its_name_and_knows_its_stream() -> None:
 
 
 @given(policy_schedules(), st.integers(1, 9))
-def test_other_tokens_leave_streams_and_dependencies_as_they_are(schedule: Schedule, factor: int) -> None:
+def test_other_tokens_leave_streams_and_dependencies_as_they_are(
+    schedule: Schedule, factor: int
+) -> None:
     """Equal to a schedule built from such tasks, with everything that follows from them."""
     other = schedule.with_tokens(lambda task: factor * task.tokens + task.layer)
     streams = {
@@ -267,6 +333,10 @@ def test_other_tokens_leave_streams_and_dependencies_as_they_are(schedule: Sched
     }
     built = Schedule(streams, schedule.label)
     assert other == built
-    assert (other.in_order, other.predecessors, other.tokens) == (built.in_order, built.predecessors, built.tokens)
+    assert (other.in_order, other.predecessors, other.tokens) == (
+        built.in_order,
+        built.predecessors,
+        built.tokens,
+    )
     assert {task.name: other[task.name] for task in other} == {task.name: task for task in built}
     assert str(other) == str(schedule)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdep.costs import StageTimes
-from simdep.engine import simulate
 from simdep.policies import findep, naive
+from simdep.simulation.engine import simulate
 from simdep.timeline import COLUMNS, Timeline, length, union
 
 # Two ranks a group: attention and experts compute, a transfer is seen by both ranks that receive.
@@ -68,7 +68,11 @@ def test_a_task_without_a_time_is_our_own_mistake_and_is_named() -> None:
 
 def test_a_timeline_remembers_its_schedule_its_source_and_its_meta() -> None:
     timeline = Timeline.from_times(naive(1, shared=False), "real", TWO_RANKS, {"host": "here"})
-    assert (timeline.schedule, timeline.source, timeline.meta) == (naive(1, shared=False), "real", {"host": "here"})
+    assert (timeline.schedule, timeline.source, timeline.meta) == (
+        naive(1, shared=False),
+        "real",
+        {"host": "here"},
+    )
 
 
 def test_makespan_lasts_from_the_first_start_to_the_last_end() -> None:
@@ -114,12 +118,26 @@ def test_with_one_rank_the_joined_rows_are_the_rows() -> None:
 
 
 def test_lanes_are_the_ranks_of_every_stream_in_the_order_of_the_schedule() -> None:
-    lanes = [("AG", 0), ("AG", 1), ("A2E", 0), ("A2E", 1), ("EG", 0), ("EG", 1), ("E2A", 0), ("E2A", 1)]
+    lanes = [
+        ("AG", 0),
+        ("AG", 1),
+        ("A2E", 0),
+        ("A2E", 1),
+        ("EG", 0),
+        ("EG", 1),
+        ("E2A", 0),
+        ("E2A", 1),
+    ]
     assert two_ranks().lanes() == lanes
 
 
 def test_a_stream_that_served_nothing_has_no_lane() -> None:
-    assert simulate(naive(1), StageTimes(1, 1, 1, 1, 1)).lanes() == [("AG", 0), ("A2E", 0), ("EG", 0), ("E2A", 0)]
+    assert simulate(naive(1), StageTimes(1, 1, 1, 1, 1)).lanes() == [
+        ("AG", 0),
+        ("A2E", 0),
+        ("EG", 0),
+        ("E2A", 0),
+    ]
 
 
 # Unions of intervals
@@ -155,7 +173,9 @@ spans = st.tuples(st.integers(0, 40), st.integers(0, 9)).map(lambda pair: (pair[
 def test_a_union_covers_just_what_its_intervals_cover(intervals: list[tuple[int, int]]) -> None:
     """Cell by cell of a grid, and in disjoint pieces with gaps between them, in order."""
     pieces = joined(*intervals)
-    assert {cell for piece in pieces for cell in range(*piece)} == {c for span in intervals for c in range(*span)}
+    assert {cell for piece in pieces for cell in range(*piece)} == {
+        c for span in intervals for c in range(*span)
+    }
     assert all(end < start for (_, end), (start, _) in pairwise(pieces))
 
 

@@ -1,12 +1,12 @@
 """Policies: functions that make a Schedule. Each reads like the figure it comes from.
 
-`registry` holds them by name and says how to add one, `builder` turns orders into schedules, `job` is what a policy is
-asked.
+`registry` holds them by name and says how to add one, `builder` turns orders into schedules, `job`
+is what a policy is asked.
 """
 
-from simdep.policies import colocated, dep
+from simdep.policies import colocated, disaggregated
 from simdep.policies.adapt import Adapted, adapted
-from simdep.policies.builder import assemble, disaggregated, on_groups
+from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
 from simdep.policies.registry import POLICIES, Policy, build, find, load, register, schedule_for
@@ -26,7 +26,6 @@ __all__ = [
     "build",
     "chunk_tokens",
     "colocated",
-    "dep",
     "disaggregated",
     "find",
     "findep",

@@ -1,4 +1,5 @@
-"""The scenario of another policy, made from a given one: as many GPUs, the same work, as far as both allow it."""
+"""The scenario of another policy, made from a given one: as many GPUs, the same work, as far as
+both allow it."""
 
 from __future__ import annotations
 
@@ -6,35 +7,48 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simdep.policies.registry import Policy, find
-from simdep.scenario import Deployment, Scenario
+from simdep.scenario.spec import Deployment, Scenario
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A scenario, and in words what differs from the one that it was made from besides the policy."""
+    """A scenario, and in words what differs from the one that it was made from besides the
+    policy."""
 
     scenario: Scenario
     changes: tuple[str, ...]
 
 
 def adapted(
-    scenario: Scenario, policy: str, *, split: tuple[int, int] | None = None, r1: int | None = None,
-    r2: int | None = None, order: str | None = None,
-) -> Adapted:  # fmt: skip
+    scenario: Scenario,
+    policy: str,
+    *,
+    split: tuple[int, int] | None = None,
+    r1: int | None = None,
+    r2: int | None = None,
+    order: str | None = None,
+) -> Adapted:
     """`scenario` under another policy, on as many GPUs.
 
-    Groups become colocated GPUs and the other way round, divided as `split` (ag, eg) says, by default into halves. The
-    samples of all GPUs stay as many as they are where whole samples allow it, else they are the nearest number that
-    does. Degrees are those given, else the scenario's if the policy has them, else the policy's own; what the policy's
-    paper has besides (`Policy.setup`) is set. Raises ValueError for an unknown policy, a split of another number of
-    GPUs, and a scenario that does not allow it.
+    Groups become colocated GPUs and the other way round, divided as `split` (ag, eg) says, by
+    default into halves. The samples of all GPUs stay as many as they are where whole samples allow
+    it, else they are the nearest number that does. Degrees are those given, else the scenario's if
+    the policy has them, else the policy's own; what the policy's paper has besides (`Policy.setup`)
+    is set. Raises ValueError for an unknown policy, a split of another number of GPUs, and a
+    scenario that does not allow it.
     """
     asked = find(policy)
     where = _set_up(_placed(scenario.deployment, asked, split), asked)
     fixed = {"r1": asked.r1, "r2": 1, "order": "ASAS"}
-    own: dict[str, Any] = {key: getattr(scenario, key) if key in asked.takes else fixed[key] for key in fixed}
+    own: dict[str, Any] = {
+        key: getattr(scenario, key) if key in asked.takes else fixed[key] for key in fixed
+    }
     own["r1"] = asked.setup.get("r1", own["r1"])
-    given = {key: value for key, value in {"r1": r1, "r2": r2, "order": order}.items() if value is not None}
+    given = {
+        key: value
+        for key, value in {"r1": r1, "r2": r2, "order": order}.items()
+        if value is not None
+    }
     degrees = own | given
     samples = _samples(scenario, where, degrees["r1"])
     kept = degrees["r1"] == scenario.r1 and samples == scenario.workload.samples
@@ -58,7 +72,11 @@ def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> 
     """As many GPUs, colocated or in two groups as the policy has them."""
     n = where.gpus
     if asked.colocated:
-        return where if where.colocated else replace(where, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
+        return (
+            where
+            if where.colocated
+            else replace(where, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
+        )
     if split is None and not where.colocated:
         return where
     ag, eg = split or (n - n // 2, n // 2)
@@ -74,7 +92,8 @@ def _set_up(where: Deployment, asked: Policy) -> Deployment:
 
 
 def _samples(scenario: Scenario, where: Deployment, r1: int) -> int:
-    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `scenario` as that allows."""
+    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `scenario` as
+    that allows."""
     total = scenario.workload.samples * scenario.deployment.ag
     return r1 * max(1, round(total / (where.ag * r1)))
 
@@ -86,15 +105,23 @@ def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
         changes.append(f"{_groups(old.deployment)} became {_groups(new.deployment)}")
     before, after = (s.workload.samples * s.deployment.ag for s in (old, new))
     if before != after:
-        changes.append(f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention")
+        changes.append(
+            f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention"
+        )
     free = {"order": "order" in asked.takes, "split": len(asked.splits) > 1}
     cut = [
-        name for name in ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split") if free.get(name, True)
+        name
+        for name in ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split")
+        if free.get(name, True)
     ]
     where = ("shared_on", "sending", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
     for was, now, names in ((old, new, cut), (old.deployment, new.deployment, where)):
         pairs = ((name, getattr(was, name), getattr(now, name)) for name in names)
-        changes += [f"{name}={_word(one)} became {_word(other)}" for name, one, other in pairs if one != other]
+        changes += [
+            f"{name}={_word(one)} became {_word(other)}"
+            for name, one, other in pairs
+            if one != other
+        ]
     return changes
 
 
@@ -104,5 +131,8 @@ def _groups(where: Deployment) -> str:
 
 def _word(value: Any) -> str:
     if isinstance(value, tuple):
-        return "/".join(_word(each) if isinstance(each, tuple) else str(each) for each in value) or "none"
+        return (
+            "/".join(_word(each) if isinstance(each, tuple) else str(each) for each in value)
+            or "none"
+        )
     return "that of the workload" if value is None else str(value)

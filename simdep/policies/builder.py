@@ -1,9 +1,10 @@
-"""From orders to schedules: what every stream serves, and by the data alone what each task waits for.
+"""From orders to schedules: what every stream serves, and by the data alone what each task waits
+for.
 
-Micro-batch i of layer t is opened by A(t,i) (or by P(t,i), and then C(t,i) ends its attention), which needs what layer
-t-1 gave back: every E2A(t-1,i,*) and S(t-1,i). S(t,i) and A2E(t,i,j) need attention, E(t,i,j) its A2E, E2A(t,i,j) its E
-(FinDEP, Eq. 5). Where the shared experts are on the EG, S(t,i) needs every A2E(t,i,*), and the last E2A(t,i,*) carries
-its result back.
+Micro-batch i of layer t is opened by A(t,i) (or by P(t,i), and then C(t,i) ends its attention),
+which needs what layer t-1 gave back: every E2A(t-1,i,*) and S(t-1,i). S(t,i) and A2E(t,i,j) need
+attention, E(t,i,j) its A2E, E2A(t,i,j) its E (FinDEP, Eq. 5). Where the shared experts are on the
+EG, S(t,i) needs every A2E(t,i,*), and the last E2A(t,i,*) carries its result back.
 """
 
 from __future__ import annotations
@@ -11,30 +12,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from simdep.policies.job import Job
-from simdep.policies.orders import Cut
 from simdep.schedule import Kind, Schedule, Sequenced, Task
 
-Place = tuple[Kind, int, int, int | None]  # one entry of a stream: (kind, layer, micro-batch, chunk)
+Place = tuple[
+    Kind, int, int, int | None
+]  # one entry of a stream: (kind, layer, micro-batch, chunk)
 
 
-def disaggregated(
-    label: str, sequence: Sequence[Sequenced], cut: Cut, *, layers: int, shared: bool, wait_for_shared: bool,
-    shared_on: str = "ag",
-) -> Schedule:  # fmt: skip
-    """The four streams of DEP for an AG that does `sequence`, one (kind, layer, micro-batch) after the other.
+def on_groups(
+    job: Job, label: str, sequence: Sequence[Sequenced], *, wait_for_shared: bool
+) -> Schedule:
+    """The four streams of DEP for an AG that does `sequence`, one (kind, layer, micro-batch) after
+    the other.
 
-    As `on_groups`, which says more, for what it needs to know of a job.
-    """
-    job = Job(layers, cut, shared=shared, shared_on=shared_on)
-    return on_groups(job, label, sequence, wait_for_shared=wait_for_shared)
-
-
-def on_groups(job: Job, label: str, sequence: Sequence[Sequenced], *, wait_for_shared: bool) -> Schedule:
-    """The four streams of DEP for an AG that does `sequence`, one (kind, layer, micro-batch) after the other.
-
-    Transfers and experts follow the order of what they wait for: attention, or with `wait_for_shared` the shared
-    experts. A job without shared experts, or with them on the EG, leaves the steps of kind SHARED out. Raises
-    ValueError for no layers, and for a sequence in which a step is missing or appears twice.
+    Transfers and experts follow the order of what they wait for: attention, or with
+    `wait_for_shared` the shared experts. A job without shared experts, or with them on the EG,
+    leaves the steps of kind SHARED out. Raises ValueError for no layers, and for a sequence in
+    which a step is missing or appears twice.
     """
     on_ag = job.shared and job.shared_on == "ag"
     sends = Kind.SHARED if on_ag and wait_for_shared else Kind.ATTENTION
@@ -54,22 +48,34 @@ def on_groups(job: Job, label: str, sequence: Sequence[Sequenced], *, wait_for_s
             a2e.append((Kind.A2E, layer, mb, chunk))
             eg.append((Kind.EXPERT, layer, mb, chunk))
             e2a.append((Kind.E2A, layer, mb, chunk))
-    return assemble(job, label, {"AG": ag, "A2E": a2e, "EG": eg, "E2A": e2a}, wait_for_shared=wait_for_shared)
+    return assemble(
+        job, label, {"AG": ag, "A2E": a2e, "EG": eg, "E2A": e2a}, wait_for_shared=wait_for_shared
+    )
 
 
 def assemble(
-    job: Job, label: str, streams: Mapping[str, Sequence[Place]], *, wait_for_shared: bool = False,
+    job: Job,
+    label: str,
+    streams: Mapping[str, Sequence[Place]],
+    *,
+    wait_for_shared: bool = False,
     after: Mapping[int, int] | None = None,
-) -> Schedule:  # fmt: skip
-    """A schedule whose streams serve the given places; what a task waits for follows from the data (rule at the top).
+) -> Schedule:
+    """A schedule whose streams serve the given places; what a task waits for follows from the data
+    (rule at the top).
 
-    `wait_for_shared`: A2E waits for the shared experts, not for attention alone. `after`: E2A of a chunk waits for E of
-    another one, a later one than its own, and one A2E brings all chunks.
+    `wait_for_shared`: A2E waits for the shared experts, not for attention alone. `after`: E2A of a
+    chunk waits for E of another one, a later one than its own, and one A2E brings all chunks.
     """
     if job.layers < 1:
         raise ValueError(f"layers={job.layers}: a schedule has at least 1 layer")
     on_ag = job.shared and job.shared_on == "ag"
-    halved = {(place[1], place[2]) for served in streams.values() for place in served if place[0] is Kind.CORE}
+    halved = {
+        (place[1], place[2])
+        for served in streams.values()
+        for place in served
+        if place[0] is Kind.CORE
+    }
 
     def attended(layer: int, mb: int) -> str:
         return f"{'C' if (layer, mb) in halved else 'A'}[{layer}.{mb}]"
@@ -105,4 +111,7 @@ def assemble(
         stream: [place for place in served if job.shared or place[0] is not Kind.SHARED]
         for stream, served in streams.items()
     }
-    return Schedule({stream: tuple(task(*place) for place in served) for stream, served in places.items()}, label)
+    return Schedule(
+        {stream: tuple(task(*place) for place in served) for stream, served in places.items()},
+        label,
+    )

@@ -1,4 +1,5 @@
-"""A job: what a policy is asked to schedule, with everything that it may look at, costs of tasks included."""
+"""A job: what a policy is asked to schedule, with everything that it may look at, costs of tasks
+included."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from functools import cached_property
 
 from simdep.costs import Costs, StageTimes
 from simdep.policies.orders import Cut, chunk_tokens, share_out
-from simdep.scenario import Scenario
-from simdep.scenario_costs import ScenarioCosts
+from simdep.scenario.spec import Scenario
+from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
 MOST_TASKS = 2_000_000  # of a schedule
@@ -16,11 +17,12 @@ MOST_TASKS = 2_000_000  # of a schedule
 
 @dataclass(frozen=True)
 class Job:
-    """`layers` layers of the micro-batches and chunks of `cut` (tokens of one AG GPU), with `shared` experts or not.
+    """`layers` layers of the micro-batches and chunks of `cut` (tokens of one AG GPU), with
+    `shared` experts or not.
 
-    `split` says whether chunks are cut by token or by expert: then those of a micro-batch are as many groups of
-    experts, whatever their tokens. `merge_last`: the last layer is not cut. `costs`, in microseconds, is None where
-    nobody knows them, `scenario` for a bare scheduling problem.
+    `split` says whether chunks are cut by token or by expert: then those of a micro-batch are as
+    many groups of experts, whatever their tokens. `merge_last`: the last layer is not cut. `costs`,
+    in microseconds, is None where nobody knows them, `scenario` for a bare scheduling problem.
     """
 
     layers: int
@@ -37,8 +39,8 @@ class Job:
     def of(cls, scenario: Scenario) -> Job:
         """What a scenario asks for.
 
-        Raises ValueError for a chunk without a token, for groups of experts that do not divide those of a GPU, and for
-        more than `MOST_TASKS` tasks.
+        Raises ValueError for a chunk without a token, for groups of experts that do not divide
+        those of a GPU, and for more than `MOST_TASKS` tasks.
         """
         _check_size(scenario.layers, scenario.r1, scenario.r2)
         return cls(
@@ -55,10 +57,18 @@ class Job:
 
     @classmethod
     def regular(
-        cls, layers: int, r1: int, r2: int, order: str = "ASAS", *, tokens: int | None = None, shared: bool = True,
+        cls,
+        layers: int,
+        r1: int,
+        r2: int,
+        order: str = "ASAS",
+        *,
+        tokens: int | None = None,
+        shared: bool = True,
         costs: Costs | None = None,
-    ) -> Job:  # fmt: skip
-        """A bare problem: r1 equal micro-batches of `tokens` tokens (default r2) in chunks as equal as these allow."""
+    ) -> Job:
+        """A bare problem: r1 equal micro-batches of `tokens` tokens (default r2) in chunks as equal
+        as these allow."""
         if layers < 1:
             raise ValueError(f"layers={layers}: a schedule has at least 1 layer")
         _check_size(layers, r1, r2)
@@ -91,17 +101,22 @@ class Job:
 
     @property
     def is_regular(self) -> bool:
-        """Whether all micro-batches are cut alike, into chunks as equal as whole tokens allow, in every layer."""
+        """Whether all micro-batches are cut alike, into chunks as equal as whole tokens allow, in
+        every layer."""
         return self._is_even and not self.merge_last and len(set(self.tokens)) == 1
 
     @property
     def times(self) -> StageTimes:
-        """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its first chunk.
+        """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its
+        first chunk.
 
-        Shared experts count where the AG computes them. Raises ValueError where costs are not known.
+        Shared experts count where the AG computes them. Raises ValueError where costs are not
+        known.
         """
         if self.costs is None:
-            raise ValueError("this policy looks at the costs of its tasks; give a scenario or stage times")
+            raise ValueError(
+                "this policy looks at the costs of its tasks; give a scenario or stage times"
+            )
         layer, first = min(1, self.layers - 1), self.cut[0]
         tokens, groups = (first[0], 1) if self.split == "token" else (sum(first), len(first))
         kinds = [Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A]
@@ -117,17 +132,26 @@ class Job:
     @property
     def _is_even(self) -> bool:
         """Whether every micro-batch has as many chunks, each as equal as whole tokens allow."""
-        even = self.split == "expert" or all(chunks == chunk_tokens(sum(chunks), len(chunks)) for chunks in self.cut)
+        even = self.split == "expert" or all(
+            chunks == chunk_tokens(sum(chunks), len(chunks)) for chunks in self.cut
+        )
         return even and len(set(map(len, self.cut))) == 1
 
     def label(self, policy: str, *degrees: str) -> str:
-        """`findep ASAS r1=2 r2=3`: what the schedule is called, with whatever is not regular about its cut."""
-        known = {"r1": f"r1={self.r1}", "r2": f"r2={self.r2}", "order": " ".join(self.order.upper().split())}
+        """`findep ASAS r1=2 r2=3`: what the schedule is called, with whatever is not regular about
+        its cut."""
+        known = {
+            "r1": f"r1={self.r1}",
+            "r2": f"r2={self.r2}",
+            "order": " ".join(self.order.upper().split()),
+        }
         words = [policy, *(known[degree] for degree in degrees)]
         if len(set(self.tokens)) > 1:
             words.append(f"micro-batches {','.join(map(str, self.tokens))}")
         if not self._is_even:
-            words.append(f"chunks {';'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}")
+            words.append(
+                f"chunks {';'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}"
+            )
         words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
         words += ["last layer uncut"] if self.merge_last else []
         return " ".join(words)
@@ -137,7 +161,9 @@ def _check_size(layers: int, r1: int, r2: int) -> None:
     tasks = layers * r1 * (2 + 3 * r2)
     if tasks > MOST_TASKS:
         cut = f"layers={layers}, r1={r1}, r2={r2}"
-        raise ValueError(f"{cut}: a schedule of {tasks:,} tasks; at most {MOST_TASKS:,} are laid down")
+        raise ValueError(
+            f"{cut}: a schedule of {tasks:,} tasks; at most {MOST_TASKS:,} are laid down"
+        )
 
 
 def _cut(scenario: Scenario) -> Cut:
@@ -147,8 +173,12 @@ def _cut(scenario: Scenario) -> Cut:
         local = -(-scenario.model.experts // scenario.deployment.eg)
         if local % scenario.r2:
             divisors = ", ".join(str(n) for n in range(1, local + 1) if local % n == 0)
-            raise ValueError(f"r2={scenario.r2} groups do not divide the {local} experts of a GPU; use {divisors}")
+            raise ValueError(
+                f"r2={scenario.r2} groups do not divide the {local} experts of a GPU; use {divisors}"
+            )
         return tuple((n, *(0,) * (scenario.r2 - 1)) for n in tokens)
     if scenario.chunks:
-        return tuple(share_out(n, shares) for n, shares in zip(tokens, scenario.chunks, strict=True))
+        return tuple(
+            share_out(n, shares) for n, shares in zip(tokens, scenario.chunks, strict=True)
+        )
     return tuple(chunk_tokens(n, scenario.r2) for n in tokens)

@@ -1,4 +1,5 @@
-"""Orders and cuts, as words and numbers: what the AG does first, and how the tokens of a micro-batch are shared out."""
+"""Orders and cuts, as words and numbers: what the AG does first, and how the tokens of a
+micro-batch are shared out."""
 
 from __future__ import annotations
 
@@ -28,14 +29,20 @@ def parse_order(order: str, r1: int) -> tuple[Step, ...]:
     for word in order.upper().split():
         match = _STEP.fullmatch(word)
         if not match:
-            raise ValueError(f"order {order!r}: {word!r} is no step; use asas, aass or a list such as 'A0 A1 S0 S1'")
+            raise ValueError(
+                f"order {order!r}: {word!r} is no step; use asas, aass or a list such as 'A0 A1 S0 S1'"
+            )
         step = (Kind(match[1]), int(match[2]))
         if step in steps:
             raise ValueError(f"order {order!r}: {word} appears twice")
         if step[1] >= r1:
-            raise ValueError(f"order {order!r}: {word} is beyond the last of r1={r1} micro-batches, A{r1 - 1}")
+            raise ValueError(
+                f"order {order!r}: {word} is beyond the last of r1={r1} micro-batches, A{r1 - 1}"
+            )
         if step[0] is Kind.SHARED and (Kind.ATTENTION, step[1]) not in steps:
-            raise ValueError(f"order {order!r}: {word} stands before A{step[1]}, whose result it needs")
+            raise ValueError(
+                f"order {order!r}: {word} stands before A{step[1]}, whose result it needs"
+            )
         steps.append(step)
     for kind, mb in (*attention, *shared):
         if (kind, mb) not in steps:
@@ -49,15 +56,19 @@ def in_every_layer(steps: Sequence[Step], layers: int) -> tuple[Sequenced, ...]:
 
 
 def chunk_tokens(tokens: int, r2: int) -> tuple[int, ...]:
-    """Tokens of each of r2 chunks, as equal as possible, longer ones first; raises ValueError for an empty chunk."""
+    """Tokens of each of r2 chunks, as equal as possible, longer ones first; raises ValueError for
+    an empty chunk."""
     if not 1 <= r2 <= tokens:
-        raise ValueError(f"r2={r2} does not fit the {tokens} tokens of a micro-batch; use 1 to {tokens}")
+        raise ValueError(
+            f"r2={r2} does not fit the {tokens} tokens of a micro-batch; use 1 to {tokens}"
+        )
     size, longer = divmod(tokens, r2)
     return (size + 1,) * longer + (size,) * (r2 - longer)
 
 
 def share_out(tokens: int, shares: Sequence[int]) -> tuple[int, ...]:
-    """Tokens of chunks in proportion to whole `shares`, by largest remainder, earlier ones first among equals.
+    """Tokens of chunks in proportion to whole `shares`, by largest remainder, earlier ones first
+    among equals.
 
     Shares that add up to the tokens are these tokens. Raises ValueError for a chunk that gets none.
     """
@@ -68,5 +79,7 @@ def share_out(tokens: int, shares: Sequence[int]) -> tuple[int, ...]:
         sizes[at] += 1
     if min(sizes) < 1:
         listed = ",".join(map(str, shares))
-        raise ValueError(f"chunks={listed}: of {tokens} tokens, chunk {sizes.index(0)} gets none; use larger shares")
+        raise ValueError(
+            f"chunks={listed}: of {tokens} tokens, chunk {sizes.index(0)} gets none; use larger shares"
+        )
     return tuple(sizes)

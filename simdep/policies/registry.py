@@ -1,7 +1,8 @@
 """The registry: every policy by its name, and what it may be asked.
 
-A policy is a function from a Job to a Schedule, with `register` above it; the README shows one of a user's own, which
-`--policy my_policy.py:name` runs. That runs the module, so it is read from a flag alone and never from a scenario file.
+A policy is a function from a Job to a Schedule, with `register` above it; the README shows one of a
+user's own, which `--policy my_policy.py:name` runs. That runs the module, so it is read from a flag
+alone and never from a scenario file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from simdep import checks
 from simdep.costs import Costs
 from simdep.policies.job import Job
-from simdep.scenario import Scenario
+from simdep.scenario.spec import Scenario
 from simdep.schedule import Schedule
 
 DEGREES = ("r1", "r2", "order", "merge_last")
@@ -28,9 +29,10 @@ Make = Callable[[Job], Schedule]
 class Policy:
     """A way to order and cut the work, and where it comes from.
 
-    `takes` are those of `DEGREES` that are free; a policy without r1 works on `r1` micro-batches, and one without r2
-    does not cut them. `splits` are the ways in which its chunks may be cut. `setup` holds what the paper's deployment
-    has besides (fields of `simdep.scenario.Deployment`), and its r1 where that is free.
+    `takes` are those of `DEGREES` that are free; a policy without r1 works on `r1` micro-batches,
+    and one without r2 does not cut them. `splits` are the ways in which its chunks may be cut.
+    `setup` holds what the paper's deployment has besides (fields of
+    `simdep.scenario.spec.Deployment`), and its r1 where that is free.
     """
 
     name: str
@@ -50,7 +52,11 @@ class Policy:
 
     def setup_on(self, *, sms_known: bool) -> dict[str, Any]:
         """`setup`, with SMs of communication only where those of the GPU are known."""
-        return {key: value for key, value in self.setup.items() if sms_known or not key.startswith("comm_sms")}
+        return {
+            key: value
+            for key, value in self.setup.items()
+            if sms_known or not key.startswith("comm_sms")
+        }
 
     def check(self, job: Job) -> None:
         """Raise ValueError, naming the degree, for a job that the policy can't be asked."""
@@ -61,28 +67,41 @@ class Policy:
             raise ValueError(f"r1={job.r1}: policy {self.name} has {has}; use r1={self.r1}{hint}")
         if "r2" not in self.takes and job.r2 != 1:
             hint = f"{others}findep" if others else ""
-            raise ValueError(f"r2={job.r2}: policy {self.name} does not cut micro-batches; use r2=1{hint}")
+            raise ValueError(
+                f"r2={job.r2}: policy {self.name} does not cut micro-batches; use r2=1{hint}"
+            )
         if "order" not in self.takes and job.order.upper() not in ("ASAS", self.name.upper()):
             raise ValueError(
                 f"order {job.order!r}: policy {self.name} has no order to choose; leave it out, or use findep"
             )
         if job.split not in self.splits:
-            raise ValueError(f"split={job.split!r}: policy {self.name} cuts chunks by {' or '.join(self.splits)}")
+            raise ValueError(
+                f"split={job.split!r}: policy {self.name} cuts chunks by {' or '.join(self.splits)}"
+            )
         if job.merge_last and "merge_last" not in self.takes:
-            raise ValueError(f"merge_last: policy {self.name} has no chunks of the last layer to merge; leave it out")
+            raise ValueError(
+                f"merge_last: policy {self.name} has no chunks of the last layer to merge; leave it out"
+            )
 
 
 POLICIES: dict[str, Policy] = {}
 
 
 def register(
-    *, source: str, name: str = "", colocated: bool = False, takes: tuple[str, ...] = (), r1: int = 1,
-    splits: tuple[str, ...] = ("token",), setup: Mapping[str, Any] | None = None,
-) -> Callable[[Make], Make]:  # fmt: skip
+    *,
+    source: str,
+    name: str = "",
+    colocated: bool = False,
+    takes: tuple[str, ...] = (),
+    r1: int = 1,
+    splits: tuple[str, ...] = ("token",),
+    setup: Mapping[str, Any] | None = None,
+) -> Callable[[Make], Make]:
     """Decorator: make a function from Job to Schedule a policy (fields as of `Policy`).
 
-    Its name defaults to the function's, with hyphens; its summary is the first line of the docstring. Raises ValueError
-    for a function without one, a degree that does not exist, and a name that another function has.
+    Its name defaults to the function's, with hyphens; its summary is the first line of the
+    docstring. Raises ValueError for a function without one, a degree that does not exist, and a
+    name that another function has.
     """
     for degree in takes:
         checks.known(degree, DEGREES, "degree")
@@ -91,11 +110,20 @@ def register(
         word = name or make.__name__.replace("_", "-")
         summary = (inspect.getdoc(make) or "").partition("\n")[0]
         if not summary:
-            raise ValueError(f"policy {word} has no docstring; its first line says in `simdep policies` what it does")
+            raise ValueError(
+                f"policy {word} has no docstring; its first line says in `simdep policies` what it does"
+            )
         known = POLICIES.get(word)
-        if known and (known.make.__module__, known.make.__qualname__) != (make.__module__, make.__qualname__):
-            raise ValueError(f"policy {word} exists already, from {known.make.__module__}; give another name")
-        POLICIES[word] = Policy(word, make, summary, source, colocated, takes, r1, splits, setup or {})
+        if known and (known.make.__module__, known.make.__qualname__) != (
+            make.__module__,
+            make.__qualname__,
+        ):
+            raise ValueError(
+                f"policy {word} exists already, from {known.make.__module__}; give another name"
+            )
+        POLICIES[word] = Policy(
+            word, make, summary, source, colocated, takes, r1, splits, setup or {}
+        )
         return make
 
     return add
@@ -118,7 +146,9 @@ def load(word: str) -> Policy:
     spec = importlib.util.spec_from_file_location(f"policy_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"policy {word!r}: there is no file {file}")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -130,23 +160,38 @@ def load(word: str) -> Policy:
 
 
 def build(
-    policy: str, layers: int, r1: int = 1, r2: int = 1, order: str = "ASAS", *, tokens: int | None = None,
-    shared: bool = True, costs: Costs | None = None,
-) -> Schedule:  # fmt: skip
-    """The schedule of a policy on a bare problem: r1 equal micro-batches of `tokens` tokens (default r2), r2 chunks.
+    policy: str,
+    layers: int,
+    r1: int = 1,
+    r2: int = 1,
+    order: str = "ASAS",
+    *,
+    tokens: int | None = None,
+    shared: bool = True,
+    costs: Costs | None = None,
+) -> Schedule:
+    """The schedule of a policy on a bare problem: r1 equal micro-batches of `tokens` tokens
+    (default r2), r2 chunks.
 
     Raises ValueError for an unknown policy or a degree that it does not have.
     """
     asked = find(policy)
     job = Job.regular(layers, r1, r2, order, tokens=tokens, shared=shared, costs=costs)
-    return asked.schedule(replace(job, split=asked.splits[0], shared_on=asked.setup.get("shared_on", "ag")))
+    return asked.schedule(
+        replace(job, split=asked.splits[0], shared_on=asked.setup.get("shared_on", "ag"))
+    )
 
 
 def schedule_for(scenario: Scenario) -> Schedule:
-    """The schedule that a scenario asks for; raises ValueError where policy and scenario do not go together."""
+    """The schedule that a scenario asks for; raises ValueError where policy and scenario do not go
+    together."""
     asked = find(scenario.policy)
     if asked.colocated != scenario.deployment.colocated:
-        rule = "colocated: give deployment.gpus in place of ag and eg" if asked.colocated else "for ag and eg, not gpus"
+        rule = (
+            "colocated: give deployment.gpus in place of ag and eg"
+            if asked.colocated
+            else "for ag and eg, not gpus"
+        )
         raise ValueError(f"policy {asked.name} is {rule}")
     if scenario.split not in asked.splits and len(asked.splits) == 1 and scenario.split == "token":
         scenario = replace(scenario, split=asked.splits[0], chunks=())

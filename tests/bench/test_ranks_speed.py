@@ -1,4 +1,5 @@
-"""How fast every rank of a large deployment is simulated, and in how much memory; each case in a process of its own."""
+"""How fast every rank of a large deployment is simulated, and in how much memory; each case in a
+process of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ pytestmark = pytest.mark.bench
 CASE = """
 import json, resource, sys, time
 from dataclasses import replace
-from simdep import routing
+from simdep.scenario import routing
 from simdep.costs import StageTimes
 from simdep.policies import findep
-from simdep.rank_report import summary
-from simdep.rank_times import rank_times
-from simdep.rank_work import RankCosts, rank_work
-from simdep.ranks import Nodes, Ranks, Straggler
+from simdep.analysis.per_rank import summary
+from simdep.simulation.rank_times import rank_times
+from simdep.simulation.rank_work import RankCosts, rank_work
+from simdep.scenario.imbalance import Nodes, Ranks, Straggler
 
 times = StageTimes(attention=100, shared=30, a2e=20, expert=50, e2a=20)
 costs = replace(RankCosts.of_stages(times), far=lambda task, loads: 5 + 30 * loads)
@@ -50,10 +51,16 @@ print(json.dumps({
 
 @pytest.mark.parametrize("report", [False, True])
 @pytest.mark.parametrize("case", ["alike", "skewed", "all"])
-def test_1024_gpus_of_60_layers_take_a_second_and_less_than_a_gigabyte(case: str, report: bool) -> None:
-    """256 + 768 GPUs, r1 = r2 = 2, 614,400 tasks: wanted under 10 s and 4 GB; the report takes up to four more runs."""
+def test_1024_gpus_of_60_layers_take_a_second_and_less_than_a_gigabyte(
+    case: str, report: bool
+) -> None:
+    """256 + 768 GPUs, r1 = r2 = 2, 614,400 tasks: wanted under 10 s and 4 GB; the report takes up
+    to four more runs."""
     run = subprocess.run(
-        [sys.executable, "-c", CASE, case, *["--report"] * report], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CASE, case, *["--report"] * report],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(run.stdout)
     print(case, {name: round(value, 3) for name, value in found.items()})

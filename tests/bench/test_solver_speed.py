@@ -1,6 +1,8 @@
-"""How fast solver, fast path, look-ahead order and engine are, beside what is wanted of them: `pytest -m bench -s`.
+"""How fast solver, fast path, look-ahead order and engine are, beside what is wanted of them:
+`pytest -m bench -s`.
 
-A number is the best of a few repetitions on whatever else the machine does; a test fails only where it is far off.
+A number is the best of a few repetitions on whatever else the machine does; a test fails only where
+it is far off.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from simdep import fastpath, lookahead
 from simdep.costs import StageTimes
-from simdep.engine import makespan_us
-from simdep.fastpath import Batch
-from simdep.policies import findep, parse_order
-from simdep.problem import Problem
-from simdep.scenario_file import scenario_from_dict
-from simdep.solver import solve
+from simdep.planning.problem import Problem
+from simdep.planning.solver import solve
+from simdep.policies import findep, lookahead, parse_order
+from simdep.scenario.file import scenario_from_dict
+from simdep.simulation import batch as fastpath
+from simdep.simulation.batch import Batch
+from simdep.simulation.engine import makespan_us
 
 pytestmark = pytest.mark.bench
 
@@ -44,7 +46,8 @@ def tell(what: str, number: float, unit: str, wanted: str) -> None:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """DeepSeek-V2 on 3+5 H20, prefill of 2048 tokens, 60 layers, as many samples as memory allows."""
+    """DeepSeek-V2 on 3+5 H20, prefill of 2048 tokens, 60 layers, as many samples as memory
+    allows."""
     return Problem.of(
         scenario_from_dict(
             {
@@ -62,11 +65,15 @@ def random_batch(n: int, seed: int) -> Batch:
     rng = np.random.default_rng(seed)
     attention, shared, a2e, expert, e2a = rng.uniform(1, 20, (5, n))
     r2 = rng.integers(1, 17, n).astype(float)
-    return Batch(attention[None], shared, r2[None], a2e[None] / r2, expert[None] / r2, e2a[None] / r2)
+    return Batch(
+        attention[None], shared, r2[None], a2e[None] / r2, expert[None] / r2, e2a[None] / r2
+    )
 
 
 @pytest.mark.parametrize(("method", "wanted_ms"), [("exact", 50), ("algorithm1", 5)])
-def test_solving_deepseek_v2_on_3_and_5_h20(problem: Problem, method: str, wanted_ms: float) -> None:
+def test_solving_deepseek_v2_on_3_and_5_h20(
+    problem: Problem, method: str, wanted_ms: float
+) -> None:
     """r1 up to 8, r2 up to 16, every m_a that fits; warm: costs of the problem are known."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,7 +81,12 @@ def test_solving_deepseek_v2_on_3_and_5_h20(problem: Problem, method: str, wante
         found = solve(problem, method, max_r1=8, max_r2=16)
         first_ms = 1e3 * (time.perf_counter() - began)
         ms = 1e3 * best_s(lambda: solve(problem, method, max_r1=8, max_r2=16))
-    tell(f"solve {method}, {found.cuts} cuts, gap {found.gap_pct:.2g} %", ms, "ms", f"< {wanted_ms} ms")
+    tell(
+        f"solve {method}, {found.cuts} cuts, gap {found.gap_pct:.2g} %",
+        ms,
+        "ms",
+        f"< {wanted_ms} ms",
+    )
     tell(f"solve {method}, the first time in this process", first_ms, "ms", "")
     assert ms < FAR_OFF * wanted_ms
 
@@ -89,12 +101,16 @@ def test_a_million_configurations_a_second() -> None:
             steps = parse_order(order, r1)
             spent[order] += best_s(lambda b=batch, s=steps: fastpath.makespans(b, LAYERS, s), 3)  # type: ignore[misc]
     for order in orders:
-        tell(f"fast path, {order}, r1 = 1 to 8", n * len(r1s) / spent[order] / 1e6, "million / s", "")
+        tell(
+            f"fast path, {order}, r1 = 1 to 8", n * len(r1s) / spent[order] / 1e6, "million / s", ""
+        )
     rate = n * len(r1s) * len(orders) / sum(spent.values())
     tell("fast path, both orders", rate / 1e6, "million / s", ">= 1 million / s")
 
     schedules = [findep(LAYERS, r1, 8, order) for r1 in r1s for order in orders]
-    engine = len(schedules) / sum(best_s(lambda s=each: makespan_us(s, TIMES), 1) for each in schedules)  # type: ignore[misc]
+    engine = len(schedules) / sum(
+        best_s(lambda s=each: makespan_us(s, TIMES), 1) for each in schedules
+    )  # type: ignore[misc]
     tell("SimPy engine, both orders, r1 = 1 to 8, r2 = 8", engine, "configurations / s", "")
     tell("fast path over SimPy engine", rate / engine, "times", ">= 1,000 times")
     assert rate > 1e6 / FAR_OFF
@@ -115,5 +131,10 @@ def test_a_look_ahead_order_of_sixty_layers() -> None:
     for _ in range(40):
         times = StageTimes(*rng.uniform(1, 20, 5).tolist())
         spent.append(best_s(lambda t=times: lookahead.order(t, LAYERS, 4, 4), 1))  # type: ignore[misc]
-    tell("look-ahead order, 60 layers, r1 = r2 = 4, mean of 40", 1e3 * sum(spent) / len(spent), "ms", "")
+    tell(
+        "look-ahead order, 60 layers, r1 = r2 = 4, mean of 40",
+        1e3 * sum(spent) / len(spent),
+        "ms",
+        "",
+    )
     assert sum(spent) / len(spent) < 0.2

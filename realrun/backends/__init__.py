@@ -1,0 +1,1 @@
+"""Backends: how bytes travel between ranks, and the clocks that stamp them."""

@@ -1,0 +1,1 @@
+"""Calibration: micro-benchmarks on ranks, as a hardware profile."""

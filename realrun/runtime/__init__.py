@@ -1,0 +1,1 @@
+"""Runtime: what one rank holds and does."""

@@ -1,0 +1,1 @@
+"""Validation: predicted against measured."""

@@ -1,0 +1,1 @@
+"""Analysis: what a timeline says. Pure functions of timelines."""

@@ -1,0 +1,178 @@
+"""What a timeline says: pure functions of its table. Times are microseconds, fractions are of the
+makespan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simdep.schedule import Kind, Task
+from simdep.timeline import Timeline, length, union
+
+TRANSFERS = [kind.label for kind in Kind if kind.is_transfer]
+_FILL = {
+    "attention": "A",
+    "projection": "P",
+    "core": "C",
+    "shared": "s",
+    "a2e": ">",
+    "expert": "E",
+    "e2a": "<",
+}
+
+
+def summary(timeline: Timeline, total_tokens: int | None = None) -> dict[str, Any]:
+    """The numbers of a timeline, ready for JSON; throughput is null without `total_tokens`, the
+    tokens of the AG."""
+    makespan = timeline.makespan_us
+    exposed, overlap = communication(timeline)
+    return {
+        "source": timeline.source,
+        "label": timeline.schedule.label,
+        "makespan_us": makespan,
+        "throughput_tokens_per_s": 1e6 * total_tokens / makespan
+        if total_tokens and makespan
+        else None,
+        "streams": streams(timeline),
+        "exposed_communication_us": exposed,
+        "overlapped_communication_fraction": overlap,
+        "tasks": len(timeline.schedule),
+        "critical_path": critical_path(timeline),
+    }
+
+
+def streams(timeline: Timeline) -> dict[str, dict[str, float]]:
+    """Per stream: time busy and idle (the bubble), as the mean over its ranks, and the busy
+    fraction."""
+    makespan = timeline.makespan_us
+    codes, names = pd.factorize(timeline.rows["stream"])
+    ranks, starts, ends = (
+        timeline.rows[name].to_numpy() for name in ("rank", "start_us", "end_us")
+    )
+    found = {}
+    for stream in timeline.schedule.resources:
+        here = codes == (names.get_loc(stream) if stream in names else -1)
+        lanes = [here & (ranks == rank) for rank in np.unique(ranks[here])]
+        busy = (
+            float(np.mean([length(union(starts[lane], ends[lane])) for lane in lanes]))
+            if lanes
+            else 0.0
+        )
+        fraction = busy / makespan if makespan else 0.0
+        found[stream] = {"busy_us": busy, "busy_fraction": fraction, "bubble_us": makespan - busy}
+    return found
+
+
+def communication(timeline: Timeline) -> tuple[float, float]:
+    """(exposed, overlapped): time in which a transfer is active and no group computes; covered
+    share of transfers.
+
+    The share is 1 for a timeline without transfers. Exposed communication is what FinDEP's Table 7
+    measures.
+    """
+    transfer = timeline.rows["kind"].isin(TRANSFERS)
+    transfers = length(_busy(timeline.rows[transfer]))
+    exposed = length(_busy(timeline.rows)) - length(_busy(timeline.rows[~transfer]))
+    return exposed, 1 - exposed / transfers if transfers else 1.0
+
+
+def critical_path(timeline: Timeline) -> list[str]:
+    """Names of a chain of tasks, first to last, each the last to end among those that the next one
+    waits for."""
+    ends = timeline.by_task()["end_us"]
+    last = max((task.name for task in timeline.schedule.in_order), key=lambda name: ends[name])
+    path = [last]
+    while before := timeline.schedule.predecessors[path[-1]]:
+        path.append(max(before, key=lambda name: ends[name]))
+    return path[::-1]
+
+
+def compare(predicted: Timeline, measured: Timeline) -> pd.DataFrame:
+    """Task by task, indexed by name: start and duration predicted and measured, each timeline
+    starting at 0."""
+    columns = {}
+    for word, timeline in (("predicted", predicted), ("measured", measured)):
+        rows = timeline.by_task()
+        columns[f"{word}_start_us"] = rows["start_us"] - timeline.rows["start_us"].min()
+        columns[f"{word}_us"] = rows["end_us"] - rows["start_us"]
+    table = predicted.by_task()[["kind", "stream"]].join(pd.DataFrame(columns))
+    table["start_error_us"] = table["predicted_start_us"] - table["measured_start_us"]
+    table["error_us"] = table["predicted_us"] - table["measured_us"]
+    return table
+
+
+def gantt(timeline: Timeline, width: int = 100) -> str:
+    """The timeline as text: a line a lane, `width` columns of equal time, each showing the task
+    that fills it most.
+
+    A task begins with the last digit of its micro-batch and goes on with A, P, C, s (shared), >
+    (A2E), E or < (E2A).
+    """
+    first, span = timeline.rows["start_us"].min(), timeline.makespan_us or 1
+    lines = []
+    lanes = timeline.lanes()
+    several = {stream for stream, _ in lanes if sum(lane[0] == stream for lane in lanes) > 1}
+    names = {lane: f"{lane[0]} {lane[1]}" if lane[0] in several else lane[0] for lane in lanes}
+    margin = max(6, *map(len, names.values()))
+    for stream, rank in lanes:
+        cells = ["."] * width
+        rows = timeline.rows[(timeline.rows["stream"] == stream) & (timeline.rows["rank"] == rank)]
+        for kind, mb, start, end in rows[["kind", "mb", "start_us", "end_us"]].itertuples(
+            index=False
+        ):
+            left, right = (round(width * (time - first) / span) for time in (start, end))
+            cells[left:right] = (str(mb % 10) + _FILL[kind] * (right - left))[: right - left]
+        lines.append(f"{names[stream, rank]:>{margin}} |{''.join(cells)}|")
+    return "\n".join([*lines, f"{'':>{margin}}  0{human_us(span):>{width - 1}}"])
+
+
+def human_us(us: float) -> str:
+    """A time with the unit that reads best."""
+    for size, unit in ((1e6, "s"), (1e3, "ms")):
+        if abs(us) >= size:
+            return f"{us / size:.4g} {unit}"
+    return f"{us:.4g} us"
+
+
+def path_by_kind(timeline: Timeline, names: Iterable[str]) -> dict[str, float]:
+    """Microseconds of each kind of task on a path of task names."""
+    rows = timeline.by_task()
+    spent = rows["end_us"] - rows["start_us"]
+    totals: dict[str, float] = {}
+    for task in map(Task.parse, names):
+        totals[task.kind.label] = totals.get(task.kind.label, 0.0) + float(spent[task.name])
+    return totals
+
+
+def as_text(
+    result: dict[str, Any], timeline: Timeline, spent: Mapping[str, float] | None = None
+) -> str:
+    """A `summary` and the timeline as text to read; `spent` is what each kind takes of the critical
+    path, if known."""
+    rate = result["throughput_tokens_per_s"]
+    word = {"sim": "simulated", "real": "measured"}[timeline.source]
+    lines = [f"{result['label']}: {result['tasks']} tasks", "", gantt(timeline), ""]
+    lines.append(f"makespan               {human_us(result['makespan_us'])} ({word})")
+    if rate is not None:
+        lines.append(f"throughput             {rate:,.0f} tokens/s")
+    covered = 100 * result["overlapped_communication_fraction"]
+    lines.append(
+        f"exposed communication  {human_us(result['exposed_communication_us'])} ({covered:.0f} % of transfers hidden)"
+    )
+    spent = path_by_kind(timeline, result["critical_path"]) if spent is None else spent
+    lines.append(
+        f"critical path          {', '.join(f'{kind} {human_us(us)}' for kind, us in spent.items())}"
+    )
+    for name, stream in result["streams"].items():
+        busy, bubble = human_us(stream["busy_us"]), human_us(stream["bubble_us"])
+        lines.append(
+            f"  {name:<4} busy {busy:>9} ({100 * stream['busy_fraction']:5.1f} %), bubble {bubble}"
+        )
+    return "\n".join(lines)
+
+
+def _busy(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return union(rows["start_us"].to_numpy(), rows["end_us"].to_numpy())

@@ -1,0 +1,357 @@
+"""The command `explain`: where the time of a schedule goes, what would change it, how far it is
+from the optimum."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from simdep.analysis import idle as why
+from simdep.analysis.sensitivity import link_parts, sensitivities
+from simdep.analysis.summary import human_us
+from simdep.checks import condensed, number, whole
+from simdep.cli import scenario_args as given
+from simdep.cli.output import check_paths, emit, table, tell
+from simdep.cli.simulate import Job, asked
+from simdep.costs import Costs, Host
+from simdep.planning.choice import Choice, under
+from simdep.policies import build, load, schedule_for
+from simdep.prediction import beyond, predict, priced
+from simdep.scenario.file import read_toml, scenario_from_dict
+from simdep.scenario.memory import memory
+from simdep.scenario.task_costs import ScenarioCosts
+from simdep.schedule import Schedule, lane
+from simdep.simulation.engine import simulate
+from simdep.timeline import Timeline
+
+_IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
+_SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
+_CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
+MOST_TASKS = 20_000  # of all ranks, where every rank is simulated
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A simulated schedule and what it was simulated with."""
+
+    schedule: Schedule
+    costs: Costs
+    host: Host
+    timeline: Timeline
+    tokens: int | None
+
+
+def explain_command(args: argparse.Namespace) -> int:
+    """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule;
+    the optimum."""
+    check_paths(args)
+    with beyond() as out_of_range:
+        job = asked(args)
+        run = _simulated(job, args.ideal)
+    with beyond():  # what is asked of halved tasks and of other schedules says nothing of this one
+        result = _found(run, job, out_of_range)
+        if args.against:
+            other, tokens = _against(args, run)
+            result["difference"] = _difference(other, tokens, run)
+        if args.exact:
+            limit, workers = (
+                number(args.time_limit, "--time-limit", above=0),
+                whole(args.workers, "--workers"),
+            )
+            result["optimum"] = _optimum(run, job, limit, workers)
+    notes = condensed([*job.notes, *out_of_range])
+    result["assumptions"] = notes
+    tell(notes)
+    if args.html:
+        _write_html(args.html, run.timeline, result)
+    emit(args, result, _text(result))
+    return 0
+
+
+def _simulated(job: Job, ideal: bool) -> _Run:
+    host = job.host.ideal if ideal else job.host
+    if job.work is None:
+        costs = priced(job.costs)
+        return _Run(job.schedule, costs, host, simulate(job.schedule, costs, host), job.tokens)
+    if job.work.rows > MOST_TASKS:
+        raise ValueError(
+            f"{job.work.rows:,} tasks of all ranks; explain takes {MOST_TASKS:,}: use fewer layers or ranks"
+        )
+    schedule, costs = job.work.expand()
+    return _Run(schedule, costs, host, simulate(schedule, costs, host), job.tokens)
+
+
+def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
+    timeline, makespan = run.timeline, run.timeline.makespan_us
+    served = isinstance(job.costs, ScenarioCosts)
+    more = (
+        link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
+    )
+    start_up = why.start_up_shares(job.schedule, job.costs) if served else None
+    bound = min(makespan, why.lower_bound_us(run.schedule, run.costs))
+    diagnoses = why.diagnoses(
+        timeline,
+        start_up=start_up,
+        needed=memory(job.scenario) if job.scenario else None,
+        out_of_range=tuple(out_of_range),
+    )
+    return {
+        "label": timeline.schedule.label,
+        "makespan_us": makespan,
+        "throughput_tokens_per_s": 1e6 * run.tokens / makespan if run.tokens and makespan else None,
+        "lower_bound_us": bound,
+        "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
+        **why.summary(timeline),
+        "sensitivities": [
+            asdict(each) for each in sensitivities(run.schedule, run.costs, run.host, more)
+        ],
+        "diagnoses": [asdict(each) for each in diagnoses],
+        "difference": None,
+        "optimum": None,
+    }
+
+
+def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]:
+    """The timeline of --against, and its tokens: another scenario file, or a policy on the same
+    scenario."""
+    word = str(args.against)
+    if word.endswith(".toml"):
+        found = predict(scenario_from_dict(read_toml(Path(word))))
+        return found.timeline, found.tokens
+    choice = Choice.parse(word, load)
+    if not args.stage_times:
+        found = under(choice, given.scenario(args))
+        return found.timeline, found.tokens
+    policy = load(choice.policy)
+    r1, r2 = (
+        (own or getattr(run.schedule, key))
+        if key in policy.takes
+        else (policy.r1 if key == "r1" else 1)
+        for key, own in (("r1", choice.r1), ("r2", choice.r2))
+    )
+    schedule = build(
+        policy.name, run.schedule.layers, r1, r2, choice.order or "asas", costs=run.costs
+    )
+    return simulate(schedule, run.costs, run.host), None
+
+
+def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any]:
+    """What makes the schedule slower or faster than the other one."""
+    told = why.difference(other, run.timeline)
+    words = list(told.words)
+    own, others, unit = run.tokens, tokens, "tokens"
+    if own is None or others is None:  # bare stage times say nothing of tokens
+        own, others, unit = run.schedule.r1, other.schedule.r1, "micro-batches"
+    if own != others and run.timeline.makespan_us and other.makespan_us:
+        speed = (own / run.timeline.makespan_us) / (others / other.makespan_us)
+        words.append(
+            f"it serves {own:,} {unit}, the other {others:,}: {speed:.3f} times the throughput"
+        )
+    return {
+        "against": other.schedule.label,
+        "against_makespan_us": other.makespan_us,
+        "words": words,
+        "critical_path": list(told.path),
+        "idle": list(told.idle),
+    }
+
+
+def _optimum(run: _Run, job: Job, time_limit_s: float, workers: int) -> dict[str, Any]:
+    from simdep.planning.exact import data_alone, optimum, same_tasks  # OR-Tools, only for a proof
+
+    schedule = data_alone(run.schedule)
+    starts = [start for start in _ahead(run, job) if same_tasks(schedule, start)]
+    found = optimum(
+        schedule, run.costs, run.host, starts=starts, time_limit_s=time_limit_s, workers=workers
+    )
+    above = found.distance_pct(run.timeline.makespan_us)
+    same = run.timeline.makespan_us <= found.makespan_us + found.rounding_us
+    return {
+        "makespan_us": found.makespan_us,
+        "lower_bound_us": found.lower_bound_us,
+        "verdict": "optimal" if found.optimal and same else f"within {above:.2g} %",
+        "found_verdict": found.verdict,
+        "gap_pct": 0.0 if found.optimal and same else above,
+        "rounding_us": found.rounding_us,
+        "solve_s": found.solve_s,
+        "streams": {
+            stream: [task.name for task in tasks]
+            for stream, tasks in found.schedule.streams.items()
+        },
+    }
+
+
+def _ahead(run: _Run, job: Job) -> Iterator[Schedule]:
+    """The look-ahead order of the same cut, a good start of the search, where there is one."""
+    try:
+        if job.scenario is not None and job.work is None:
+            yield schedule_for(replace(job.scenario, policy="lookahead", order="asas"))
+        elif job.work is None:
+            own = run.schedule
+            yield build("lookahead", own.layers, own.r1, own.r2, costs=run.costs)
+    except ValueError:  # a schedule of another kind
+        return
+
+
+def _text(result: Mapping[str, Any]) -> list[str]:
+    makespan, gap = result["makespan_us"], result["gap_pct"]
+    rate = result["throughput_tokens_per_s"]
+    head = [
+        f"{result['label']}: makespan {human_us(makespan)} (simulated)"
+        + (f", {rate:,.0f} tokens/s" if rate else "")
+    ]
+    head.append(
+        f"no order of its streams is faster than {human_us(result['lower_bound_us'])}: within {gap:.2g} % of the best"
+    )
+    optimum = result["optimum"]
+    if optimum:
+        head.append(_proof(optimum))
+    return [
+        "\n".join(head),
+        "Critical path\n" + table(_path_rows(result)) + f"\n{_conclusion(result)}",
+        f"{_IDLE}\n" + table(_idle_rows(result)),
+        f"{_CHANGES}\n{table(_sensitivity_rows(result))}",
+        "Signs\n" + "\n".join(map(_sign, result["diagnoses"])),
+        _difference_text(result["difference"]),
+    ]
+
+
+def _sign(diagnosis: Mapping[str, Any]) -> str:
+    return f"- {'YES' if diagnosis['found'] else 'no'}, {diagnosis['name']}: {diagnosis['text']}"
+
+
+def _proof(optimum: Mapping[str, Any]) -> str:
+    best, limit = human_us(optimum["makespan_us"]), human_us(optimum["lower_bound_us"])
+    took = f"{optimum['solve_s']:.2g} s"
+    if optimum["verdict"] == "optimal":
+        return f"proven optimal over all orders of every stream (CP-SAT, {took})"
+    if optimum["found_verdict"] == "optimal":
+        return f"the optimum over all orders of every stream is {best} (CP-SAT, {took}): {optimum['verdict']} of it"
+    return f"best order found {best}, none is faster than {limit} (CP-SAT, {took}): {optimum['verdict']} of the optimum"
+
+
+def _path_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": row["kind"],
+            "stream": row["stream"],
+            "tasks": row["tasks"],
+            "time": human_us(row["us"]),
+            "percent": float(100 * row["fraction"]),
+        }
+        for row in result["critical_path"]
+    ]
+
+
+def _conclusion(result: Mapping[str, Any]) -> str:
+    """One sentence: what decides, and which change by one percent brings most."""
+    if not result["critical_path"]:
+        return ""
+    top, makespan = result["critical_path"][0], result["makespan_us"]
+    saved, change = max(
+        (makespan - us, f"one percent {word} of {row['name']}")
+        for row in result["sensitivities"]
+        for word, us in (("less", row["down_us"]), ("more", row["up_us"]))
+    )
+    brings = f"{change} would save most, {human_us(saved)}"
+    none = "no single cost by itself would save anything: several chains are equally long"
+    return f"{100 * top['fraction']:.0f} % of the critical path is {top['kind']}; {brings if saved > 0 else none}"
+
+
+def _idle_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a stream: the mean over its ranks, and the rank that is idle least and most where there
+    are several."""
+    makespan = result["makespan_us"] or 1
+    resources: dict[str, list[Mapping[str, float]]] = {}
+    for stream, causes in result["idle_us"].items():
+        resources.setdefault(lane(stream)[0], []).append(causes)
+    every = [(cause, us) for causes in result["idle_us"].values() for cause, us in causes.items()]
+    names = dict.fromkeys(cause for cause, us in every if us > 1e-6 * makespan)
+    rows = []
+    for resource, lanes in resources.items():
+        bubbles = [100 * sum(causes.values()) / makespan for causes in lanes]
+        row: dict[str, Any] = {"stream": resource, "idle": float(sum(bubbles) / len(lanes))}
+        if len(lanes) > 1:
+            row |= {"least": float(min(bubbles)), "most": float(max(bubbles))}
+        means = {
+            name: 100 * sum(causes.get(name, 0) for causes in lanes) / len(lanes) / makespan
+            for name in names
+        }
+        rows.append(row | {name: float(mean) for name, mean in means.items()})
+    return rows
+
+
+def _sensitivity_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    makespan = result["makespan_us"]
+
+    def told(us: float | None) -> str:
+        return "" if us is None else f"{'+' if us > 0 else ''}{human_us(us)}"
+
+    return [
+        {
+            "cost": row["name"],
+            "1 % more": told(row["up_us_per_pct"]),
+            "1 % less": told(row["down_us_per_pct"]),
+            "at 1 % more": told(row["up_us"] - makespan),
+            "at 1 % less": told(row["down_us"] - makespan),
+        }
+        for row in result["sensitivities"]
+    ]
+
+
+def _difference_text(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+
+    def rows(of: Sequence[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
+        return [
+            {name: row[name] for name in names}
+            | {word: human_us(row[key]) for word, key in _SIDES.items()}
+            for row in of
+        ]
+
+    parts = [
+        f"Against {difference['against']}\n"
+        + "\n".join(f"- {each}" for each in difference["words"])
+    ]
+    parts.append("Critical paths\n" + table(rows(difference["critical_path"], "kind", "stream")))
+    parts.append("Idle time\n" + table(rows(difference["idle"], "stream", "cause")))
+    return "\n\n".join(parts)
+
+
+def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> None:
+    from simdep.analysis import figures  # plotly, only to draw
+
+    head, *_ = _text(result)
+    signs = [
+        {"sign": each["name"], "found": "yes" if each["found"] else "no", "numbers": each["text"]}
+        for each in result["diagnoses"]
+    ]
+    sections = [
+        figures.Section("Why it takes as long", head, figure=figures.gantt(timeline)),
+        figures.Section(
+            "Critical path", _conclusion(result), table=pd.DataFrame(_path_rows(result))
+        ),
+        figures.Section(_IDLE, table=pd.DataFrame(_idle_rows(result))),
+        figures.Section(_CHANGES, table=pd.DataFrame(_sensitivity_rows(result))),
+        figures.Section("Signs", table=pd.DataFrame(signs)),
+    ]
+    difference = result["difference"]
+    if difference:
+        words = "; ".join(difference["words"])
+        sections.append(
+            figures.Section(
+                f"Against {difference['against']}",
+                words,
+                table=pd.DataFrame(difference["critical_path"]),
+            )
+        )
+        sections.append(
+            figures.Section("Idle time of both", table=pd.DataFrame(difference["idle"]))
+        )
+    figures.write_html(path, f"simdep explain: {result['label']}", sections)

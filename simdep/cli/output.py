@@ -1,0 +1,81 @@
+"""What commands print: one JSON object for machines, tables for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as 0
+
+
+def emit(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[str]) -> None:
+    """Print the result of a command: one JSON object with --json, else its parts as text, a blank
+    line between them."""
+    print(
+        json.dumps(result, allow_nan=False)
+        if args.json
+        else "\n\n".join(part for part in parts if part)
+    )
+
+
+FILES = {
+    "html": ".html",
+    "trace": "",
+    "save_schedule": ".json",
+    "out": "",
+}  # flags of files, and how they end
+
+
+def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
+    """Raise ValueError for a file that can't be written, before anything is computed that would be
+    lost."""
+    for name, suffix in ((name, FILES[name]) for name in names):
+        path = getattr(args, name, None)
+        if path is None:
+            continue
+        flag = f"--{name.replace('_', '-')} {path}"
+        if path.is_dir():
+            raise ValueError(f"{flag}: it is a folder; name a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"{flag}: there is no folder {path.parent}")
+        if not path.name.endswith(suffix):
+            raise ValueError(f"{flag}: it is a {suffix} file")
+
+
+def tell(notes: Iterable[str]) -> None:
+    """What a user should know about the result, on stderr."""
+    for note in notes:
+        print(f"simdep: note: {note}", file=sys.stderr)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table to read; empty for no rows, without columns that say nothing."""
+    if not rows:
+        return ""
+    frame = pd.DataFrame(list(rows)).dropna(axis="columns", how="all")
+    shown = frame.map(_cell)
+    lines = [list(map(str, frame.columns)), *shown.to_numpy().tolist()]
+    right = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(right))]
+    aligned = (
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w)
+            for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+    return "\n".join(aligned)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, float) or abs(value) < NOTHING:
+        return str(value if not isinstance(value, float) else 0)
+    return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:,.0f}"

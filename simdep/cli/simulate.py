@@ -1,0 +1,159 @@
+"""The command `simulate`: the timeline of one schedule."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from simdep import checks
+from simdep.analysis import per_rank as rank_report
+from simdep.analysis import summary as report
+from simdep.cli import scenario_args as given
+from simdep.cli.output import check_paths, table, tell
+from simdep.costs import IDEAL, Costs, Host, StageTimes
+from simdep.planning.memory_fixes import explain
+from simdep.policies import build, load, schedule_for
+from simdep.scenario.imbalance import ranks_from_dict
+from simdep.scenario.memory import memory
+from simdep.scenario.spec import Scenario
+from simdep.scenario.task_costs import ScenarioCosts
+from simdep.schedule import Schedule
+from simdep.simulation.engine import simulate
+from simdep.simulation.rank_times import simulate_ranks
+from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, scenario_work
+from simdep.timeline import Timeline
+from simdep.traces import perfetto as trace
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is simulated: a group's schedule or, with `work`, that of every rank; `scenario` is what
+    it is made from."""
+
+    schedule: Schedule
+    costs: Costs
+    host: Host = IDEAL
+    tokens: int | None = None
+    work: RankWork | None = None
+    notes: list[str] = field(default_factory=list)
+    scenario: Scenario | None = None
+
+
+def simulate_command(args: argparse.Namespace) -> int:
+    """`simdep simulate`: predict, print, export."""
+    check_paths(args)
+    checks.number(args.noise, "--noise")
+    job = asked(args)
+    host = replace(
+        job.host.ideal if args.ideal else job.host,
+        noise=args.noise,
+        seed=checks.whole(args.seed, "--seed", 0),
+    )
+    if job.work:
+        times = simulate_ranks(job.work, host)
+        result, shown = (
+            rank_report.summary(times, job.tokens),
+            rank_report.shown(times, rank_report.MANY),
+        )
+        text = "" if args.json else rank_report.as_text(result, times)
+        timeline = times.expanded if args.trace else shown
+    else:
+        timeline = shown = simulate(job.schedule, job.costs, host)
+        result = report.summary(timeline, job.tokens)
+        text = "" if args.json else report.as_text(result, timeline)
+    if args.save_schedule:
+        job.schedule.save(args.save_schedule)
+    if args.trace:
+        trace.write(args.trace, timeline)
+    if args.html:
+        _write_html(args.html, shown)
+    tell(job.notes)
+    prices = job.costs.prices if isinstance(job.costs, ScenarioCosts) else []
+    told = f"{text}\n\n{table(prices)}" if prices else text
+    print(json.dumps(result | {"assumptions": job.notes, "prices": prices}) if args.json else told)
+    return 0
+
+
+def asked(args: argparse.Namespace) -> Job:
+    """What the flags ask to simulate; raises ValueError for what they do not say, or say twice."""
+    return _bare(args) if args.stage_times else _served(args)
+
+
+def _bare(args: argparse.Namespace) -> Job:
+    """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
+    ranks = given.ranks(args)
+    served = [name for name in given.SERVED if ranks is None or name not in ("ag", "eg")]
+    if known := [
+        name for name in ("scenario", *served, *given.LINK) if getattr(args, name) is not None
+    ]:
+        name = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
+        raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
+    if sized := [
+        name
+        for name in ("micro_batches", "chunks", "split", "merge_last")
+        if getattr(args, name) is not None
+    ]:
+        flag = f"--{sized[0].replace('_', '-')}"
+        raise ValueError(f"{flag}: --stage-times say nothing of sizes; give a model and hardware")
+    times = StageTimes.parse(args.stage_times)
+    if args.schedule:
+        schedule = _loaded(args)
+    else:
+        layers, r1, r2 = (
+            1 if value is None else value for value in (args.layers, args.r1, args.r2)
+        )
+        policy = load(args.policy or "findep").name
+        schedule = build(policy, layers, r1, r2, args.order or "asas", costs=times)
+    if ranks is None:
+        return Job(schedule, times)
+    if args.gpus_per_node is not None:
+        raise ValueError(
+            "--gpus-per-node needs a link of each class; give a model and hardware, not --stage-times"
+        )
+    if args.ag is None or args.eg is None:
+        raise ValueError("a simulation of every rank needs --ag and --eg")
+    ag, eg = checks.whole(args.ag, "--ag"), checks.whole(args.eg, "--eg")
+    different = ranks_from_dict(ranks, None, top_k=1, tokens=1, layers=schedule.layers)
+    return Job(
+        schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times))
+    )
+
+
+def _served(args: argparse.Namespace) -> Job:
+    scenario = given.scenario(args)
+    costs = ScenarioCosts(scenario)
+    schedule = _loaded(args) if args.schedule else schedule_for(scenario)
+    work = scenario_work(scenario, schedule) if scenario.ranks else None
+    tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
+    notes = [*costs.notes, *(work.costs.notes if work else ())]
+    own = None if args.schedule else scenario
+    if own and not memory(own).fits:
+        notes.append(f"it does not fit into memory: {explain(own)}")
+    return Job(schedule, costs, costs.host, tokens, work, notes, own)
+
+
+def _loaded(args: argparse.Namespace) -> Schedule:
+    """The schedule of --schedule; raises ValueError for a flag that says how to cut or order it."""
+    own = ("policy", "order", "r1", "r2", "micro_batches", "chunks", "split", "merge_last")
+    if known := [name for name in own if getattr(args, name) is not None]:
+        raise ValueError(
+            f"--schedule holds order and cut; leave out --{known[0].replace('_', '-')}"
+        )
+    schedule = Schedule.load(args.schedule)
+    if args.layers not in (None, schedule.layers):
+        raise ValueError(
+            f"--layers {args.layers}: the schedule {args.schedule} has {schedule.layers}"
+        )
+    return schedule
+
+
+def _write_html(path: Path, timeline: Timeline) -> None:
+    from simdep.analysis import figures  # plotly, only to draw
+
+    figures.write_html(
+        path,
+        timeline.schedule.label,
+        [figures.Section("Timeline (simulated)", figure=figures.gantt(timeline))],
+    )

@@ -1,0 +1,177 @@
+"""The command `solve`: the best cut and order of a scenario or a bare problem, and how far from
+optimal it may be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from simdep import checks
+from simdep.analysis.summary import human_us
+from simdep.checks import InfeasibleError
+from simdep.cli import scenario_args as given
+from simdep.cli.output import emit, table, tell
+from simdep.costs import Line, StageCosts
+from simdep.planning.problem import Problem
+from simdep.planning.solver import MOST_R1, MOST_R2, Solution, solve, together
+from simdep.scenario.file import scenario_from_dict
+
+_BARE = ("stage_costs", "stage_times_model")
+_LINES = ("attention", "shared", "expert", "link")
+
+
+def solve_command(args: argparse.Namespace) -> int:
+    """`simdep solve`: search, print."""
+    problems = (
+        [_bare(args)] if any(getattr(args, name) is not None for name in _BARE) else _served(args)
+    )
+    solutions, reasons = [], []
+    for problem in problems:
+        try:
+            solutions.append(solve(problem, args.method, max_r1=args.max_r1, max_r2=args.max_r2))
+        except InfeasibleError as error:
+            reasons.append(str(error))
+    if not solutions:
+        raise InfeasibleError("; ".join(dict.fromkeys(reasons)))
+    best = together(solutions)
+    tell(best.problem.notes)
+    emit(args, best.to_dict(), _parts(best, args))
+    return 0
+
+
+def _served(args: argparse.Namespace) -> list[Problem]:
+    """The problem of a scenario, or one for every way to split --gpus between the groups."""
+    data = given.tables(args)
+    workload = data.setdefault("workload", {})
+    if "m_a" in workload:
+        tell(
+            [
+                f"m_a={workload.pop('m_a')} is left aside: "
+                f"solve chooses it; samples of an AG GPU stay as they are given"
+            ]
+        )
+    samples = checks.whole(workload["samples"], "samples") if "samples" in workload else None
+    data["schedule"] = {}
+    where = data.get("deployment", {})
+    if "gpus" not in where:
+        return [Problem.of(scenario_from_dict(data), samples, ideal=args.ideal)]
+    gpus = checks.whole(where["gpus"], "gpus", 2)
+    split = {key: value for key, value in where.items() if key != "gpus"} | {"ag": 1, "eg": 1}
+    scenario = scenario_from_dict(data | {"deployment": split})
+    sizes = range(max(1, gpus - scenario.model.experts), gpus)
+    deployments = (replace(scenario.deployment, ag=ag, eg=gpus - ag) for ag in sizes)
+    return [
+        Problem.of(replace(scenario, deployment=each), samples, ideal=args.ideal)
+        for each in deployments
+    ]
+
+
+def _bare(args: argparse.Namespace) -> Problem:
+    """The problem of stage costs, from flags or from a file whose values flags override."""
+    if args.stage_costs is not None and args.stage_times_model is not None:
+        raise ValueError("--stage-costs and --stage-times-model say the same; give one of them")
+    served = [name for name in ("scenario", *given.SERVED, *given.LINK) if name != "samples"]
+    if known := [name for name in served if getattr(args, name) is not None]:
+        word = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
+        raise ValueError(f"stage costs replace model and hardware; leave out {word}")
+    sizes = {
+        "layers": args.layers,
+        "samples": args.samples,
+        "tokens_per_sample": args.tokens_per_sample,
+    }
+    lines: StageCosts | None = None
+    if args.stage_times_model is not None:
+        data = _read(args.stage_times_model)
+        try:
+            lines = _stage_costs(data)
+        except ValueError as error:
+            raise ValueError(f"{args.stage_times_model}: {error}") from None
+        sizes = {name: data.get(name) if value is None else value for name, value in sizes.items()}
+    layers, samples, tokens = (
+        checks.whole(1 if value is None else value, name.replace("_", " "))
+        for name, value in sizes.items()
+    )
+    costs = (
+        StageCosts.parse(args.stage_costs, tokens)
+        if lines is None
+        else replace(lines, tokens_per_sample=tokens)
+    )
+    return Problem.bare(costs, layers, samples)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = (
+            tomllib.loads(path.read_text())
+            if path.suffix == ".toml"
+            else json.loads(path.read_text())
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    try:
+        return checks.table(
+            data, (*_LINES, "layers", "samples", "tokens_per_sample"), "stage costs"
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
+    lines: dict[str, Any] = {}
+    for name in _LINES:
+        if name not in data:
+            if name == "shared":
+                continue
+            raise ValueError(f"{name} is missing; only shared may be left out")
+        row = checks.table(data[name], ("alpha_us", "beta_us"), name)
+        lines[name] = Line(
+            *(checks.number(row.get(key, 0), f"{name}.{key}") for key in ("alpha_us", "beta_us"))
+        )
+    return StageCosts(**lines)
+
+
+def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
+    best, scenario = found.best, found.problem.scenario
+    rows = [
+        {
+            **({} if choice.ag is None else {"GPUs": f"{choice.ag}+{choice.eg}"}),
+            "order": choice.order,
+            "m_a": choice.m_a,
+            "r1": choice.r1,
+            "r2": choice.r2,
+            "m_e": choice.m_e,
+            "makespan": human_us(choice.makespan_us),
+            "tokens/s": choice.to_dict()["throughput_tokens_per_s"],
+        }
+        for choice in (best, *found.runner_up)
+    ]
+    where = f" on {scenario.deployment.ag}+{scenario.deployment.eg} GPUs" if scenario else ""
+    count = f"{found.evaluated:,} evaluations of {found.cuts:,} cuts in {found.solve_ms:.1f} ms"
+    if found.gap_pct < 1e-9:
+        proof = "optimal: no order of any searched cut is faster"
+    else:
+        proof = f"within {found.gap_pct:.2g} % of the optimum: no order of any searched cut takes less than that"
+    limits = []
+    if scenario is not None:
+        r1, r2 = args.max_r1 or MOST_R1, args.max_r2 or MOST_R2
+        limits = [
+            f"searched: r1 up to {r1}, r2 up to {r2} (--max-r1, --max-r2), "
+            + ("the samples given" if found.problem.samples else "every m_a that memory allows")
+        ]
+    return [
+        f"best of {count}{where} ({found.method})\n"
+        f"  {best.policy}, order {best.order}: r1={best.r1} micro-batches of m_a={best.m_a} samples, "
+        f"r2={best.r2} chunks\n"
+        f"  makespan     {human_us(best.makespan_us)} (simulated)\n"
+        f"  throughput   {best.throughput_tokens_per_s:,.0f} tokens/s\n"
+        f"  lower bound  {human_us(found.lower_bound_us)}; {proof}",
+        "best and runners-up; m_e: tokens of an expert in a chunk"
+        + (" (here: of a chunk)" if scenario is None else ""),
+        table(rows),
+        *limits,
+    ]

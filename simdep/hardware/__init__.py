@@ -1,0 +1,2 @@
+"""Hardware: what one operation takes on one machine, by its shape. Knows no model and no
+schedule."""

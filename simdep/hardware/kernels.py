@@ -1,0 +1,193 @@
+"""Kernels: what one measured operation costs on one machine. A kernel has a form, its origin,
+errors and ranges.
+
+`kernel.us(m=512, n=4096, k=7168)` prices one operation, `kernel.predict(rows)` a whole table of
+them. Beyond the range that it was measured on it still answers, with a `RangeWarning` that names
+the range.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simdep import checks
+from simdep.checks import RangeWarning
+from simdep.hardware.forms import Array, Form, form_from_dict
+from simdep.hardware.operations import OPERATIONS, Operation, Rows
+
+LABELS = ("measured", "published", "datasheet", "assumed")
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far predictions lie from measurements, in percent of the measurement; r2 is that of the
+    times themselves."""
+
+    n: int
+    mape_pct: float
+    p50_pct: float
+    p95_pct: float
+    bias_pct: float
+    r2: float
+
+    @classmethod
+    def of(cls, predicted: Array, measured: Array) -> Errors:
+        off = 100 * (predicted / measured - 1)
+        sizes, spread = np.abs(off), ((measured - measured.mean()) ** 2).sum()
+        r2 = 1 - ((predicted - measured) ** 2).sum() / spread if spread else 1.0
+        return cls(
+            n=len(off),
+            mape_pct=float(sizes.mean()),
+            p50_pct=float(np.median(sizes)),
+            p95_pct=float(np.percentile(sizes, 95)),
+            bias_pct=float(off.mean()),
+            r2=float(r2),
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Cost of an operation, for the words in `variant` (data type, library and the like; a word
+    left out fits any).
+
+    `fit` holds the errors on the points of the fit, `held_out` those on shapes left out of it in
+    turn. `sms` is the number of SMs that a form with wave quantisation counts with (0: it does
+    without).
+    """
+
+    op: str
+    variant: Mapping[str, str]
+    form: Form
+    label: str
+    source: str
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fit: Errors | None = None
+    held_out: Errors | None = None
+    sms: int = 0
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.op, *self.variant.values()])
+
+    @property
+    def operation(self) -> Operation:
+        return OPERATIONS[self.op]
+
+    def predict(self, rows: Rows) -> Array:
+        """Microseconds of every row of a table of columns; words of the variant may be left out of
+        it."""
+        length = len(next(iter(rows.values())))
+        whole = {word: np.full(length, value) for word, value in self.variant.items()} | dict(rows)
+        if self.sms:
+            whole["gpu_sms"] = np.full(length, float(self.sms))
+        return self.form(self.operation.work(whole))
+
+    def us(self, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
+        """Microseconds of one operation; warns with RangeWarning where a number is out of the
+        measured range.
+
+        `words` replace those of the variant where an operation is priced by the kernel of another,
+        for example experts under balanced routing by a kernel that was measured under skewed
+        routing.
+        """
+        return float(
+            self.many(words, **{name: np.array([value], float) for name, value in numbers.items()})[
+                0
+            ]
+        )
+
+    def many(self, words: Mapping[str, str] | None = None, /, **numbers: float | Array) -> Array:
+        """The same for as many operations as the arrays among `numbers` hold; the least and the
+        largest may warn."""
+        for name, (low, high) in self.ranges.items():
+            ends = np.ravel(numbers[name])
+            for value in dict.fromkeys((float(ends.min()), float(ends.max()))):
+                if not low <= value <= high:
+                    where = f"the measured range {low:g} to {high:g} ({self.source})"
+                    warnings.warn(
+                        f"{self.op}: {name}={value:g} is out of {where}", RangeWarning, stacklevel=3
+                    )
+        row: dict[str, Any] = dict(
+            zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)
+        )
+        length = len(next(iter(row.values())))
+        return self.predict(
+            row | {word: np.full(length, value) for word, value in (words or {}).items()}
+        )
+
+    def interval(self, us: float) -> tuple[float, float]:
+        """Where 95 % of measurements lie for a prediction of `us`, by the errors on shapes left out
+        of the fit."""
+        errors = self.held_out or self.fit
+        if errors is None:
+            return us, us
+        return us / (1 + errors.p95_pct / 100), us / max(1e-3, 1 - errors.p95_pct / 100)
+
+    def matches(self, words: Mapping[str, str]) -> bool:
+        """Whether this kernel prices rows with these words: they agree wherever both say
+        something."""
+        return all(self.variant.get(word, value) == value for word, value in words.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        errors = {
+            key: None if value is None else asdict(value) for key, value in self._errors.items()
+        }
+        own = {
+            "op": self.op,
+            "variant": dict(self.variant),
+            "label": self.label,
+            "source": self.source,
+        }
+        ranges = {name: list(pair) for name, pair in self.ranges.items()}
+        return own | {"sms": self.sms, "ranges": ranges} | errors | {"form": self.form.to_dict()}
+
+    @property
+    def _errors(self) -> dict[str, Errors | None]:
+        return {"fit": self.fit, "held_out": self.held_out}
+
+
+def kernel_from_dict(row: Any, where: str) -> Kernel:
+    """A kernel from its JSON table; raises ValueError naming the field at fault."""
+    checks.table(row, tuple(Kernel.__dataclass_fields__), where)
+    for key in ("op", "form", "label", "source"):
+        if key not in row:
+            raise ValueError(f"{where}.{key} is missing")
+    variant, ranges = row.get("variant", {}), row.get("ranges", {})
+    for key, value in (("variant", variant), ("ranges", ranges)):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}.{key}={value!r} is not a table")
+    op = checks.known(row["op"], OPERATIONS, f"{where}.op")
+    return Kernel(
+        op=op,
+        variant={
+            checks.known(word, OPERATIONS[op].words, f"{where}.variant"): checks.text(
+                value, f"{where}.variant.{word}"
+            )
+            for word, value in variant.items()
+        },
+        form=form_from_dict(row["form"], f"{where}.form"),
+        label=checks.known(row["label"], LABELS, f"{where}.label"),
+        source=checks.text(row["source"], f"{where}.source"),
+        ranges={
+            name: checks.pair(value, f"{where}.ranges.{name}") for name, value in ranges.items()
+        },
+        fit=_errors(row.get("fit"), f"{where}.fit"),
+        held_out=_errors(row.get("held_out"), f"{where}.held_out"),
+        sms=checks.whole(row.get("sms", 0), f"{where}.sms", 0),
+    )
+
+
+def _errors(row: Any, where: str) -> Errors | None:
+    if row is None:
+        return None
+    names = tuple(Errors.__dataclass_fields__)
+    checks.table(row, names, where)
+    if missing := [name for name in names if name not in row]:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+    values = {name: checks.finite(row[name], f"{where}.{name}") for name in names[1:]}
+    return Errors(n=checks.whole(row["n"], f"{where}.n"), **values)

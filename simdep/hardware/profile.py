@@ -1,0 +1,288 @@
+"""What it runs on: a hardware profile is a list of costs and of kernels, each with its origin.
+
+A kernel (`simdep.hardware.kernels`) prices an operation by its shape, a cost by one amount of work;
+where a profile has both, the more specific goes first (see `simdep.costs`).
+
+A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4); one that also has `points`
+goes through these measured (work, microseconds) and follows the line only beyond them. What counts
+as work is fixed by the operation:
+
+    gemm, attention       multiply-accumulates of one matrix product, of one attention core
+    expert                multiply-accumulates of one expert on the tokens routed to it
+    a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
+    host.gap              none: microseconds before a computation
+    host.receive          none: microseconds that a computation is held up by each message it needs
+    host.post             bytes of a message (as for a2e): microseconds that posting it takes of the computing stream
+    host.contention       none: share of the computing speed that one transfer under way takes away
+    stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simdep import checks
+from simdep.hardware.datasheet import kernels_of
+from simdep.hardware.gpus import Gpu, find_gpu, gpus
+from simdep.hardware.kernels import LABELS, Kernel, kernel_from_dict
+
+FORMAT = 2  # version of the JSON form; format 1 had no kernels, but an unlabelled memory_bytes
+STAGES = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
+HOST = ("host.gap", "host.receive", "host.post", "host.contention")
+OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *HOST, *STAGES)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a line fits its measurements: confidence intervals (95 %), R2, error and range of
+    the work."""
+
+    alpha_ci_us: tuple[float, float]
+    beta_ci_us: tuple[float, float]
+    r2: float
+    mape_pct: float
+    points: int
+    work_range: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of a profile. `ag` and `eg` (0: any) and `shape` ("": any) say what it was measured
+    for."""
+
+    op: str
+    alpha_us: float
+    beta_us: float
+    label: str
+    source: str
+    ag: int = 0
+    eg: int = 0
+    shape: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+    fit: Fit | None = None
+
+    def __call__(self, work: float, startups: float = 1.0) -> float:
+        """Microseconds for an amount of work; without points, the line pays its start-up `startups`
+        times.
+
+        Between two points the logarithm of time is linear in the logarithm of work; beyond them the
+        line goes on from the nearest one.
+        """
+        if not self.points:
+            return self.alpha_us * startups + self.beta_us * work
+        if isinstance(work, np.ndarray):  # type: ignore[unreachable]  # of ScenarioCosts, many at a time
+            return np.array([self(each) for each in work.tolist()])  # type: ignore[unreachable]
+        above = bisect.bisect_left(self.points, (work, 0.0))
+        if above == len(self.points) or work < self.points[0][0]:
+            nearest, us = self.points[min(above, len(self.points) - 1)]
+            return max(0.0, us + self.beta_us * (work - nearest))
+        (low, low_us), (high, high_us) = self.points[max(0, above - 1)], self.points[above]
+        if low == high:
+            return high_us
+        part = math.log(work / low) / math.log(high / low)
+        return float(low_us * (high_us / low_us) ** part)
+
+
+@dataclass(frozen=True)
+class HardwareProfile:
+    """Costs and kernels of one kind of machine, and the environment in which they were measured.
+
+    `gpu` names its entry in `simdep.hardware.gpus`; `speed_factor` multiplies the computing times
+    of kernels, for one machine that is slower or faster than the one that was measured (1: the
+    paper's model, none).
+    """
+
+    name: str
+    description: str
+    costs: tuple[Cost, ...]
+    kernels: tuple[Kernel, ...] = ()
+    gpu: str = ""
+    speed_factor: float = 1
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> Gpu | None:
+        """The GPU that it is a profile of, if that is known."""
+        return find_gpu(self.gpu or self.name)
+
+    def kernel(self, op: str, **words: str) -> Kernel | None:
+        """The first kernel of an operation that agrees with all the words given; None if there is
+        none."""
+        return next((each for each in self.kernels if each.op == op and each.matches(words)), None)
+
+    def find(self, op: str, *, ag: int = 0, eg: int = 0, shape: str = "") -> Cost | None:
+        """The cost of an operation for exactly this deployment and shape, else the one for any;
+        None if neither."""
+        for wanted in ((ag, eg, shape), (0, 0, shape), (ag, eg, ""), (0, 0, "")):
+            for cost in self.costs:
+                if cost.op == op and (cost.ag, cost.eg, cost.shape) == wanted:
+                    return cost
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {
+            name: getattr(self, name)
+            for name in ("name", "description", "gpu", "speed_factor", "environment")
+        }
+        costs = [asdict(cost) for cost in self.costs]
+        return {
+            "format": FORMAT,
+            **own,
+            "costs": costs,
+            "kernels": [kernel.to_dict() for kernel in self.kernels],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the JSON form, a line a cost and a kernel."""
+        path.write_text(_json(self.to_dict()))
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    def value(each: Any) -> str:
+        if not isinstance(each, list) or not each:
+            return json.dumps(each)
+        return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in each) + "\n ]"
+
+    return (
+        "{\n"
+        + ",\n".join(f" {json.dumps(key)}: {value(each)}" for key, each in data.items())
+        + "\n}\n"
+    )
+
+
+def load_hardware(name: str) -> HardwareProfile:
+    """A profile by its name, or from a JSON file; raises ValueError for an unknown name or a
+    malformed file.
+
+    A GPU without a profile of measured or published costs has one computed from its data sheet.
+    """
+    path = Path(name)
+    if path.suffix == ".json":
+        try:
+            return profile_from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"hardware {name}: {error}") from None
+    builtin = {
+        entry.name.removesuffix(".json"): entry
+        for entry in _data().iterdir()
+        if entry.name.endswith(".json")
+    }
+    word = checks.known(name.lower(), {**builtin, **gpus()}, "hardware")
+    if word in builtin:
+        return profile_from_dict(json.loads(builtin[word].read_text()))
+    gpu = gpus()[word]
+    return HardwareProfile(word, "computed from its data sheet", (), kernels_of(gpu), gpu=word)
+
+
+def hardware_names() -> list[str]:
+    """The names of the profiles that ship with simdep."""
+    files = [
+        entry.name.removesuffix(".json")
+        for entry in _data().iterdir()
+        if entry.name.endswith(".json")
+    ]
+    return sorted({*files, *gpus()})
+
+
+def profile_from_dict(data: Any) -> HardwareProfile:
+    """A profile from its JSON form; raises ValueError naming the field at fault."""
+    keys = (
+        "format",
+        "name",
+        "description",
+        "costs",
+        "kernels",
+        "gpu",
+        "speed_factor",
+        "environment",
+    )
+    checks.table(data, (*keys, "memory_bytes", "figures"), "profile")
+    if data.get("format") not in (1, FORMAT):
+        raise ValueError(
+            f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {FORMAT}"
+        )
+    costs, kernels = data.get("costs", ()), data.get("kernels", ())
+    if (
+        not isinstance(costs, (list, tuple))
+        or not isinstance(kernels, (list, tuple))
+        or not (costs or kernels)
+    ):
+        raise ValueError(
+            "costs and kernels are missing; a profile lists at least one cost or kernel"
+        )
+    environment = data.get("environment", {})
+    if not isinstance(environment, Mapping):
+        raise ValueError(f"environment={environment!r} is not a table")
+    return HardwareProfile(
+        name=checks.text(data.get("name"), "name"),
+        description=str(data.get("description", "")),
+        costs=tuple(_cost(row, f"costs[{index}]") for index, row in enumerate(costs)),
+        kernels=tuple(
+            kernel_from_dict(row, f"kernels[{index}]") for index, row in enumerate(kernels)
+        ),
+        gpu=str(data.get("gpu", "")),
+        speed_factor=checks.number(data.get("speed_factor", 1), "speed_factor", above=0),
+        environment=environment,
+    )
+
+
+def _cost(row: Any, where: str) -> Cost:
+    checks.table(row, tuple(Cost.__dataclass_fields__), where)
+    for key in ("op", "alpha_us", "beta_us", "label", "source"):
+        if key not in row:
+            raise ValueError(f"{where}.{key} is missing")
+    return Cost(
+        op=checks.known(row["op"], OPERATIONS, f"{where}.op"),
+        alpha_us=checks.number(row["alpha_us"], f"{where}.alpha_us"),
+        beta_us=checks.number(row["beta_us"], f"{where}.beta_us"),
+        label=checks.known(row["label"], LABELS, f"{where}.label"),
+        source=checks.text(row["source"], f"{where}.source"),
+        ag=checks.whole(row.get("ag", 0), f"{where}.ag", 0),
+        eg=checks.whole(row.get("eg", 0), f"{where}.eg", 0),
+        shape=str(row.get("shape", "")),
+        points=_points(row.get("points", ()), f"{where}.points"),
+        fit=None if row.get("fit") is None else _fit(row["fit"], f"{where}.fit"),
+    )
+
+
+def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
+    if not isinstance(rows, (list, tuple)) or not all(
+        isinstance(row, (list, tuple)) and len(row) == 2 for row in rows
+    ):
+        raise ValueError(f"{where}={rows!r}; it is a list of pairs [work, microseconds]")
+    points = tuple(
+        (checks.number(x, where, above=0), checks.number(y, where, above=0)) for x, y in rows
+    )
+    if any(one[0] >= other[0] for one, other in pairwise(points)):
+        raise ValueError(f"{where}: work does not increase from point to point")
+    return points
+
+
+def _fit(row: Any, where: str) -> Fit:
+    names = tuple(Fit.__dataclass_fields__)
+    checks.table(row, names, where)
+    if missing := [name for name in names if name not in row]:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+
+    return Fit(
+        alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{where}.alpha_ci_us"),
+        beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
+        r2=checks.finite(row["r2"], f"{where}.r2"),
+        mape_pct=checks.number(row["mape_pct"], f"{where}.mape_pct"),
+        points=checks.whole(row["points"], f"{where}.points"),
+        work_range=checks.pair(row["work_range"], f"{where}.work_range"),
+    )
+
+
+def _data() -> Any:
+    return resources.files("simdep") / "data" / "hardware"

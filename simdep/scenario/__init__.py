@@ -1,0 +1,1 @@
+"""Scenario: what is served, on what; its work, its memory, the time of its tasks."""

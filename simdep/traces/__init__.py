@@ -1,0 +1,1 @@
+"""Traces: timelines as files, written and read."""

@@ -1,0 +1,1 @@
+"""Validation: predictions beside what others measured."""

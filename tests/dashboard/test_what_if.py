@@ -1,0 +1,410 @@
+"""The page "What if": policies side by side on a scenario of the reader's choice, told as the
+simulator tells it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from pages import serving
+from places import ROOT
+from streamlit.testing.v1 import AppTest
+
+from simdep.analysis import figures
+from simdep.hardware.profile import load_hardware
+from simdep.planning.problem import Problem
+from simdep.planning.solver import solve
+from simdep.policies import schedule_for
+from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.task_costs import ScenarioCosts
+from simdep.simulation.engine import simulate
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::simdep.checks.RangeWarning"
+)  # of the engine that is compared with
+SMALL = {"layers": "4", "samples": "4", "seq_len": "512"}
+
+
+@pytest.fixture(autouse=True)
+def no_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first page, which every visit begins with, has nothing to draw."""
+    monkeypatch.setenv("SIMDEP_TRACES", str(tmp_path))
+
+
+def page(**address: str) -> AppTest:
+    """The page at an address, drawn once; an exception in it fails the test."""
+    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+    app.run().switch_page("whatif.py")
+    for key, value in address.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def figure(app: AppTest, number: int) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(app.get("plotly_chart")[number].proto.spec)
+    return spec
+
+
+def told(elements: Any) -> list[str]:
+    """What errors or warnings say, without the backslashes that keep Markdown off."""
+    return [str(element.value).replace("\\", "") for element in elements]
+
+
+def simulated_ms(**schedule: Any) -> float:
+    """The makespan of the small scenario by the reference engine."""
+    data = {
+        "model": "deepseek-v2",
+        "layers": 4,
+        "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
+    }
+    scenario = scenario_from_dict(
+        data | {"workload": {"seq_len": 512, "samples": 4}, "schedule": schedule}
+    )
+    return simulate(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
+
+
+def test_the_first_answer_needs_no_choice() -> None:
+    app = page()
+    assert not app.error
+    assert not app.warning
+    assert list(app.dataframe[0].value["policy"]) == [
+        "naive",
+        "pppipe r1=2",
+        "findep ASAS r1=2 r2=4",
+    ]
+
+
+def test_the_numbers_are_those_of_the_engine() -> None:
+    table = page(**SMALL).dataframe[0].value
+    expected = [
+        simulated_ms(policy="naive"),
+        simulated_ms(policy="pppipe", r1=2),
+        simulated_ms(policy="findep", r1=2, r2=4),
+    ]
+    assert list(table["makespan (ms)"]) == expected
+    assert list(table["speed-up over the first"]) == pytest.approx(
+        [expected[0] / each for each in expected]
+    )
+    tokens = 4 * 512 * 3
+    assert list(table["throughput (tokens/s)"]) == pytest.approx(
+        [1e3 * tokens / each for each in expected]
+    )
+    assert list(table["per GPU (tokens/s)"]) == pytest.approx(
+        [1e3 * tokens / each / 8 for each in expected]
+    )
+
+
+def test_timelines_share_one_axis_with_the_lanes_of_a_stream_together() -> None:
+    gantt = figure(page(**SMALL, d="findep", d_r1="4"), 0)
+    assert gantt["layout"]["yaxis"]["ticktext"] == list("ABCD") * 4
+    assert gantt["layout"]["xaxis"]["title"]["text"] == "time since the first start (ms)"
+
+
+def test_a_policy_asks_for_no_more_degrees_than_it_takes() -> None:
+    app = page(**SMALL)
+    assert {
+        field.key for field in app.number_input if field.key[:2] in ("a_", "b_", "c_", "d_")
+    } == {"b_r1", "c_r1", "c_r2"}
+    assert [field.key for field in app.text_input] == ["c_order"]
+
+
+def test_the_address_holds_the_whole_question() -> None:
+    order = "A0 A1 S1 S0"
+    app = page(
+        **SMALL,
+        a="findep",
+        a_r1="2",
+        a_r2="3",
+        a_order=order,
+        b="none",
+        c="none",
+        ag="2",
+        gbytes_per_s="50",
+    )
+    assert app.number_input(key="ag").value == 2
+    assert app.number_input(key="gbytes_per_s").value == 50
+    assert list(app.dataframe[0].value["policy"]) == [f"findep {order} r1=2 r2=3"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("seq_len", "many", "seq_len 'many'; it is a whole number from 1 to 1e+09. This is 2048."),
+        ("ag", "0", "ag '0'; it is a whole number from 1 to 4,096. This is 3."),
+        (
+            "layers",
+            "[x](y)",
+            "layers '[x](y)'; it is a whole number from 1 to 1,000. This is left to the scenario.",
+        ),
+        ("phase", "training", "phase 'training'; it is one of prefill, decode. This is 'prefill'."),
+        ("gbytes_per_s", "nan", "gbytes_per_s 'nan'; it is a number from 0.001"),
+        ("c_r2", "-1", "c_r2 '-1'; it is a whole number from 1 to 64. This is 4."),
+    ],
+)
+def test_a_bad_value_in_the_address_is_told_and_ignored(
+    key: str, value: str, complaint: str
+) -> None:
+    app = page(**{key: value})
+    (warning,) = told(app.warning)
+    assert complaint in warning
+    assert not app.error
+    assert len(app.dataframe[0].value) == 3
+
+
+def test_a_policy_that_does_not_fit_is_told_and_the_others_shown() -> None:
+    app = page(**SMALL, b_r1="3", c_order="A0 A1 S0")
+    assert told(app.error) == [
+        "B: r1=3 does not divide the 4 samples of an AG GPU; use 1, 2 or 4",
+        "C: order 'A0 A1 S0': S1 is missing for r1=2",
+    ]
+    assert list(app.dataframe[0].value["policy"]) == ["naive"]
+
+
+def test_an_impossible_scenario_is_told_and_the_form_keeps_its_values() -> None:
+    app = page(**SMALL, eg="4000")
+    assert told(app.error) == ["eg=4000: model deepseek-v2 has only 160 experts"]
+    assert not app.dataframe
+    app.number_input(key="eg").set_value(5).run()
+    assert not app.error
+    assert app.number_input(key="seq_len").value == 512
+    assert len(app.dataframe[0].value) == 3
+
+
+def test_a_profile_of_ones_own_can_be_named_and_is_read_again_when_it_changes(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.json"
+    load_hardware("h20").save(file)
+    first = list(page(**SMALL, hardware=str(file)).dataframe[0].value["makespan (ms)"])
+    assert first[0] == simulated_ms(policy="naive")
+    replace(load_hardware("h20"), speed_factor=2.0).save(file)
+    os.utime(file, (1e9, 1e9))
+    again = page(**SMALL, hardware=str(file))
+    assert again.dataframe[0].value["makespan (ms)"][0] > 1.5 * first[0]
+
+
+def test_hardware_that_nobody_knows_is_told() -> None:
+    (text,) = told(page(hardware="abacus").error)
+    assert text.startswith("unknown hardware 'abacus'; use ")
+
+
+def test_half_a_link_is_told() -> None:
+    assert told(page(alpha_us="5").error) == [
+        "a start-up of the link needs its GB/s: give both, or leave both to the hardware"
+    ]
+
+
+def test_the_heat_map_holds_every_cut_that_the_samples_allow() -> None:
+    app = page(**SMALL)
+    cells = figure(app, 1)["data"][0]
+    assert (cells["y"], cells["x"]) == (["1", "2", "4"], [str(n) for n in range(1, 17)])
+    best = {metric.label: (metric.value, metric.delta) for metric in app.metric}["Best of them"]
+    r1, r2 = (int(part.partition("=")[2]) for part in best[0].split(", "))
+    fastest = min(
+        (simulated_ms(policy="findep", r1=r1, r2=r2), r1, r2)
+        for r1 in (1, 2, 4)
+        for r2 in range(1, 17)
+    )
+    assert fastest[1:] == (r1, r2)
+    assert best[1] == f"{fastest[0]:.4g} ms, simulated"
+
+
+def tiles(app: AppTest) -> dict[str, tuple[str, str]]:
+    return {metric.label: (metric.value, metric.delta) for metric in app.metric}
+
+
+def test_the_heat_map_shows_throughput_as_well() -> None:
+    makespans, rates = (
+        figure(page(**SMALL, cuts_value=value), 1) for value in ("makespan", "throughput")
+    )
+    assert rates["data"][0]["colorbar"]["title"]["text"] == "throughput (tokens/s)"
+    tokens = 4 * 512 * 3
+    cells = zip(numbers(makespans["data"][0]["z"]), numbers(rates["data"][0]["z"]), strict=True)
+    assert all(rate == pytest.approx(1e3 * tokens / ms) for ms, rate in cells)
+    assert makespans["layout"]["shapes"] == rates["layout"]["shapes"]  # the same cell is the best
+
+
+def numbers(z: Any) -> list[float]:
+    """The cells of a heat map, as Plotly packs them."""
+    return [float(value) for value in np.frombuffer(base64.b64decode(z["bdata"]), dtype=z["dtype"])]
+
+
+def test_solving_shows_the_best_its_bound_and_its_gap() -> None:
+    app = page(**SMALL)
+    assert "Best of all" not in tiles(app)
+    app.button(key="solve").click().run()
+    assert not app.exception
+    assert not app.error
+    data = {
+        "model": "deepseek-v2",
+        "layers": 4,
+        "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
+    }
+    found = solve(
+        Problem.of(scenario_from_dict(data | {"workload": {"seq_len": 512, "samples": 4}}), 4)
+    )
+    shown = tiles(app)
+    assert shown["Best of all"][0].startswith(found.best.policy)
+    assert shown["Makespan, simulated"][0] == figures.human(found.best.makespan_us)
+    assert shown["No order takes less than"][0] == figures.human(found.lower_bound_us)
+    assert shown["Makespan, simulated"][1] in ("optimal", f"within {found.gap_pct:.2g} %")
+
+
+def test_a_solution_belongs_to_its_question() -> None:
+    app = page(**SMALL)
+    app.button(key="solve").click().run()
+    app.number_input(key="seq_len").set_value(600).run()
+    assert "Best of all" not in tiles(app)
+
+
+def test_the_best_can_be_put_beside_the_other_policies() -> None:
+    app = page(**SMALL)
+    app.button(key="solve").click().run()
+    app.button(key="put").click().run()
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert len(table) == 4
+    best = table.iloc[3]
+    assert figures.human(1e3 * best["makespan (ms)"]) == tiles(app)["Makespan, simulated"][0]
+    assert best["makespan (ms)"] <= table["makespan (ms)"].min() * (1 + 1e-9)
+    assert app.selectbox(key="d").value in ("findep", "lookahead")
+
+
+def test_what_can_not_be_solved_is_told() -> None:
+    app = page(**SMALL, duplex="half")
+    assert not app.error
+    app.button(key="solve").click().run()
+    (text,) = told(app.error)
+    assert "does not model half_duplex" in text
+
+
+def test_memory_that_is_missing_is_told() -> None:
+    table = page(**SMALL | {"layers": "59"}, eg="2").dataframe[0].value
+    assert all(text.endswith(" missing") for text in table["memory"])
+    assert set(page(**SMALL).dataframe[0].value["memory"]) == {"fits"}
+
+
+def test_colocated_policies_are_shown_on_as_many_gpus() -> None:
+    app = page(**SMALL, b="none", c="none", d="ep")
+    assert list(app.dataframe[0].value["policy"]) == ["naive", "ep"]
+    assert any(text.startswith("D: 3+5 GPUs became 8 colocated GPUs") for text in told(app.caption))
+    assert figure(app, 0)["layout"]["yaxis"]["ticktext"] == ["A"] * 4 + ["D"] * 2
+
+
+def test_numbers_are_called_simulated_and_assumed_costs_are_listed() -> None:
+    app = page(**SMALL)
+    captions = told(app.caption)
+    assert any(
+        "All times are simulated, with the costs of hardware profile h20" in text
+        for text in captions
+    )
+    link = page(**SMALL, gbytes_per_s="25", alpha_us="20")
+    assert any(
+        "link of 20 us and 25 GB/s given in the scenario" in text for text in told(link.markdown)
+    )
+
+
+def test_the_page_says_how_long_its_answer_took() -> None:
+    assert told(page(**SMALL).caption)[-1].startswith("Answered in ")
+
+
+def test_both_pages_have_a_place_in_the_navigation() -> None:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
+    assert [title.value for title in app.title] == ["Predicted and measured"]
+    app.switch_page("whatif.py").run()
+    assert [title.value for title in app.title] == ["What if"]
+
+
+def slider_ms(app: AppTest, seq_len: int) -> float:
+    """Time of the server for one changed slider, of what the page itself says."""
+    app.number_input(key="seq_len").set_value(seq_len).run()
+    assert not app.error
+    (text,) = (each for each in told(app.caption) if each.startswith("Answered in "))
+    return float(text.split()[2])
+
+
+@pytest.mark.bench
+def test_a_changed_slider_is_answered_in_400_ms(capsys: pytest.CaptureFixture[str]) -> None:
+    """60 layers, four policies, r1 = r2 = 4, every policy simulated anew: the median of seven
+    values."""
+    address = {
+        "layers": "60",
+        "samples": "4",
+        "a": "findep",
+        "b": "findep",
+        "c": "findep",
+        "d": "findep",
+    }
+    address |= {f"{slot}_{degree}": "4" for slot in "abcd" for degree in ("r1", "r2")}
+    app = page(
+        **address,
+        b_order="aass",
+        c_order="A0 A1 S0 A2 S1 A3 S2 S3",
+        d_order="A0 A1 A2 S0 S1 A3 S2 S3",
+    )
+    assert len(app.dataframe[0].value) == 4
+    slider_ms(app, 1000)
+    taken = sorted(slider_ms(app, 1001 + value) for value in range(7))
+    with capsys.disabled():
+        print(
+            f"\na changed slider: median {taken[3]:.0f} ms, least {taken[0]:.0f}, most {taken[-1]:.0f}"
+        )
+    assert taken[3] < 400
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where a real Streamlit serves the dashboard."""
+    with serving(ROOT / "dashboard" / "app.py") as url:
+        yield url
+
+
+@pytest.mark.browser
+def test_a_browser_draws_the_page_and_the_address_follows_the_form(
+    address: str, browser: Chrome
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get_log("browser")  # what earlier pages left there
+    browser.get(f"{address}what-if?{urlencode(SMALL | {'d': 'ep', 'c_r2': '2'})}")
+    bars = 4 * (5 + 2 * 5 + 2 * (2 + 3 * 2) + 5)  # naive, pppipe r1=2, findep r1=r2=2, ep
+    paths = "[data-testid=stPlotlyChart] .barlayer .points path"
+    wait = WebDriverWait(browser, 60)
+    wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, paths)) >= bars)
+    assert len(browser.find_elements(By.CSS_SELECTOR, paths)) == bars
+    assert not browser.find_elements(
+        By.CSS_SELECTOR, "[data-testid=stException], [data-testid=stAlert]"
+    )
+    plots = browser.find_elements(By.CSS_SELECTOR, "[data-testid=stPlotlyChart]")
+    assert len(plots) == 2
+    labels = [
+        text for text in plots[0].find_elements(By.CSS_SELECTOR, ".annotation-text") if text.text
+    ]
+    boxes = sorted(
+        (box["x"], box["x"] + box["width"]) for box in (text.rect for text in labels[-4:])
+    )
+    assert all(
+        left[1] <= right[0] + 1 for left, right in pairwise(boxes)
+    )  # makespans are written beside each other
+    more = browser.find_element(By.CSS_SELECTOR, ".st-key-c_r1 [data-testid=stNumberInputStepUp]")
+    browser.execute_script("arguments[0].click()", more)
+    wait.until(lambda page: "c_r1=3" in page.current_url)
+    told = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [
+        text for text in told if "/what-if/_stcore/" not in text
+    ] == []  # Streamlit looks there first

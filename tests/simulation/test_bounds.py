@@ -1,0 +1,134 @@
+"""Lower bounds against the best of all orders, and schedules of any kind. Whole numbers, so that <=
+is exact."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import numpy as np
+from strategies import all_ag_orders
+
+from simdep.costs import StageTimes
+from simdep.policies import findep, parse_order
+from simdep.policies.lookahead import Stages, makespan
+from simdep.schedule import Kind, Schedule, Task
+from simdep.simulation import bounds
+from simdep.simulation import longest_path as recurrence
+from simdep.simulation.batch import Batch, makespans
+from simdep.simulation.closed_form import asas
+
+
+def bound(times: StageTimes, layers: int, r1: int, r2: int) -> float:
+    return float(bounds.makespans(Batch.of([times], [r2]), layers, r1)[0])
+
+
+def random_times(random: Random, most: int = 20) -> StageTimes:
+    return StageTimes(*(random.randint(0, most) for _ in range(5)))
+
+
+@cache
+def whole_orders(layers: int, r1: int) -> tuple[tuple[tuple[Kind, int, int], ...], ...]:
+    """Every order of the AG's whole stream, shared experts anywhere; equal micro-batches begin in
+    turn."""
+    found = []
+
+    def grow(
+        done: tuple[tuple[Kind, int, int], ...], begun: tuple[int, ...], pending: frozenset[int]
+    ) -> None:
+        if len(done) == 2 * layers * r1:
+            found.append(done)
+        for mb in range(r1):
+            if mb in pending:
+                grow((*done, (Kind.SHARED, begun[mb] - 1, mb)), begun, pending - {mb})
+            elif begun[mb] < layers and (begun[mb] or not mb or begun[mb - 1]):
+                more = (*begun[:mb], begun[mb] + 1, *begun[mb + 1 :])
+                grow((*done, (Kind.ATTENTION, begun[mb], mb)), more, pending | {mb})
+
+    grow((), (0,) * r1, frozenset())
+    return tuple(found)
+
+
+def best_of_all_orders(times: StageTimes, layers: int, r1: int, r2: int) -> float:
+    """The least makespan over all orders of the AG, others in the order of attention."""
+    stages = Stages.of(times, layers, r2)
+    return min(makespan(stages, sequence, r1) for sequence in whole_orders(layers, r1))
+
+
+def test_a_bound_never_exceeds_the_best_of_all_orders_of_the_ag() -> None:
+    """And it is that makespan in most of 400 cases."""
+    random = Random(0)
+    tight = 0
+    for _ in range(400):
+        layers, r1 = random.choice([(1, 2), (1, 3), (2, 1), (2, 2), (3, 1), (3, 2)])
+        times, r2 = random_times(random), random.randint(1, 3)
+        least, optimum = bound(times, layers, r1, r2), best_of_all_orders(times, layers, r1, r2)
+        assert least <= optimum, (times, layers, r1, r2)
+        tight += least == optimum
+    assert tight > 360
+
+
+def test_a_bound_never_exceeds_a_schedule_that_serves_every_stream_in_an_order_of_its_own() -> None:
+    """Orders of A2E, EG and E2A that differ from that of attention, drawn as random list
+    schedules."""
+    random = Random(1)
+    for _ in range(300):
+        layers, r1, r2 = random.randint(1, 3), random.randint(1, 3), random.randint(1, 3)
+        times = random_times(random)
+        schedule = shuffled(findep(layers, r1, r2, "asas"), random)
+        assert bound(times, layers, r1, r2) <= recurrence.makespan_us(schedule, times)
+
+
+def shuffled(schedule: Schedule, random: Random) -> Schedule:
+    """The same tasks, each stream in the order of a random topological sort of what waits for
+    what."""
+    left: dict[str, Task] = {task.name: task for task in schedule}
+    order: list[Task] = []
+    while left:
+        ready = [task for task in left.values() if not any(needed in left for needed in task.after)]
+        order.append(left.pop(random.choice(ready).name))
+    streams = {
+        name: tuple(t for t in order if schedule.stream_of[t.name] == name)
+        for name in schedule.streams
+    }
+    return Schedule(streams, "shuffled")
+
+
+def test_a_bound_never_exceeds_any_order_of_a_layer() -> None:
+    random = Random(2)
+    for _ in range(300):
+        layers, r1, r2 = random.randint(1, 8), random.randint(1, 3), random.randint(1, 4)
+        times = random_times(random)
+        batch = Batch.of([times], [r2])
+        least = bound(times, layers, r1, r2)
+        assert all(
+            least <= makespans(batch, layers, parse_order(each, r1))[0]
+            for each in all_ag_orders(r1)[:12]
+        )
+
+
+def test_a_bound_of_layers_and_chunks_that_differ_never_exceeds_asas_or_aass() -> None:
+    rng = np.random.default_rng(3)
+    n, layers, r1 = 2000, 5, 3
+    counts = rng.integers(0, 3, (2, n)).astype(float)
+    counts[0] += counts.sum(axis=0) == 0
+    stages = rng.integers(0, 20, (3, 2, n)).astype(float)
+    batch = Batch(
+        rng.integers(0, 20, (layers, n)).astype(float),
+        rng.integers(0, 20, n).astype(float),
+        counts,
+        *stages,
+    )
+    least = bounds.makespans(batch, layers, r1)
+    for order in ("asas", "aass"):
+        assert (least <= makespans(batch, layers, parse_order(order, r1))).all()
+
+
+def test_a_bound_is_the_makespan_where_attention_alone_is_the_bottleneck() -> None:
+    times = StageTimes(attention=10, shared=4, expert=1, a2e=1, e2a=1)
+    assert bound(times, 6, 3, 2) == makespans(Batch.of([times], [2]), 6, parse_order("aass", 3))[0]
+
+
+def test_a_bound_of_one_micro_batch_is_that_of_its_chain() -> None:
+    times = StageTimes(attention=5, shared=3, expert=4, a2e=2, e2a=2)
+    assert bound(times, 7, 1, 3) == asas(times, 7, 1, 3) == 7 * (5 + 2 + 2 + 3 * 4)
