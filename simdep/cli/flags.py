@@ -117,7 +117,7 @@ def add_scenario_flags(p: argparse.ArgumentParser, *, cut: bool = True) -> None:
     served.add_argument("--samples", type=int, help="samples of an AG GPU, r1 * m_a")
     served.add_argument("--m-a", type=int, help="samples of a micro-batch per AG GPU, default 1")
     served.add_argument("--dtype", help="bf16 (default), fp32 or fp8")
-    served.add_argument("--sending", help="copies (default), once-per-gpu or broadcast")
+    served.add_argument("--dispatch", help="per-expert (default), per-gpu or broadcast")
     served.add_argument(
         "--link-gbytes-per-s", type=float, metavar="GB/S", help="replaces the link of the profile"
     )

@@ -23,7 +23,7 @@ SERVED = (
     "samples",
     "m_a",
     "dtype",
-    "sending",
+    "dispatch",
     "shared_on",
     "duplex",
     "memory_gbytes",

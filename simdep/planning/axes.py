@@ -23,7 +23,7 @@ WORDS = (
     "dtype",
     "a2e_dtype",
     "e2a_dtype",
-    "sending",
+    "dispatch",
     "shared_on",
     "duplex",
     "expert_gemm",

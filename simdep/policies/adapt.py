@@ -114,7 +114,7 @@ def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
         for name in ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split")
         if free.get(name, True)
     ]
-    where = ("shared_on", "sending", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
+    where = ("shared_on", "dispatch", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
     for was, now, names in ((old, new, cut), (old.deployment, new.deployment, where)):
         pairs = ((name, getattr(was, name), getattr(now, name)) for name in names)
         changes += [

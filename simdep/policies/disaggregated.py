@@ -67,7 +67,7 @@ def lookahead(job: Job) -> Schedule:
 @register(
     source=STEP3,
     takes=("r1",),
-    setup={"r1": 3, "shared_on": "eg", "sending": "broadcast", "a2e_dtype": "fp8"},
+    setup={"r1": 3, "shared_on": "eg", "dispatch": "broadcast", "a2e_dtype": "fp8"},
 )
 def step3(job: Job) -> Schedule:
     """Attention, link and experts as stages of three micro-batches; tokens are broadcast, shared

@@ -10,7 +10,7 @@ What a file may hold:
     ag = 3                         # GPUs of the attention group
     eg = 5                         # GPUs of the expert group; or, colocated, gpus = 8 in place of both
     link = { alpha_us = 20, gbytes_per_s = 25 }   # optional: replaces the link of the profile; or "inter-node"
-    sending = "copies"             # optional: a row for each (token, expert); or once-per-gpu, broadcast
+    dispatch = "per-expert"        # optional: a row for each (token, expert); or per-gpu, broadcast
     a2e_dtype = "bf16"             # optional, as e2a_dtype: of the rows sent, default that of the workload
     comm_sms = 0                   # optional: SMs of each AG GPU that communication takes from its products
     comm_sms_from = "all"          # optional, colocated: all that a GPU computes; or "experts", the only ones beside it
@@ -67,7 +67,7 @@ from simdep.scenario.spec import (
     Scenario,
     Workload,
 )
-from simdep.scenario.work import SENDING
+from simdep.scenario.work import DISPATCH
 
 _KEYS = {
     "scenario": ("model", "layers", "scale", "deployment", "workload", "schedule", "ranks"),
@@ -76,7 +76,7 @@ _KEYS = {
         "ag",
         "eg",
         "link",
-        "sending",
+        "dispatch",
         "a2e_dtype",
         "e2a_dtype",
         "gpus",
@@ -144,7 +144,7 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             hardware=hardware,
             link=_link(deployment["link"]) if isinstance(deployment.get("link"), Mapping) else None,
             link_class=_link_class(deployment.get("link")),
-            sending=checks.known(deployment.get("sending", "copies"), SENDING, "sending"),
+            dispatch=checks.known(deployment.get("dispatch", "per-expert"), DISPATCH, "dispatch"),
             a2e_dtype=_dtype(deployment.get("a2e_dtype"), "a2e_dtype"),
             e2a_dtype=_dtype(deployment.get("e2a_dtype"), "e2a_dtype"),
             comm_sms=checks.whole(deployment.get("comm_sms", 0), "comm_sms", 0),

@@ -209,7 +209,7 @@ def _of_a_sample(scenario: Scenario) -> dict[str, dict[str, int]]:
         for layer in range(scenario.layers + _dense_layers(scenario))
     )
     rows = 2 + (model.has_shared and (where.shared_on == "ag" or where.colocated))
-    sent = work.transfer(model, load.tokens_per_sample, where.ag, where.eg, where.sending)
+    sent = work.transfer(model, load.tokens_per_sample, where.ag, where.eg, where.dispatch)
     directions = [scenario.row_bytes(a2e) for a2e in (True, False)]
     ag = {
         "kv cache": kept * model.attention.kv_elements * load.element_bytes,

@@ -28,8 +28,8 @@ class Deployment:
 
     `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU); `link_class`
     says which of a profile's point-to-point kernels it is otherwise. `transport` names what carries
-    messages: costs of link and host that the profile holds for it go first. `sending` is one of
-    `simdep.scenario.work.SENDING`; the data types of rows default to the workload's. `comm_sms` SMs
+    messages: costs of link and host that the profile holds for it go first. `dispatch` is one of
+    `simdep.scenario.work.DISPATCH`; the data types of rows default to the workload's. `comm_sms` SMs
     of an AG GPU are not there for its matrix products; colocated, for anything that it computes, or
     with `comm_sms_from` "experts" for these alone. `shared_on` is the group that computes the
     shared experts; the directions of a half-`duplex` link share it. `contention`, if given,
@@ -47,7 +47,7 @@ class Deployment:
     link: Cost | None = None
     transport: str = ""
     link_class: str = "intra-node"
-    sending: str = "copies"
+    dispatch: str = "per-expert"
     a2e_dtype: str | None = None
     e2a_dtype: str | None = None
     comm_sms: int = 0

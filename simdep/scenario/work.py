@@ -14,7 +14,7 @@ from math import comb
 from simdep import checks
 from simdep.scenario.models import GQA, MLA, ModelSpec
 
-SENDING = ("copies", "once-per-gpu", "broadcast")
+DISPATCH = ("per-expert", "per-gpu", "broadcast")
 WEIGHTS = 3  # matrices of a gated feed-forward network: gate, up, down
 
 
@@ -198,24 +198,24 @@ def gpus_reached(model: ModelSpec, eg: int) -> float:
 
 
 def transfer(
-    model: ModelSpec, tokens: float, ag: int, eg: int, sending: str = "copies", groups: int = 1
+    model: ModelSpec, tokens: float, ag: int, eg: int, dispatch: str = "per-expert", groups: int = 1
 ) -> Transfer:
     """One direction for a chunk of `tokens` tokens of every AG GPU, balanced routing.
 
-    `copies` sends a row for each (token, expert), as FinDEP counts z; `once-per-gpu` one for each
+    `per-expert` sends a row for each (token, expert), as FinDEP counts z; `per-gpu` one for each
     EG GPU that a token reaches; `broadcast` every token to every EG GPU. Cut by expert, it is the
     rows for one of `groups` groups of the experts of every GPU: a token for two groups of a GPU
     travels twice. Raises ValueError for another word, and for a broadcast by groups, which there is
     none of.
     """
-    checks.known(sending, SENDING, "sending")
-    if sending == "broadcast" and groups > 1:
+    checks.known(dispatch, DISPATCH, "dispatch")
+    if dispatch == "broadcast" and groups > 1:
         raise ValueError(
-            "sending=broadcast brings every token to every expert at once; cut chunks by token"
+            "dispatch=broadcast brings every token to every expert at once; cut chunks by token"
         )
-    reached = gpus_reached(model, eg * groups) if sending == "once-per-gpu" else 0.0
-    rows = {"copies": float(model.top_k), "once-per-gpu": reached, "broadcast": float(eg)}[
-        sending
+    reached = gpus_reached(model, eg * groups) if dispatch == "per-gpu" else 0.0
+    rows = {"per-expert": float(model.top_k), "per-gpu": reached, "broadcast": float(eg)}[
+        dispatch
     ] / groups
     return Transfer(tokens * rows, tokens * rows * ag / eg, ag, model.hidden)
 

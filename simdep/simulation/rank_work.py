@@ -91,7 +91,7 @@ class RankCosts:
                 return _each(loads, lambda load: link(load * size))
 
         reach, top_k = cls(us).reach, scenario.model.top_k
-        if where.sending == "once-per-gpu":
+        if where.dispatch == "per-gpu":
 
             def reach(
                 share: Array, parts: int
@@ -101,7 +101,7 @@ class RankCosts:
 
         notes = (link.source,) if link and link.label == "assumed" else ()
         return cls(
-            us, far, where.link_class == "inter-node", reach, where.sending == "broadcast", notes
+            us, far, where.link_class == "inter-node", reach, where.dispatch == "broadcast", notes
         )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli import one_sentence, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies import policy_schedules, random_schedules, with_shared
+from strategies import policy_schedules, random_schedules, with_shared
 
 from simdep.analysis import summary as report
 from simdep.analysis.idle import (
@@ -37,7 +38,6 @@ from simdep.simulation import longest_path as recurrence
 from simdep.simulation.engine import makespan_us, simulate
 from simdep.simulation.rank_work import RankCosts, rank_work
 from simdep.timeline import Timeline
-from tests.cli import one_sentence, run
 
 SMALL = 10**6  # parts of a cost of 1: a change too small to make another path the longest
 

@@ -22,7 +22,6 @@ import pytest
 from simdep.__main__ import main
 
 FOLDER = Path(__file__).parent / "golden"
-DISPATCH = "sending"
 TIMED = ("solve_ms", "solve_s", "seconds")  # what a clock says
 LINES = [
     line for line in (FOLDER / "commands.txt").read_text().splitlines() if not line.startswith("#")
@@ -32,7 +31,7 @@ COMMANDS = dict(re.split(r"\s+", line, maxsplit=1) for line in LINES)
 
 def output(command: str, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a command prints with --json, without what a clock says."""
-    words = shlex.split(command.replace("{dispatch}", DISPATCH))[1:]
+    words = shlex.split(command)[1:]
     assert main([*words, "--json"]) == 0, capsys.readouterr().err
     return _untimed(json.loads(capsys.readouterr().out))
 

@@ -246,7 +246,7 @@ def test_fp8_out_and_bf16_back_send_half_the_bytes_out() -> None:
             "ag": 4,
             "eg": 4,
             "a2e_dtype": "fp8",
-            "sending": "once-per-gpu",
+            "dispatch": "per-gpu",
         },
         "workload": {"seq_len": 512},
     }

@@ -11,7 +11,7 @@ from itertools import permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies import random_schedules, with_shared, without_shared
+from strategies import random_schedules, with_shared, without_shared
 
 from simdep.costs import Costs, Host, StageTimes
 from simdep.planning.exact import Optimum, optimum

@@ -352,7 +352,7 @@ def test_every_policy_has_a_scenario_on_the_same_gpus(apart: Scenario, policy: s
 def test_step_3_brings_its_deployment_along(apart: Scenario) -> None:
     found = adapted(apart, "step3").scenario
     where = found.deployment
-    assert (found.r1, where.shared_on, where.sending, where.a2e_dtype) == (
+    assert (found.r1, where.shared_on, where.dispatch, where.a2e_dtype) == (
         3,
         "eg",
         "broadcast",
@@ -361,7 +361,7 @@ def test_step_3_brings_its_deployment_along(apart: Scenario) -> None:
     with pytest.raises(ValueError, match="policy step3 computes the shared experts on the EG"):
         schedule_for(replace(apart, policy="step3", order="asas", r2=1))
     with pytest.raises(
-        ValueError, match="sending=broadcast brings every token to every expert at once"
+        ValueError, match="dispatch=broadcast brings every token to every expert at once"
     ):
         ScenarioCosts(found).transfer(Kind.A2E, 8, groups=2)
 

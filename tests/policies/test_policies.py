@@ -505,7 +505,7 @@ def test_what_is_registered_is_checked() -> None:
     with pytest.raises(ValueError, match="unknown degree 'r3'"):
         register(source="test", takes=("r3",))
     with pytest.raises(
-        ValueError, match=r"policy naive exists already, from simdep\.policies\.dep"
+        ValueError, match=r"policy naive exists already, from simdep\.policies\.disaggregated"
     ):
         register(source="test", name="naive")(told)
     register(source="test", name="mine")(told)

@@ -224,9 +224,7 @@ def test_groups_of_experts_share_out_work_and_bytes(groups: int) -> None:
 
 def test_a_token_for_two_groups_of_a_gpu_travels_twice() -> None:
     base = asked({"r2": 4, "split": "expert"})
-    costs = ScenarioCosts(
-        replace(base, deployment=replace(base.deployment, sending="once-per-gpu"))
-    )
+    costs = ScenarioCosts(replace(base, deployment=replace(base.deployment, dispatch="per-gpu")))
     all_groups = 4 * costs.transfer_bytes(100, groups=4)
     copies = ScenarioCosts(base).transfer_bytes(100)
     assert costs.transfer_bytes(100) < all_groups < copies

@@ -97,7 +97,7 @@ def test_the_formula_is_the_best_of_a_search_where_computation_decides(
 def eps_moe_gains(seq_len: int) -> dict[int, float]:
     """Prefill of DeepSeek-V2 on 8 H800, 8,192 tokens each: % above plain expert parallelism, by
     pipeline number."""
-    where = Deployment(8, 8, load_hardware("h800"), colocated=True, sending="once-per-gpu")
+    where = Deployment(8, 8, load_hardware("h800"), colocated=True, dispatch="per-gpu")
     load = Workload("prefill", seq_len, 8192 // seq_len)
     plain = Scenario(load_model("deepseek-v2"), where, load, 59, "ep")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cli import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from simdep.planning.memory_fixes import alternatives, explain, require
 from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.memory import RESERVE_BYTES, UNLIMITED, largest_r1, memory
 from simdep.scenario.spec import Scenario
-from tests.cli import run
 
 MODELS = (
     "deepseek-v2",
@@ -167,9 +167,9 @@ def test_the_largest_r1_fits_and_one_more_does_not(
     model: str, ag: int, eg: int, m_a: int, phase: str, share: int, once: bool
 ) -> None:
     eg = min(eg, EG.get(model, eg))
-    sending = "once-per-gpu" if once else "copies"
+    dispatch = "per-gpu" if once else "per-expert"
     one = scenario(
-        model, ag=ag, eg=eg, layers=8, m_a=m_a, phase=phase, seq_len=512, sending=sending
+        model, ag=ag, eg=eg, layers=8, m_a=m_a, phase=phase, seq_len=512, dispatch=dispatch
     )
     need = max(group.needed_bytes for group in memory(one).groups)
     tight = with_room(one, need + need * share // 20)

@@ -109,12 +109,12 @@ def test_deepseek_v2_on_8_gpus_sends_three_quarters_of_its_copies_when_each_gpu_
     st.integers(1, 512),
     st.integers(1, 8),
     st.sampled_from([1, 2, 4, 8]),
-    st.sampled_from(work.SENDING),
+    st.sampled_from(work.DISPATCH),
 )
 def test_what_the_ag_sends_the_eg_receives(
-    model: ModelSpec, tokens: int, ag: int, eg: int, sending: str
+    model: ModelSpec, tokens: int, ag: int, eg: int, dispatch: str
 ) -> None:
-    sent = work.transfer(model, tokens, ag, eg, sending)
+    sent = work.transfer(model, tokens, ag, eg, dispatch)
     assert ag * sent.ag_bytes(2) == pytest.approx(eg * sent.eg_bytes(2))
 
 
@@ -122,6 +122,6 @@ def test_what_the_ag_sends_the_eg_receives(
 def test_sending_a_token_once_a_gpu_costs_no_more_than_copies_or_broadcast(
     model: ModelSpec, tokens: int, eg: int
 ) -> None:
-    once = work.transfer(model, tokens, 1, eg, "once-per-gpu").rows_per_eg
-    assert once <= work.transfer(model, tokens, 1, eg, "copies").rows_per_eg * (1 + 1e-9)
+    once = work.transfer(model, tokens, 1, eg, "per-gpu").rows_per_eg
+    assert once <= work.transfer(model, tokens, 1, eg, "per-expert").rows_per_eg * (1 + 1e-9)
     assert once <= work.transfer(model, tokens, 1, eg, "broadcast").rows_per_eg * (1 + 1e-9)

@@ -206,10 +206,10 @@ def served(
 
 
 @pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
-@pytest.mark.parametrize("sending", ["copies", "once-per-gpu", "broadcast"])
+@pytest.mark.parametrize("dispatch", ["per-expert", "per-gpu", "broadcast"])
 @pytest.mark.parametrize("policy", ["findep", "step3"])
-def test_every_way_to_send_rows_reduces_to_the_group(sending: str, policy: str) -> None:
-    where = {"hardware": "h100", "ag": 2, "eg": 4, "sending": sending, "shared_on": "eg"}
+def test_every_way_to_send_rows_reduces_to_the_group(dispatch: str, policy: str) -> None:
+    where = {"hardware": "h100", "ag": 2, "eg": 4, "dispatch": dispatch, "shared_on": "eg"}
     cut = {"policy": policy, "r1": 2} | ({"r2": 2} if policy == "findep" else {})
     scenario = served(
         deployment=where, schedule=cut, ranks={"routing": "balanced", "batches": [4, 4]}

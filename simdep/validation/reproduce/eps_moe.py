@@ -205,7 +205,7 @@ def prefill_us(groups: int, seq_len: float, constants: Constants) -> float:
     expert.
     """
     model, hardware = load_model("deepseek-v2"), load_hardware("h800")
-    where = Deployment(GPUS, GPUS, hardware, sending="once-per-gpu")
+    where = Deployment(GPUS, GPUS, hardware, dispatch="per-gpu")
     samples = max(1, int(TOKENS / seq_len))
     costs = ScenarioCosts(Scenario(model, where, Workload("prefill", int(seq_len), samples), 1))
     rows = TOKENS * GPUS * model.top_k / model.experts

@@ -70,7 +70,7 @@ CALIBRATION = {
 CALIBRATION_MS = 48.7
 MOST_MICRO_BATCHES = 64
 CONTEXT = 8192
-SENDING = "once-per-gpu"  # FP8 out and BF16 back: 3 bytes per hidden element and round trip
+DISPATCH = "per-gpu"  # FP8 out and BF16 back: 3 bytes per hidden element and round trip
 MOST_NODES = 17
 
 
@@ -130,7 +130,7 @@ def stage_times(row: Mapping[str, Any], model: ModelSpec, row_us: float) -> Stag
     part = work.experts(model, samples * ag, eg)
     size = model.expert_params / load_model(OF_MODEL).expert_params
     race = p_norm(np.array([EXPERT_US * part.touched, row_us * part.copies]), POWER)
-    sent = work.transfer(model, samples, ag, eg, SENDING)
+    sent = work.transfer(model, samples, ag, eg, DISPATCH)
     out, back = (link_cost(load_hardware("gb200"), kind, ag, eg) for kind in (Kind.A2E, Kind.E2A))
     return StageTimes(
         attention=(samples * core + base.step_us * base.dense) / model.layers,
@@ -221,8 +221,8 @@ def _parameters(row_us: float) -> tuple[Parameter, ...]:
             "profile gb200, grouped GEMM in fp8 (DeepGEMM)",
         ),
         Parameter(
-            "sending",
-            SENDING,
+            "dispatch",
+            DISPATCH,
             "FP8 out, BF16 back",
             "assumed",
             "a token once to each FFN GPU that it needs",
