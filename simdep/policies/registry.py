@@ -99,7 +99,7 @@ def register(
 ) -> Callable[[Make], Make]:
     """Decorator: make a function from Job to Schedule a policy (fields as of `Policy`).
 
-    Its name defaults to the function's, with hyphens; its summary is the first line of the
+    Its name defaults to the function's, with hyphens; its summary is the first paragraph of the
     docstring. Raises ValueError for a function without one, a degree that does not exist, and a
     name that another function has.
     """
@@ -108,10 +108,10 @@ def register(
 
     def add(make: Make) -> Make:
         word = name or make.__name__.replace("_", "-")
-        summary = (inspect.getdoc(make) or "").partition("\n")[0]
+        summary = " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())
         if not summary:
             raise ValueError(
-                f"policy {word} has no docstring; its first line says in `simdep policies` what it does"
+                f"policy {word} has no docstring; its first sentence says in `simdep policies` what it does"
             )
         known = POLICIES.get(word)
         if known and (known.make.__module__, known.make.__qualname__) != (
