@@ -177,6 +177,7 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
         chunks=chunks,
         split=checks.known(schedule.get("split", "token"), SPLITS, "split"),
         merge_last=checks.truth(schedule.get("merge_last", False), "merge_last"),
+        given=_given(data),
     )
     return replace(scenario, ranks=_ranks(data["ranks"], scenario)) if "ranks" in data else scenario
 
@@ -195,6 +196,14 @@ def override(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
     for key, value in given.items():
         _home(merged, key)[key] = value
     return merged
+
+
+def _given(data: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the fields that nested tables state."""
+    names: set[str] = set()
+    for key, value in data.items():
+        names.update(value if key in _KEYS else (key,))
+    return frozenset(names)
 
 
 def _ranks(table: Any, scenario: Scenario) -> Ranks:

@@ -6,7 +6,7 @@ order, r1, r2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.scenario.imbalance import Ranks
@@ -112,7 +112,8 @@ class Scenario:
     `chunks` the shares of the tokens of each of its chunks, else r2 of them are equal. `split` says
     whether chunks are cut by token or by expert, `merge_last` that the last layer is not cut.
     Raises ValueError if r1 does not divide the samples or what is listed does not agree with r1, r2
-    and the samples, and if eg exceeds the experts.
+    and the samples, and if eg exceeds the experts. `given` names the fields that a file, a flag, an
+    axis or a form stated: a policy's set-up leaves these alone. It is not part of equality.
     """
 
     model: ModelSpec
@@ -128,6 +129,7 @@ class Scenario:
     chunks: tuple[tuple[int, ...], ...] = ()
     split: str = "token"
     merge_last: bool = False
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         samples = self.workload.samples

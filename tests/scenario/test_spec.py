@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -658,6 +659,20 @@ def test_flags_leave_the_tables_of_the_file_as_they_were(tmp_path: Path) -> None
     data = read(tmp_path)
     override(data, {"ag": 9, "m_a": 5, "order": "asas", "policy": "naive"})
     assert data == read(tmp_path)
+
+
+def test_a_scenario_names_the_fields_that_file_and_flags_stated(tmp_path: Path) -> None:
+    stated = scenario_from_dict(override(read(tmp_path), {"m_a": 5, "r2": None})).given
+    assert stated == {
+        *("model", "layers", "hardware", "ag", "eg", "link", "seq_len", "m_a", "order", "r1", "r2")
+    }
+
+
+def test_what_was_stated_stays_with_a_changed_scenario_and_tells_no_two_apart() -> None:
+    stated, changed = scenario(r2=2), replace(scenario(), r2=2)
+    assert replace(stated, order="AASS").given == {"model", "hardware", "ag", "eg", "r2"}
+    assert stated == changed
+    assert stated.given != changed.given
 
 
 def test_a_profile_just_measured_stands_in_for_the_one_named() -> None:
