@@ -11,8 +11,8 @@ from __future__ import annotations
 import streamlit as st
 
 PAGES = (
-    st.Page("measured.py", title="Predicted and measured", default=True),
-    st.Page("whatif.py", title="What if", url_path="what-if"),
+    st.Page("views/recorded_runs.py", title="Predicted and measured", default=True),
+    st.Page("views/what_if.py", title="What if", url_path="what-if"),
 )
 
 page = st.navigation(list(PAGES), position="top")

@@ -46,7 +46,7 @@ def no_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def page(**address: str) -> AppTest:
     """The page at an address, drawn once; an exception in it fails the test."""
     app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
-    app.run().switch_page("whatif.py")
+    app.run().switch_page("views/what_if.py")
     for key, value in address.items():
         app.query_params[key] = value
     app.run()
@@ -325,7 +325,7 @@ def test_the_page_says_how_long_its_answer_took() -> None:
 def test_both_pages_have_a_place_in_the_navigation() -> None:
     app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
     assert [title.value for title in app.title] == ["Predicted and measured"]
-    app.switch_page("whatif.py").run()
+    app.switch_page("views/what_if.py").run()
     assert [title.value for title in app.title] == ["What if"]
 
 

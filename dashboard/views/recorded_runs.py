@@ -27,7 +27,7 @@ from simdep.timeline import Timeline
 from simdep.traces.perfetto import read_table
 
 TITLE = "Predicted and measured"
-TRACES = Path(__file__).resolve().parent.parent / "traces"
+TRACES = Path(__file__).resolve().parents[2] / "traces"
 RESULT, PROFILE = "result.json", "profile.json"
 RUN_FILES = (RESULT, PROFILE, "cases")  # a folder with any of them is a run
 CASE_FILES = ("schedule.json", "predicted.csv", "measured.csv")
