@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from realrun.place import LINKS
 from simdep import checks
-from simdep.__main__ import run_command
-from simdep.cli.flags import Parser
+from simdep.cli.parser import Parser
+from simdep.cli.run import run_command
 
 # Modules that import torch are imported by the command that needs them: --help answers at once.
 if TYPE_CHECKING:

@@ -1,95 +1,10 @@
-"""Predict how disaggregated MoE inference runs, before it runs.
-
-Data goes to stdout, messages to stderr. Exit codes: 0 good, 1 internal error, 2 bad input, 3
-infeasible.
-"""
+"""`python -m simdep`, and the entry point of `simdep`."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import os
 import sys
-import warnings
-from collections.abc import Callable, Sequence
 
-from simdep import __version__
-from simdep.checks import InfeasibleError, condensed
-from simdep.cli.flags import EXAMPLES, Parser, add_commands
-
-EXTRAS = {
-    "plotly": "figures",
-    "torch": "real",
-    "psutil": "real",
-    "rich": "real",
-}  # packages that are optional
-
-
-def run_command(prog: str, command: Callable[[], int]) -> int:
-    """Run a command; an error becomes one sentence on stderr and its exit code.
-
-    2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on
-    (RuntimeError, OSError).
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            code = command()
-        except BrokenPipeError:  # the reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
-                raise
-            print(
-                f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'",
-                file=sys.stderr,
-            )
-            return 2
-        except (MemoryError, OverflowError) as error:
-            print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
-            return 1
-        except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
-            print(f"{prog}: {error}", file=sys.stderr)
-            return (
-                2
-                if isinstance(error, ValueError)
-                else 3
-                if isinstance(error, InfeasibleError)
-                else 1
-            )
-    for note in condensed(str(each.message) for each in caught):
-        print(f"{prog}: note: {note}", file=sys.stderr)
-    return code
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        "simdep",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"simdep {__version__}")
-    add_commands(
-        parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    )
-    args = parser.parse_args(argv)
-    return run_command("simdep", lambda: _command(args))
-
-
-def _command(args: argparse.Namespace) -> int:
-    """Import the module of the command, and with it numpy and pandas, only now: --help answers at
-    once.
-
-    Matrices are small here: threads of BLAS that wait for each other on shared cores make a fit ten
-    times as slow.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    module, _, name = args.does.partition(".")
-    done: int = getattr(importlib.import_module(f"simdep.cli.{module}"), name)(args)
-    return done
-
+from simdep.cli.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ import pytest
 from places import ROOT
 
 FLOORS = (
-    ("simdep", "checks", "schedule"),
+    ("simdep", "checks", "schedule", "units"),
     ("timeline", "costs", "hardware"),
     ("scenario", "calibration", "traces"),
     ("simulation",),
@@ -141,7 +141,7 @@ def test_simdep_imports_figures_only_where_a_picture_is_asked_for() -> None:
     [
         "simdep.simulation.engine, simdep.policies",
         "simdep.analysis.summary, simdep.traces.perfetto",
-        "simdep.__main__",
+        "simdep.cli.run",
     ],
 )
 def test_simulating_loads_neither_torch_nor_streamlit_nor_plotly(modules: str) -> None:

@@ -29,9 +29,10 @@ from simdep.planning.sweep import Sweep, run
 from simdep.policies import POLICIES
 from simdep.prediction import Prediction
 from simdep.scenario.file import scenario_from_dict
-from simdep.scenario.memory import human_bytes, memory
+from simdep.scenario.memory import memory
 from simdep.scenario.models import builtin_models
 from simdep.scenario.spec import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario
+from simdep.units import human_bytes
 
 TITLE = "What if"
 SLOTS = "abcd"  # places for policies

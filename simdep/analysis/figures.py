@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from simdep.analysis.summary import human_us
 from simdep.schedule import Kind
 from simdep.timeline import Timeline
+from simdep.units import human_us
 
 # Paul Tol's bright scheme: distinct under the common colour-vision deficiencies.
 COLORS = {

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from simdep.analysis import summary as report
-from simdep.analysis.summary import human_us
 from simdep.costs import Costs
-from simdep.scenario.memory import Memory, human_bytes
+from simdep.scenario.memory import Memory
 from simdep.schedule import STREAMS, Kind, Schedule, Task, lane
 from simdep.simulation import bounds
 from simdep.simulation.batch import Batch
 from simdep.timeline import Timeline
+from simdep.units import human_bytes, human_us
 
 WARM_UP, DRAIN, ORDER, OTHER_RANK, HOST = "warm-up", "drain", "order", "another rank", "host"
 HIDDEN, DOMINANT = (

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from simdep.analysis import summary as report
-from simdep.analysis.summary import human_us
 from simdep.scenario.imbalance import Ranks
 from simdep.scenario.routing import Array
 from simdep.schedule import Kind, lane
 from simdep.simulation.rank_times import RankTimes, rank_times
 from simdep.simulation.rank_work import ranked
 from simdep.timeline import Timeline
+from simdep.units import human_us
 
 FEW = 16  # lanes that are shown as text, all of them or some
 MANY = 64  # lanes that are drawn

@@ -11,6 +11,7 @@ import pandas as pd
 
 from simdep.schedule import Kind, Task
 from simdep.timeline import Timeline, length, union
+from simdep.units import human_us
 
 TRANSFERS = [kind.label for kind in Kind if kind.is_transfer]
 _FILL = {
@@ -127,14 +128,6 @@ def gantt(timeline: Timeline, width: int = 100) -> str:
             cells[left:right] = (str(mb % 10) + _FILL[kind] * (right - left))[: right - left]
         lines.append(f"{names[stream, rank]:>{margin}} |{''.join(cells)}|")
     return "\n".join([*lines, f"{'':>{margin}}  0{human_us(span):>{width - 1}}"])
-
-
-def human_us(us: float) -> str:
-    """A time with the unit that reads best."""
-    for size, unit in ((1e6, "s"), (1e3, "ms")):
-        if abs(us) >= size:
-            return f"{us / size:.4g} {unit}"
-    return f"{us:.4g} us"
 
 
 def path_by_kind(timeline: Timeline, names: Iterable[str]) -> dict[str, float]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from simdep.checks import InfeasibleError, condensed
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
-from simdep.planning.choice import Choice, best, under
-from simdep.policies import load
-from simdep.prediction import Prediction
-from simdep.scenario.memory import human_bytes, memory
-from simdep.scenario.spec import Scenario
+from simdep.cli.parser import add_json
+from simdep.cli.scenario_args import add_scenario_flags
+from simdep.units import human_bytes
+
+if TYPE_CHECKING:
+    from simdep.prediction import Prediction
+    from simdep.scenario.spec import Scenario
+
+HELP = "policies side by side on one scenario"
+EXAMPLES = """
+simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
+simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4 --r1 2 --r2 2
+"""
+
 
 BEST = "best"  # in place of a policy: whatever the solver finds
 _SHOWN = {  # of a row of `--json`, as people read it
@@ -34,7 +41,22 @@ _SHOWN = {  # of a row of `--json`, as people read it
 }
 
 
-def compare_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_json(parser)
+    parser.add_argument(
+        "policies",
+        nargs="+",
+        metavar="POLICY",
+        help="such as findep, pppipe:r1=3, FILE.py:NAME, or best",
+    )
+    add_scenario_flags(parser)
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with the table and every timeline"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep compare A B ...`: simulate each, print one table, draw one page."""
     check_paths(args)
     words = list(args.policies)
@@ -61,6 +83,9 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def _predicted(word: str, scenario: Scenario) -> Prediction:
+    from simdep.planning.choice import Choice, best, under
+    from simdep.policies import load
+
     try:
         return under(best(scenario) if word == BEST else Choice.parse(word, load), scenario)
     except ValueError as error:
@@ -70,6 +95,8 @@ def _predicted(word: str, scenario: Scenario) -> Prediction:
 
 
 def _rows(found: Sequence[Prediction]) -> list[dict[str, Any]]:
+    from simdep.scenario.memory import memory
+
     rows: list[dict[str, Any]] = []
     for prediction in found:
         where, needed = prediction.scenario.deployment, memory(prediction.scenario)
@@ -99,6 +126,8 @@ def _shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _write_html(
     path: Path, found: Sequence[Prediction], rows: Sequence[dict[str, Any]], notes: Sequence[str]
 ) -> None:
+    import pandas as pd
+
     from simdep.analysis import figures  # plotly, only to draw
 
     longest = max(prediction.timeline.makespan_us for prediction in found)

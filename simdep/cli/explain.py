@@ -7,28 +7,27 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from simdep.analysis import idle as why
-from simdep.analysis.sensitivity import link_parts, sensitivities
-from simdep.analysis.summary import human_us
 from simdep.checks import condensed, number, whole
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
-from simdep.cli.simulate import Job, asked
+from simdep.cli.parser import add_json
+from simdep.cli.scenario_args import add_scenario_flags
+from simdep.cli.simulate import Job, add_schedule_flags, asked
 from simdep.costs import Costs, Host
-from simdep.planning.choice import Choice, under
-from simdep.policies import build, load, schedule_for
-from simdep.prediction import beyond, predict, priced
-from simdep.scenario.file import read_toml, scenario_from_dict
-from simdep.scenario.memory import memory
-from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Schedule, lane
-from simdep.simulation.engine import simulate
-from simdep.timeline import Timeline
+from simdep.units import human_us
 
+if TYPE_CHECKING:
+    from simdep.timeline import Timeline
+
+HELP = "why a schedule takes as long as it does: critical path, idle time, sensitivities, signs, distance to the best"
+EXAMPLES = """
+simdep explain scenario.toml --against pppipe:r1=3
+simdep explain scenario.toml --against other.toml --html why.html
+simdep explain --stage-times attention=9,shared=4,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 --r2 2 --exact
+"""
 _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
 _CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
@@ -46,9 +45,41 @@ class _Run:
     tokens: int | None
 
 
-def explain_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_json(parser)
+    add_scenario_flags(parser)
+    add_schedule_flags(parser)
+    parser.add_argument(
+        "--ideal", action="store_true", help="without what the hosts of the profile add"
+    )
+    parser.add_argument(
+        "--against", metavar="POLICY|FILE.toml", help="and what makes it slower or faster than this"
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="and the proven optimum over all orders (extra `exact`)",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=30.0, metavar="S", help="of --exact, default 30 seconds"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="threads of --exact, default 1: the same result in every run",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with the timeline and all tables"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule;
     the optimum."""
+    from simdep.prediction import beyond
+
     check_paths(args)
     with beyond() as out_of_range:
         job = asked(args)
@@ -74,6 +105,9 @@ def explain_command(args: argparse.Namespace) -> int:
 
 
 def _simulated(job: Job, ideal: bool) -> _Run:
+    from simdep.prediction import priced
+    from simdep.simulation.engine import simulate
+
     host = job.host.ideal if ideal else job.host
     if job.work is None:
         costs = priced(job.costs)
@@ -87,6 +121,11 @@ def _simulated(job: Job, ideal: bool) -> _Run:
 
 
 def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
+    from simdep.analysis import idle as why
+    from simdep.analysis.sensitivity import link_parts, sensitivities
+    from simdep.scenario.memory import memory
+    from simdep.scenario.task_costs import ScenarioCosts
+
     timeline, makespan = run.timeline, run.timeline.makespan_us
     served = isinstance(job.costs, ScenarioCosts)
     more = (
@@ -119,6 +158,12 @@ def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
 def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]:
     """The timeline of --against, and its tokens: another scenario file, or a policy on the same
     scenario."""
+    from simdep.planning.choice import Choice, under
+    from simdep.policies import build, load
+    from simdep.prediction import predict
+    from simdep.scenario.file import read_toml, scenario_from_dict
+    from simdep.simulation.engine import simulate
+
     word = str(args.against)
     if word.endswith(".toml"):
         found = predict(scenario_from_dict(read_toml(Path(word))))
@@ -142,6 +187,8 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
 
 def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any]:
     """What makes the schedule slower or faster than the other one."""
+    from simdep.analysis import idle as why
+
     told = why.difference(other, run.timeline)
     words = list(told.words)
     own, others, unit = run.tokens, tokens, "tokens"
@@ -188,6 +235,8 @@ def _optimum(run: _Run, job: Job, time_limit_s: float, workers: int) -> dict[str
 
 def _ahead(run: _Run, job: Job) -> Iterator[Schedule]:
     """The look-ahead order of the same cut, a good start of the search, where there is one."""
+    from simdep.policies import build, schedule_for
+
     try:
         if job.scenario is not None and job.work is None:
             yield schedule_for(replace(job.scenario, policy="lookahead", order="asas"))
@@ -325,6 +374,8 @@ def _difference_text(difference: Mapping[str, Any] | None) -> str:
 
 
 def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> None:
+    import pandas as pd
+
     from simdep.analysis import figures  # plotly, only to draw
 
     head, *_ = _text(result)

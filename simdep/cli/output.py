@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as 0
 
 
@@ -56,6 +54,8 @@ def tell(notes: Iterable[str]) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table to read; empty for no rows, without columns that say nothing."""
+    import pandas as pd
+
     if not rows:
         return ""
     frame = pd.DataFrame(list(rows)).dropna(axis="columns", how="all")

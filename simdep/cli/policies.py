@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simdep.cli.output import emit, table
+from simdep.cli.parser import add_json
 from simdep.costs import HalvedTimes
-from simdep.policies import POLICIES, Job, Policy, find, load
 from simdep.schedule import Schedule
+
+if TYPE_CHECKING:
+    from simdep.policies import Policy
+
+HELP = "the policies: what each does, where it comes from, what may be chosen"
+EXAMPLES = """
+simdep policies
+simdep policies two-batch-decode
+simdep policies my_policy.py:backwards --json
+"""
+
 
 _EXAMPLE = HalvedTimes(attention=4, expert=2, a2e=1, e2a=1, shared=1, projection=2, core=2)
 
 
-def policies_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_json(parser)
+    parser.add_argument(
+        "policy", nargs="?", help="one of them, or FILE.py:NAME, with a small schedule of it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep policies [POLICY]`."""
+    from simdep.policies import POLICIES, load
+
     if args.policy is None:
         listed = sorted(POLICIES.values(), key=lambda policy: policy.colocated)
         parts = (
@@ -59,6 +80,8 @@ def _rows(policies: list[Policy]) -> str:
 
 def _example(policy: Policy) -> Schedule:
     """Two layers, with two micro-batches and two chunks where the policy lets one choose."""
+    from simdep.policies import Job, find
+
     asked = find(policy.name)
     r1, r2 = (
         2 if degree in asked.takes else alone for degree, alone in (("r1", asked.r1), ("r2", 1))

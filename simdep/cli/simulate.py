@@ -6,25 +6,28 @@ import argparse
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simdep import checks
-from simdep.analysis import per_rank as rank_report
-from simdep.analysis import summary as report
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, table, tell
+from simdep.cli.scenario_args import add_scenario_flags
 from simdep.costs import IDEAL, Costs, Host, StageTimes
-from simdep.planning.memory_fixes import explain
-from simdep.policies import build, load, schedule_for
-from simdep.scenario.imbalance import ranks_from_dict
-from simdep.scenario.memory import memory
-from simdep.scenario.spec import Scenario
-from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Schedule
-from simdep.simulation.engine import simulate
-from simdep.simulation.rank_times import simulate_ranks
-from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, scenario_work
-from simdep.timeline import Timeline
-from simdep.traces import perfetto as trace
+
+if TYPE_CHECKING:
+    from simdep.scenario.spec import Scenario
+    from simdep.simulation.rank_work import RankWork
+    from simdep.timeline import Timeline
+
+HELP = "predict the timeline of a schedule"
+EXAMPLES = """
+simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 8 --seq-len 2048 --m-a 2 --r1 2 --r2 4
+simdep simulate scenario.toml --order aass --html timeline.html
+simdep simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50 --layers 4 --r1 2 --r2 2 --json
+simdep simulate --schedule my_schedule.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --trace trace.json
+simdep simulate scenario.toml --routing power-law:1.2 --straggler AG.0=1.2 --html ranks.html
+"""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,56 @@ class Job:
     scenario: Scenario | None = None
 
 
-def simulate_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_scenario_flags(parser)
+    add_schedule_flags(parser)
+    terms = parser.add_argument_group("what hosts add to the paper's model")
+    terms.add_argument(
+        "--ideal", action="store_true", help="nothing, whatever the hardware profile holds"
+    )
+    terms.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="CV",
+        help="vary computation times by this coefficient of variation",
+    )
+    terms.add_argument("--seed", type=int, default=0, help="of --noise, default 0")
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    out.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet"
+    )
+    out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
+    out.add_argument(
+        "--save-schedule", type=Path, metavar="FILE.json", help="write the schedule, for --schedule"
+    )
+
+
+def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
+    """A schedule of the user's own, and times without a model; read by
+    `simdep.cli.simulate.asked`."""
+    parser.add_argument(
+        "--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's"
+    )
+    bare = parser.add_argument_group("or the bare scheduling problem")
+    bare.add_argument(
+        "--stage-times",
+        metavar="KIND=US,...",
+        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
+    from simdep.analysis import per_rank as rank_report
+    from simdep.analysis import summary as report
+    from simdep.scenario.task_costs import ScenarioCosts
+    from simdep.simulation.engine import simulate
+    from simdep.simulation.rank_times import simulate_ranks
+    from simdep.traces import perfetto as trace
+
     check_paths(args)
     checks.number(args.noise, "--noise")
     job = asked(args)
@@ -83,6 +134,10 @@ def asked(args: argparse.Namespace) -> Job:
 
 def _bare(args: argparse.Namespace) -> Job:
     """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
+    from simdep.policies import build, load
+    from simdep.scenario.imbalance import ranks_from_dict
+    from simdep.simulation.rank_work import RankCosts, rank_work
+
     ranks = given.ranks(args)
     served = [name for name in given.SERVED if ranks is None or name not in ("ag", "eg")]
     if known := [
@@ -122,6 +177,12 @@ def _bare(args: argparse.Namespace) -> Job:
 
 
 def _served(args: argparse.Namespace) -> Job:
+    from simdep.planning.memory_fixes import explain
+    from simdep.policies import schedule_for
+    from simdep.scenario.memory import memory
+    from simdep.scenario.task_costs import ScenarioCosts
+    from simdep.simulation.rank_work import scenario_work
+
     scenario = given.scenario(args)
     costs = ScenarioCosts(scenario)
     schedule = _loaded(args) if args.schedule else schedule_for(scenario)

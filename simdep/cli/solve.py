@@ -9,24 +9,70 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simdep import checks
-from simdep.analysis.summary import human_us
 from simdep.checks import InfeasibleError
 from simdep.cli import scenario_args as given
 from simdep.cli.output import emit, table, tell
+from simdep.cli.parser import add_json
+from simdep.cli.scenario_args import add_scenario_flags
 from simdep.costs import Line, StageCosts
-from simdep.planning.problem import Problem
-from simdep.planning.solver import MOST_R1, MOST_R2, Solution, solve, together
-from simdep.scenario.file import scenario_from_dict
+from simdep.units import human_us
+
+if TYPE_CHECKING:
+    from simdep.planning.problem import Problem
+    from simdep.planning.solver import Solution
+
+HELP = "find the best cut and order, and say how far from optimal it may be"
+EXAMPLES = """
+simdep solve --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --max-r1 8 --max-r2 16
+simdep solve scenario.toml --gpus 8 --samples 16 --json
+simdep solve --stage-costs attention=100+900,shared=20+300,expert=50+2.5,link=20+1 --layers 8 --samples 8
+simdep solve --stage-times-model lines.toml --method algorithm1
+"""
+
 
 _BARE = ("stage_costs", "stage_times_model")
 _LINES = ("attention", "shared", "expert", "link")
 
 
-def solve_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_json(parser)
+    add_scenario_flags(parser, cut=False)
+    bare = parser.add_argument_group("or the bare scheduling problem, with --layers and --samples")
+    bare.add_argument(
+        "--stage-costs",
+        metavar="KIND=ALPHA+BETA,...",
+        help="attention, shared: us, and us a sample of a micro-batch; expert, link: us, and us a token of a chunk",
+    )
+    bare.add_argument(
+        "--stage-times-model",
+        type=Path,
+        metavar="FILE",
+        help="the same from .toml or .json: [attention] alpha_us ...",
+    )
+    bare.add_argument("--tokens-per-sample", type=int, metavar="K", help="default 1")
+    search = parser.add_argument_group("the search")
+    search.add_argument(
+        "--method", default="exact", help="exact (default), or algorithm1, FinDEP's"
+    )
+    search.add_argument(
+        "--max-r1", type=int, metavar="N", help="micro-batches; default 8, bare problem: any"
+    )
+    search.add_argument(
+        "--max-r2", type=int, metavar="N", help="chunks; default 32, bare problem: any"
+    )
+    search.add_argument(
+        "--ideal", action="store_true", help="without what hosts of the hardware profile add"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep solve`: search, print."""
+    from simdep.planning.solver import solve, together
+
     problems = (
         [_bare(args)] if any(getattr(args, name) is not None for name in _BARE) else _served(args)
     )
@@ -46,6 +92,9 @@ def solve_command(args: argparse.Namespace) -> int:
 
 def _served(args: argparse.Namespace) -> list[Problem]:
     """The problem of a scenario, or one for every way to split --gpus between the groups."""
+    from simdep.planning.problem import Problem
+    from simdep.scenario.file import scenario_from_dict
+
     data = given.tables(args)
     workload = data.setdefault("workload", {})
     if "m_a" in workload:
@@ -73,6 +122,8 @@ def _served(args: argparse.Namespace) -> list[Problem]:
 
 def _bare(args: argparse.Namespace) -> Problem:
     """The problem of stage costs, from flags or from a file whose values flags override."""
+    from simdep.planning.problem import Problem
+
     if args.stage_costs is not None and args.stage_times_model is not None:
         raise ValueError("--stage-costs and --stage-times-model say the same; give one of them")
     served = [name for name in ("scenario", *given.SERVED, *given.LINK) if name != "samples"]
@@ -136,6 +187,8 @@ def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
 
 
 def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
+    from simdep.planning.solver import MOST_R1, MOST_R2
+
     best, scenario = found.best, found.problem.scenario
     rows = [
         {

@@ -13,18 +13,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from simdep import __version__
 from simdep.checks import condensed, known
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
+from simdep.cli.parser import add_json
+from simdep.cli.scenario_args import add_scenario_flags
 from simdep.planning.axes import SPLIT, WORDS, Axis
-from simdep.planning.sweep import RESULTS, Sweep, run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simdep.planning.sweep import Sweep
+
+HELP = "every combination of some parameters of a scenario, to a table and a plot"
+EXAMPLES = """
+simdep sweep scenario.toml --vary r1=1,2,4 --vary r2=1..16 --html sweep.html
+simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary seq_len=1024,2048,4096 --out splits.csv
+simdep sweep scenario.toml --vary link.gbytes_per_s=log:10..400:9 --vary policy=pppipe,findep --json
+simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve --html solved.html
+"""
 FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
 TEXTS = {*WORDS, Axis(SPLIT, ()).column, "reason"}
@@ -50,6 +60,8 @@ class Store:
     def load(self, force: bool) -> list[dict[str, Any]]:
         """The rows that are there; raises ValueError, unless `force`, for those of another
         sweep."""
+        import pandas as pd
+
         if self.path.suffix not in FORMATS:
             raise ValueError(f"--out {self.path}: write a table as {' or '.join(FORMATS)}")
         if force or not self.path.exists():
@@ -75,6 +87,8 @@ class Store:
 
     def save(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write both files, each whole or not at all."""
+        import pandas as pd
+
         part = self.path.with_name(self.path.name + ".part")
         columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
         frame = pd.DataFrame(list(rows), columns=columns)
@@ -96,8 +110,44 @@ def _read(column: str, text: str) -> Any:
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
-def sweep_command(args: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add_json(parser)
+    add_scenario_flags(parser)
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated, all combinations are taken",
+    )
+    parser.add_argument(
+        "--solve", action="store_true", help="find the best policy, order and cut of every point"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write .csv or .parquet; goes on if it holds a part of it",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="begin again where --out holds something else"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with plots and the table"
+    )
+    parser.add_argument(
+        "--value",
+        default="throughput_tokens_per_s_per_gpu",
+        metavar="COLUMN",
+        help="to plot, default %(default)s",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """`simdep sweep`: evaluate every point, keep what is done, print the best."""
+    from simdep.planning.sweep import RESULTS, Sweep
+
     known(args.value, RESULTS, "column to plot")
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
@@ -138,6 +188,10 @@ def _evaluate(
     sweep: Sweep, rows: list[dict[str, Any]], store: Store | None, notes: dict[str, None]
 ) -> bool:
     """Add the points that are missing to `rows`; False if Ctrl-C ended that early."""
+    from tqdm import tqdm
+
+    from simdep.planning.sweep import run
+
     saved = time.perf_counter()
     finished = True
     bar = tqdm(
@@ -200,6 +254,8 @@ def _text(
 
 
 def _write_html(path: Path, sweep: Sweep, rows: Sequence[Mapping[str, Any]], value: str) -> None:
+    import pandas as pd
+
     from simdep.analysis import figures  # plotly, only to draw
 
     frame = pd.DataFrame(list(rows))

@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from simdep.checks import known
 
 WORDS = (
@@ -148,6 +146,8 @@ def _spread(name: str, words: str, found: re.Match[str]) -> list[Any]:
         raise ValueError(
             f"--vary {name}: {words!r}: say how many, at least 2, as {kind}:{found[2]}..{found[3]}:9"
         )
+    import numpy as np  # takes longer to load than the flags of a command take to read
+
     spaced = (
         np.geomspace(low, high, int(count)) if kind == "log" else np.linspace(low, high, int(count))
     )

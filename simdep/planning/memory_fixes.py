@@ -12,8 +12,9 @@ from typing import Any
 
 from simdep.checks import InfeasibleError
 from simdep.hardware.gpus import gpus
-from simdep.scenario.memory import RESERVE_BYTES, available_bytes, human_bytes, memory
+from simdep.scenario.memory import RESERVE_BYTES, available_bytes, memory
 from simdep.scenario.spec import Scenario
+from simdep.units import human_bytes
 
 
 @dataclass(frozen=True)

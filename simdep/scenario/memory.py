@@ -25,6 +25,7 @@ from typing import Any
 from simdep.scenario import work
 from simdep.scenario.models import MLA, ModelSpec
 from simdep.scenario.spec import Scenario
+from simdep.units import human_bytes
 
 RESERVE_BYTES = (
     10**9
@@ -137,14 +138,6 @@ def largest_r1(scenario: Scenario, m_a: int, r2: int | None = None) -> int:
     room = (available - sum(fixed[name].values()) for name in fixed)
     need = (m_a * sum(each[name].values()) for name in fixed)
     return max(0, min(left // size for left, size in zip(room, need, strict=True)))
-
-
-def human_bytes(size: float) -> str:
-    """A size with the unit that reads best, decimal as data sheets count."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if abs(size) >= unit:
-            return f"{size / unit:.4g} {name}"
-    return f"{size:.0f} bytes"
 
 
 def available_bytes(scenario: Scenario) -> tuple[int | None, tuple[str, ...]]:

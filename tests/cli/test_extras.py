@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cli import one_sentence
 
-from simdep.__main__ import run_command
+from simdep.cli.run import run_command
 
 
 def test_a_missing_optional_package_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simdep.__main__ import main
+from simdep.cli.run import main
 
 FOLDER = Path(__file__).parent / "golden"
 TIMED = ("solve_ms", "solve_s", "seconds")  # what a clock says

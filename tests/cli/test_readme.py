@@ -11,7 +11,7 @@ import pytest
 from places import ROOT
 from samples import events, gemms, saved
 
-from simdep.__main__ import main
+from simdep.cli.run import main
 
 ELSEWHERE = ("profile.json",)  # what realrun measures first
 

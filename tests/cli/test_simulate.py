@@ -83,7 +83,7 @@ def test_exports_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_help_needs_none_of_the_heavy_packages() -> None:
     heavy = {"numpy", "pandas", "scipy", "simpy", "torch", "plotly", "streamlit"}
-    code = "import sys; from simdep.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from simdep.cli.run import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += f"print(sorted({heavy!r} & set(sys.modules)))"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -303,7 +303,7 @@ def test_a_stopped_sweep_goes_on_where_it_was_left(
 
     out = tmp_path / f"table.{suffix}"
     with monkeypatch.context() as patch:
-        patch.setattr(command, "run", interrupted)
+        patch.setattr("simdep.planning.sweep.run", interrupted)
         assert run(f"{words} --out {out}") == command.STOPPED
     assert "stopped at 5 of 12 points; the same command goes on" in capsys.readouterr().err
     assert run(f"{words} --out {out}") == 0
@@ -324,7 +324,8 @@ def test_a_finished_sweep_is_not_done_again(
     assert run(words) == 0
     first = json.loads(capsys.readouterr().out)["rows"]
     monkeypatch.setattr(
-        command, "run", lambda asked, skip, notes: iter([[]] if skip == 2 else [[{"r1": 0}]])
+        "simdep.planning.sweep.run",
+        lambda asked, skip, notes: iter([[]] if skip == 2 else [[{"r1": 0}]]),
     )
     assert run(words) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realrun.__main__ import main as realrun
-from simdep.__main__ import main as simdep
+from simdep.cli.run import main as simdep
 
 
 def run(command: str, *more: str) -> int:

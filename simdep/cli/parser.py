@@ -1,0 +1,33 @@
+"""The parser of a command line, and what every command adds to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def add_command(commands: Any, name: str, summary: str, examples: str = "") -> Parser:
+    """The parser of a command: its summary, and its examples, a line each."""
+    lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"examples:\n{lines}" if lines else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that has a result."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -1,0 +1,119 @@
+"""The command line of simdep: finds the command, runs it, and makes one sentence of what went wrong.
+
+A command is a module of this package. It has HELP, EXAMPLES, `add_flags(parser)` and
+`run(args) -> exit code`, and imports what it runs inside `run`: --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from simdep import __version__
+from simdep.checks import InfeasibleError, condensed
+from simdep.cli import (
+    compare,
+    costs,
+    explain,
+    fit,
+    hardware,
+    policies,
+    replay,
+    reproduce,
+    simulate,
+    solve,
+    sweep,
+)
+from simdep.cli.parser import Parser, add_command
+
+ABOUT = """Predict how disaggregated MoE inference runs, before it runs.
+
+Data goes to stdout, messages to stderr. Exit codes: 0 good, 1 internal error, 2 bad input, 3
+infeasible.
+"""
+COMMANDS = {
+    "simulate": simulate,
+    "explain": explain,
+    "policies": policies,
+    "compare": compare,
+    "sweep": sweep,
+    "solve": solve,
+    "hardware": hardware,
+    "fit": fit,
+    "costs": costs,
+    "reproduce": reproduce,
+    "replay": replay,
+}
+EXTRAS = {  # packages that are optional
+    "plotly": "figures",
+    "torch": "real",
+    "psutil": "real",
+    "rich": "real",
+}
+
+
+def run_command(prog: str, command: Callable[[], int]) -> int:
+    """Run a command; an error becomes one sentence on stderr and its exit code.
+
+    2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on
+    (RuntimeError, OSError).
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            code = command()
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            print(
+                f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'",
+                file=sys.stderr,
+            )
+            return 2
+        except (MemoryError, OverflowError) as error:
+            print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
+            return 1
+        except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return (
+                2
+                if isinstance(error, ValueError)
+                else 3
+                if isinstance(error, InfeasibleError)
+                else 1
+            )
+    for note in condensed(str(each.message) for each in caught):
+        print(f"{prog}: note: {note}", file=sys.stderr)
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code.
+
+    Matrices are small here: threads of BLAS that wait for each other on shared cores make a fit ten
+    times as slow.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    examples = "\n".join(f"  {line}" for line in simulate.EXAMPLES.strip().splitlines())
+    parser = Parser(
+        "simdep",
+        description=ABOUT,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"simdep {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    for name, module in COMMANDS.items():
+        command = add_command(commands, name, module.HELP, module.EXAMPLES)
+        module.add_flags(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return run_command("simdep", lambda: args.run(args))
