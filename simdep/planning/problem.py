@@ -46,7 +46,8 @@ class Problem:
     attention: Callable[[int], tuple[float, ...]]
     shared: Callable[[int], float]
     runs: Callable[[int, int], tuple[Run, ...]]
-    fits: Callable[[int, int], int]
+    fits: Callable[[memory.Integers, memory.Integers], memory.Integers]
+    largest_m_a: Callable[[int], int] | None = None
     prepare: Callable[[Sequence[tuple[int, int]]], None] = field(
         default=lambda cuts: None, repr=False
     )
@@ -76,7 +77,7 @@ class Problem:
             attention=lambda m_a: (costs.attention(m_a),),
             shared=lambda m_a: costs.shared(m_a) if costs.has_shared else 0,
             runs=runs,
-            fits=lambda m_a, r2: memory.UNLIMITED,
+            fits=lambda m_a, r2: np.full_like(m_a, memory.UNLIMITED),
         )
 
     @classmethod
@@ -106,7 +107,8 @@ class Problem:
             attention=prices.attention,
             shared=prices.shared,
             runs=prices.runs,
-            fits=prices.fits,
+            fits=prices.footprint.largest_r1,
+            largest_m_a=prices.footprint.largest_m_a,
             prepare=prices.prepare,
             scenario=scenario,
             notes=tuple(costs.notes),
@@ -120,7 +122,8 @@ class Problem:
                 self.samples // r1 for r1 in reversed(_divisors(self.samples)) if r1 <= most_r1
             ]
         else:
-            sizes = list(range(1, self._largest_m_a(most_r2) + 1))
+            assert self.largest_m_a is not None, "a problem without samples has a memory limit"
+            sizes = list(range(1, self.largest_m_a(most_r2) + 1))
         for m_a in sizes:
             yield m_a, range(1, min(most_r2, m_a * self.tokens_per_sample) + 1)
 
@@ -159,29 +162,13 @@ class Problem:
         by_size = {m_a: (self.attention(m_a), self.shared(m_a)) for m_a, _ in cuts}
         attention = np.array([by_size[m_a][0] for m_a, _ in cuts], float).reshape(len(cuts), -1).T
         shared = np.array([by_size[m_a][1] for m_a, _ in cuts], float)
-        most = np.array([min(self.fits(m_a, r2), 10**9) for m_a, r2 in cuts], float)
+        sizes = np.array(cuts).T
+        most = np.minimum(self.fits(*sizes), 10**9)
         return (
-            np.array(cuts, float).reshape(-1, 2).T,
-            most,
+            sizes.astype(float),
+            most.astype(float),
             Batch(attention, shared, counts, a2e, expert, e2a),
         )
-
-    def _largest_m_a(self, most_r2: int) -> int:
-        def good(m_a: int) -> bool:
-            return self.fits(m_a, min(most_r2, m_a * self.tokens_per_sample)) > 0
-
-        if self.fits(1, 1) == memory.UNLIMITED:
-            raise ValueError(
-                "memory is not known and so no limit on samples; give --samples or --memory-gbytes"
-            )
-        high = 1
-        while good(high):
-            high *= 2
-        low = high // 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if good(middle) else (low, middle)
-        return low
 
 
 class _Prices:
@@ -192,6 +179,7 @@ class _Prices:
             costs,
             replace(scenario, micro_batches=(), chunks=(), merge_last=False, r1=1, r2=1),
         )
+        self.footprint = memory.Footprint.of(self.scenario)
         model = scenario.model
         self.tokens = scenario.workload.tokens_per_sample
         # Where every layer attends to all its context, those after the first cost the same
@@ -263,9 +251,6 @@ class _Prices:
             return 0
         task = Task(Kind.SHARED, 0, 0, tokens=m_a * self.tokens)
         return self._once(("S", m_a), lambda: self.costs(task))  # type: ignore[no-any-return]
-
-    def fits(self, m_a: int, r2: int) -> int:
-        return self._once(("fits", m_a, r2), lambda: memory.largest_r1(self.scenario, m_a, r2))  # type: ignore[no-any-return]
 
     def _chunk(self, size: int) -> tuple[float, float, float]:
         def price() -> tuple[float, ...]:

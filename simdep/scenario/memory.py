@@ -22,16 +22,23 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simdep.scenario import work
 from simdep.scenario.models import MLA, ModelSpec
 from simdep.scenario.spec import Scenario
 from simdep.units import human_bytes
 
-RESERVE_BYTES = (
-    10**9
-)  # of each GPU, assumed: context of the driver, libraries of communication, logits, fragments
+# Of each GPU, assumed: context of the driver, libraries of communication, logits, fragments
+RESERVE_BYTES = 10**9
+MAX_BYTES = 2**50  # more than any GPU has: counts of bytes stay exact in 64 bits
 UNLIMITED = sys.maxsize  # what `largest_r1` gives where memory is not known
 ASSUMED = "assumed: everything at its largest at the same time, balanced routing, attention scores never written out"
+
+Integers = NDArray[np.int64]
+Count = Any  # an int, or an array of them
+Needs = dict[str, dict[str, Count]]  # group -> part -> bytes
 
 
 @dataclass(frozen=True)
@@ -112,32 +119,108 @@ class Memory:
 
 def memory(scenario: Scenario) -> Memory:
     """What a GPU of each group needs and has; colocated, there is one group, called GPU."""
-    samples = max(
-        scenario.workload.samples, max(scenario.ranks.batches, default=0) if scenario.ranks else 0
-    )
-    available, notes = available_bytes(scenario)
-    fixed, each = _fixed(scenario, scenario.m_a, scenario.r2), _of_a_sample(scenario)
+    samples = scenario.workload.samples
+    if scenario.ranks:
+        samples = max([samples, *scenario.ranks.batches])
+    footprint = Footprint.of(scenario)
+    activations = footprint.activations(scenario.m_a, scenario.r2)
+    _, notes = available_bytes(scenario)
     groups = []
-    for name, count in _groups(scenario).items():
-        parts = fixed[name] | {part: samples * size for part, size in each[name].items()}
-        groups.append(Group(name, count, parts, available))
+    for name, gpus in _groups(scenario).items():
+        parts = footprint.weights[name] | activations[name]
+        for part, size in footprint.sample[name].items():
+            parts[part] = samples * size
+        groups.append(Group(name, gpus, parts, footprint.available_bytes))
     return Memory(tuple(groups), notes)
 
 
 def largest_r1(scenario: Scenario, m_a: int, r2: int | None = None) -> int:
-    """The most micro-batches of `m_a` samples each that fit, 0 if not even one does; `r2` defaults
-    to the scenario's.
+    """The most micro-batches of `m_a` samples each that fit, 0 if not even one does.
 
-    A closed form: activations need as much whatever r1 is, all else grows with the samples.
-    `UNLIMITED` where the memory of the GPU is not known.
+    `r2` defaults to the scenario's. `Footprint.largest_r1` answers for many at once.
     """
-    available, _ = available_bytes(scenario)
-    if available is None:
-        return UNLIMITED
-    fixed, each = _fixed(scenario, m_a, r2 or scenario.r2), _of_a_sample(scenario)
-    room = (available - sum(fixed[name].values()) for name in fixed)
-    need = (m_a * sum(each[name].values()) for name in fixed)
-    return max(0, min(left // size for left, size in zip(room, need, strict=True)))
+    r2 = scenario.r2 if r2 is None else r2
+    return int(Footprint.of(scenario).largest_r1(np.array(m_a), np.array(r2)))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a GPU of each group needs, by what they grow with, and has.
+
+    `weights` are constant, `sample` is for each sample of an AG GPU, `activations` follow from m_a
+    and r2. Each maps a group to its parts in bytes. `available_bytes` is None where the memory is
+    not known.
+    """
+
+    scenario: Scenario
+    available_bytes: int | None
+    weights: Needs
+    sample: Needs
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Footprint:
+        available, _ = available_bytes(scenario)
+        return cls(scenario, available, _weights(scenario), _sample(scenario))
+
+    def activations(self, m_a: Count, r2: Count) -> Needs:
+        """Bytes by group and part of a micro-batch of `m_a` samples in r2 chunks, on arrays too."""
+        scenario, deployment, model = self.scenario, self.scenario.deployment, self.scenario.model
+        tokens = m_a * scenario.workload.tokens_per_sample
+        chunk_tokens = _largest_chunk(scenario, tokens, r2)
+        routed = chunk_tokens * deployment.ag * model.top_k / deployment.eg
+        per_routed = 2 * model.hidden + work.WEIGHTS * model.expert_hidden
+        expert = _ceil(routed * per_routed)
+        if deployment.shared_on == "eg" and not deployment.colocated:
+            per_token = 2 * model.hidden + work.WEIGHTS * model.shared_hidden
+            expert = expert + -(-tokens * deployment.ag // deployment.eg) * per_token
+        ag = {"activations": tokens * _widest(scenario)}
+        eg = {"chunk activations": expert}
+        return _by_group(scenario, ag, eg, scenario.workload.element_bytes)
+
+    def largest_r1(self, m_a: Integers, r2: Integers) -> Integers:
+        """The most micro-batches of m_a samples in r2 chunks that fit, 0 where not even one does.
+
+        Arrays of one shape in, one out. A closed form: activations need as much whatever r1 is,
+        all else grows with the samples. `UNLIMITED` where the memory of the GPU is not known.
+        """
+        if self.available_bytes is None:
+            return np.full_like(m_a, UNLIMITED)
+        available = min(self.available_bytes, MAX_BYTES)
+        samples = {group: sum(parts.values()) for group, parts in self.sample.items()}
+        # Samples that alone exceed the memory stand for all larger numbers: products stay small
+        m_a = np.minimum(m_a, 1 + available // max(samples.values()))
+        activations = self.activations(m_a, r2)
+        counts = []
+        for group, parts in activations.items():
+            free = available - sum(self.weights[group].values()) - sum(parts.values())
+            counts.append(np.asarray(free // (m_a * samples[group])))
+        largest: Integers = np.maximum(0, np.minimum.reduce(counts))
+        return largest
+
+    def largest_m_a(self, r2: int) -> int:
+        """The most samples of a micro-batch in at most r2 chunks that fit once, 0 if none do.
+
+        Raises ValueError where the memory of the GPU is not known.
+        """
+        if self.available_bytes is None:
+            raise ValueError(
+                "memory is not known and so no limit on samples; give --samples or --memory-gbytes"
+            )
+        tokens = self.scenario.workload.tokens_per_sample
+
+        def fits(m_a: int) -> bool:
+            return bool(self.largest_r1(np.array(m_a), np.array(min(r2, m_a * tokens))))
+
+        low, high = 0, 1
+        while fits(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if fits(middle):
+                low = middle
+            else:
+                high = middle
+        return low
 
 
 def available_bytes(scenario: Scenario) -> tuple[int | None, tuple[str, ...]]:
@@ -163,50 +246,42 @@ def _groups(scenario: Scenario) -> dict[str, int]:
     return {"GPU": where.ag} if where.colocated else {"AG": where.ag, "EG": where.eg}
 
 
-def _fixed(scenario: Scenario, m_a: int, r2: int) -> dict[str, dict[str, int]]:
-    """Bytes by group and part that do not depend on the number of micro-batches."""
-    model, size, where = scenario.model, scenario.workload.element_bytes, scenario.deployment
-    layers, dense = scenario.layers, _dense_layers(scenario)
-    shared = 3 * model.hidden * model.shared_hidden
+def _weights(scenario: Scenario) -> Needs:
+    """Bytes by group and part, whatever the samples are."""
+    model, deployment, layers = scenario.model, scenario.deployment, scenario.layers
+    dense = _dense_layers(scenario)
     attention = sum(k * n for k, n in model.attention.projections(model.hidden))
-    held = {
+    shared = {"shared expert weights": layers * 3 * model.hidden * model.shared_hidden}
+    ag = {
         "attention weights": (layers + dense) * attention,
         "router weights": layers * model.hidden * model.experts,
         "dense layer weights": dense * 3 * model.hidden * model.dense_hidden,
         "embedding weights": 2 * model.vocab * model.hidden,
     }
-    ag = held | {"shared expert weights": layers * shared}
-    tokens = m_a * scenario.workload.tokens_per_sample
-    ag["activations"] = tokens * _widest(scenario)
-    local = -(-model.experts // where.eg)
-    rows = work.experts(model, _largest_chunk(scenario, tokens, r2) * where.ag, where.eg)
-    eg = {
-        "expert weights": layers * local * model.expert_params,
-        "chunk activations": math.ceil(_chunk_elements(rows)),
-    }
-    if where.shared_on == "eg" and not where.colocated:
-        del ag["shared expert weights"]
-        eg["shared expert weights"] = layers * shared
-        eg["chunk activations"] += -(-tokens * where.ag // where.eg) * (
-            2 * model.hidden + work.WEIGHTS * model.shared_hidden
-        )
-    return _by_group(scenario, ag, eg, size)
+    local_experts = -(-model.experts // deployment.eg)
+    eg = {"expert weights": layers * local_experts * model.expert_params}
+    if deployment.shared_on == "eg" and not deployment.colocated:
+        eg |= shared
+    else:
+        ag |= shared
+    return _by_group(scenario, ag, eg, scenario.workload.element_bytes)
 
 
-def _of_a_sample(scenario: Scenario) -> dict[str, dict[str, int]]:
+def _sample(scenario: Scenario) -> Needs:
     """Bytes by group and part that one more sample on every AG GPU needs."""
-    model, load, where = scenario.model, scenario.workload, scenario.deployment
+    model, load, deployment = scenario.model, scenario.workload, scenario.deployment
     context = load.seq_len + (load.phase == "decode")  # the new token is cached too
-    kept = sum(
-        model.attention.reach(layer, context)
-        for layer in range(scenario.layers + _dense_layers(scenario))
+    layers = range(scenario.layers + _dense_layers(scenario))
+    cached = sum(model.attention.reach(layer, context) for layer in layers)
+    shared_result = model.has_shared and (deployment.shared_on == "ag" or deployment.colocated)
+    streams = 2 + shared_result
+    sent = work.transfer(
+        model, load.tokens_per_sample, deployment.ag, deployment.eg, deployment.dispatch
     )
-    rows = 2 + (model.has_shared and (where.shared_on == "ag" or where.colocated))
-    sent = work.transfer(model, load.tokens_per_sample, where.ag, where.eg, where.dispatch)
     directions = [scenario.row_bytes(a2e) for a2e in (True, False)]
     ag = {
-        "kv cache": kept * model.attention.kv_elements * load.element_bytes,
-        "streams": rows * load.tokens_per_sample * model.hidden * load.element_bytes,
+        "kv cache": cached * model.attention.kv_elements * load.element_bytes,
+        "streams": streams * load.tokens_per_sample * model.hidden * load.element_bytes,
         "send and receive buffers": sum(math.ceil(sent.ag_bytes(size)) for size in directions),
     }
     eg = {"send and receive buffers": sum(math.ceil(sent.eg_bytes(size)) for size in directions)}
@@ -214,12 +289,16 @@ def _of_a_sample(scenario: Scenario) -> dict[str, dict[str, int]]:
 
 
 def _by_group(
-    scenario: Scenario, ag: dict[str, int], eg: dict[str, int], element_bytes: int
-) -> dict[str, dict[str, int]]:
-    ag, eg = ({part: count * element_bytes for part, count in group.items()} for group in (ag, eg))
+    scenario: Scenario, ag: dict[str, Count], eg: dict[str, Count], element_bytes: int
+) -> Needs:
+    """Elements of both groups in bytes; of colocated GPUs, which are both, their sum."""
+    ag_bytes = {part: count * element_bytes for part, count in ag.items()}
+    eg_bytes = {part: count * element_bytes for part, count in eg.items()}
     if not scenario.deployment.colocated:
-        return {"AG": ag, "EG": eg}
-    return {"GPU": {part: ag.get(part, 0) + eg.get(part, 0) for part in {**ag, **eg}}}
+        return {"AG": ag_bytes, "EG": eg_bytes}
+    for part, size in eg_bytes.items():
+        ag_bytes[part] = ag_bytes[part] + size if part in ag_bytes else size
+    return {"GPU": ag_bytes}
 
 
 def _dense_layers(scenario: Scenario) -> int:
@@ -251,19 +330,20 @@ def _attention_width(model: ModelSpec, *, decode: bool) -> int:
     return 2 * form.heads * form.head_dim + form.kv_elements
 
 
-def _chunk_elements(rows: work.Experts) -> float:
-    """Rows in and out of the experts of an EG GPU, and what the three products write between
-    them."""
-    return rows.copies * (2 * rows.hidden + work.WEIGHTS * rows.width)
+def _largest_chunk(scenario: Scenario, tokens: Count, r2: Count) -> Count:
+    """Tokens of one AG GPU in the largest chunk of a micro-batch.
 
-
-def _largest_chunk(scenario: Scenario, tokens: int, r2: int) -> int:
-    """Tokens of one AG GPU in the largest chunk of a micro-batch; groups of experts share out the
-    rows likewise."""
+    Groups of experts share the routed tokens out likewise.
+    """
     if scenario.merge_last:
         return tokens
-    if scenario.chunks and r2 == scenario.r2:
-        return min(
-            tokens, math.ceil(tokens * max(max(shares) / sum(shares) for shares in scenario.chunks))
-        )
-    return -(-tokens // r2)
+    even = -(-tokens // r2)
+    if not scenario.chunks:
+        return even
+    share = max(max(shares) / sum(shares) for shares in scenario.chunks)
+    uneven = np.minimum(tokens, _ceil(tokens * share))
+    return np.where(r2 == scenario.r2, uneven, even)[()]
+
+
+def _ceil(amount: Any) -> Count:
+    return np.ceil(amount).astype(np.int64) if np.ndim(amount) else math.ceil(amount)

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from cli import run
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from simdep.checks import InfeasibleError
 from simdep.planning.memory_fixes import alternatives, explain, require
 from simdep.scenario.file import scenario_from_dict
-from simdep.scenario.memory import RESERVE_BYTES, UNLIMITED, largest_r1, memory
+from simdep.scenario.memory import RESERVE_BYTES, UNLIMITED, Footprint, largest_r1, memory
 from simdep.scenario.spec import Scenario
 
 MODELS = (
@@ -183,6 +184,59 @@ def test_the_largest_r1_fits_and_one_more_does_not(
 
     assert fits(most)
     assert not fits(most + 1)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(MODELS),
+    st.integers(1, 6),
+    st.integers(1, 8),
+    st.sampled_from(["ag", "eg", "colocated"]),
+    st.sampled_from(["per-expert", "per-gpu", "broadcast"]),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=6),
+    st.integers(10, 60),
+)
+def test_many_questions_at_once_have_the_answers_of_each_to_the_byte(
+    model: str,
+    ag: int,
+    eg: int,
+    shared_on: str,
+    dispatch: str,
+    sizes: list[tuple[int, int]],
+    share: int,
+) -> None:
+    """`Footprint.largest_r1` of arrays, against the parts of `memory` added up one by one."""
+    where: dict[str, Any] = {"ag": ag, "eg": min(eg, EG.get(model, eg)), "shared_on": shared_on}
+    if shared_on == "colocated":
+        where = {"gpus": where["eg"]}
+    one = scenario(model, layers=8, phase="prefill", seq_len=100, dispatch=dispatch, **where)
+    largest = replace(one, workload=replace(one.workload, samples=40))
+    need = max(group.needed_bytes for group in memory(largest).groups)
+    tight = with_room(one, need * share // 20)
+    m_a, r2 = np.array(sizes).T
+    counts = Footprint.of(tight).largest_r1(m_a, r2)
+    for samples, chunks, r1 in zip(*map(np.ndarray.tolist, (m_a, r2, counts)), strict=True):
+
+        def fits(r1: int, samples: int = samples, chunks: int = chunks) -> bool:
+            load = replace(tight.workload, samples=r1 * samples)
+            return memory(replace(tight, r1=r1, r2=chunks, workload=load)).fits
+
+        assert r1 == 0 or fits(r1)
+        assert not fits(r1 + 1)
+        assert largest_r1(tight, samples, chunks) == r1
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_the_largest_m_a_fits_and_one_more_sample_does_not(phase: str) -> None:
+    footprint = Footprint.of(scenario(layers=59, phase=phase, seq_len=512))
+    m_a = footprint.largest_m_a(4)
+    assert footprint.largest_r1(np.array([m_a, m_a + 1]), np.array([4, 4])).tolist() == [1, 0]
+
+
+def test_numbers_beyond_64_bits_do_not_fit() -> None:
+    """A billion samples of a billion tokens."""
+    one = scenario(layers=59, seq_len=10**9)
+    assert largest_r1(one, 10**9, 1) == 0
 
 
 @settings(max_examples=150)
