@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
 
     def do() -> int:
-        checks.whole(args.seed, "--seed", 0)
+        checks.integer(args.seed, "--seed", 0)
         return doers[args.command](args)
 
     return run_command("realrun", do)

@@ -68,7 +68,7 @@ class Case:
         """A checked case; raises ValueError that begins with `where`, the place that it was read
         from."""
         try:
-            given = {key: value for key, value in checks.table(row, cls.names(), "case").items()}
+            given = {key: value for key, value in checks.mapping(row, cls.names(), "case").items()}
             given = {key: value for key, value in given.items() if value is not None}
             for key in _NEEDED:
                 if key not in given:

@@ -1,97 +1,173 @@
-"""Checks at the border: what a user gave, told in one sentence with the value, the rule and the
-place."""
+"""Checks of what a user gave, and the errors of simdep.
+
+An error is one sentence: the value, the rule, the place. Values are cut to 80 characters, and
+control characters are escaped, so that no file can write to the terminal.
+
+    SimdepError
+    ├── InputError (a ValueError)     a file, a flag or an argument is wrong          exit code 2
+    ├── InfeasibleError               it is right but impossible, as for memory       exit code 3
+    └── RunError (a RuntimeError)     a run or a file written can't go on             exit code 1
+
+Ctrl-C ends a command with exit code 130.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
+import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+MAX_INTEGER = 10**9  # of an integer; sums and products of such numbers stay finite, as do those of
+MAX_NUMBER = 1e30  # any other number
+MAX_VALUE_LETTERS, MAX_LETTERS = 80, 300  # of a value that an error repeats, and of its sentence
+_MAX_CHOICES = 12  # that an error lists
+_OUT_OF_RANGE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")
+_LONG_QUOTED = re.compile(rf"'[^']{{{MAX_VALUE_LETTERS},}}'|\"[^\"]{{{MAX_VALUE_LETTERS},}}\"")
 
-class InfeasibleError(Exception):
-    """What is asked for is well-formed but can't be done, for example for want of memory; exit code
-    3."""
+
+class SimdepError(Exception):
+    """An error that simdep raises; its subclasses say whose fault it is."""
+
+
+class InputError(SimdepError, ValueError):
+    """A file, a flag or an argument is wrong; exit code 2.
+
+    `place` is the file (and line) at fault; the sentence begins with it.
+    """
+
+    def __init__(self, sentence: object, place: object = "") -> None:
+        super().__init__(f"{place}: {sentence}" if place else sentence)
+        self.place = str(place)
+
+
+class InfeasibleError(SimdepError):
+    """The input is right but can't be done, for example for want of memory; exit code 3."""
+
+
+class RunError(SimdepError, RuntimeError):
+    """A run can't go on, or a file can't be written; exit code 1."""
 
 
 class RangeWarning(UserWarning):
     """A cost is asked for an operation beyond those that it was measured on."""
 
 
-MOST_WHOLE, MOST = (
-    10**9,
-    1e30,
-)  # of a whole number, of any other: sums and products of them stay finite
-_VALUE = re.compile(
-    r"(.*?=)([0-9.e+-]+)( is out of .*)"
-)  # of a note on a cost asked beyond its measurements
+def shown(value: object) -> str:
+    """A value as errors repeat it: its repr, at most 80 characters, all of them printable."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = MAX_VALUE_LETTERS
+    try:
+        text = brief.repr(value)
+    except ValueError:  # Python refuses to write integers of over 4,300 digits
+        text = "an integer of thousands of digits"
+    return shortened(printable(text), MAX_VALUE_LETTERS)
 
 
-def known(word: str, choices: Collection[str], what: str) -> str:
-    """`word` if it is one of `choices`; else ValueError with the nearest one, or all."""
-    if isinstance(word, str) and word in choices:
-        return word
-    near = difflib.get_close_matches(str(word), choices, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(choices))}"
-    raise ValueError(f"unknown {what} {word!r}; {hint}")
+def printable(text: str, keep: str = "") -> str:
+    """A text with its control and other invisible characters escaped, except those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-def table(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
-    """`value` if it is a table without unknown keys; else ValueError."""
+def shortened(text: str, limit: int) -> str:
+    """A text of at most `limit` characters; `...` stands for what is left out of its middle."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail - 3]}...{text[-tail:]}"
+
+
+def sentence(error: object, max_lines: int = 1) -> str:
+    """An error as a terminal shows it: printable, in lines of at most 300 letters."""
+    text = _LONG_QUOTED.sub(lambda match: shortened(match[0], MAX_VALUE_LETTERS), str(error))
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if max_lines == 1:
+        lines = [" ".join(lines)]
+    return "\n".join(shortened(printable(line), MAX_LETTERS) for line in lines[:max_lines])
+
+
+def known(name: Any, choices: Collection[str], what: str) -> str:
+    """`name` if it is one of `choices`; else InputError with the nearest one, or all."""
+    if isinstance(name, str) and name in choices:
+        return name
+    near = difflib.get_close_matches(str(name)[:MAX_VALUE_LETTERS], choices, n=1)
+    if near:
+        raise InputError(f"unknown {what} {shown(name)}; did you mean {near[0]!r}?")
+    raise InputError(f"unknown {what} {shown(name)}; use {listed(sorted(choices))}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas; of many, the first ones and how many more there are."""
+    every = list(names)
+    if len(every) <= _MAX_CHOICES + 1:
+        return ", ".join(every)
+    return f"{', '.join(every[:_MAX_CHOICES])} and {len(every) - _MAX_CHOICES} more"
+
+
+def mapping(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
+    """`value` if it is a table without unknown keys; else InputError."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}={value!r} is not a table of {', '.join(keys)}")
+        raise InputError(f"{where}={shown(value)}; expected a table of {listed(keys)}")
     for key in value:
         known(key, keys, f"key of {where}")
     return value
 
 
-def whole(value: Any, where: str, low: int = 1) -> int:
-    """`value` if it is a whole number of at least `low` and at most a billion; else ValueError."""
+def integer(value: Any, where: str, low: int = 1) -> int:
+    """`value` if it is an integer from `low` to a billion; else InputError."""
     if type(value) is not int or value < low:
-        raise ValueError(f"{where}={value!r}; it is a whole number of at least {low}")
-    if value > MOST_WHOLE:
-        raise ValueError(f"{where}={value!r}; it is at most {MOST_WHOLE:,}")
+        raise InputError(f"{where}={shown(value)}; expected an integer >= {low}")
+    if value > MAX_INTEGER:
+        raise InputError(f"{where}={shown(value)}; expected an integer <= {MAX_INTEGER:,}")
     return value
 
 
 def finite(value: Any, where: str) -> float:
-    """`value` if it is a finite number; else ValueError."""
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{where}={value!r}; it is a finite number")
+    """`value` if it is a finite number; else InputError."""
+    if not _is_finite(value):
+        raise InputError(f"{where}={shown(value)}; expected a finite number")
     return value  # type: ignore[no-any-return]
 
 
 def number(value: Any, where: str, *, above: float | None = None) -> float:
-    """`value` if it is a finite number of at least 0 (or above `above`); else ValueError."""
-    good = type(value) in (int, float) and math.isfinite(value)
-    if not good or value < 0 or (above is not None and value <= above):
-        rule = "at least 0" if above is None else f"more than {above}"
-        raise ValueError(f"{where}={value!r}; it is a finite number of {rule}")
-    if value > MOST:
-        raise ValueError(f"{where}={value!r}; it is at most {MOST:g}")
+    """`value` if it is a finite number >= 0 (or > `above`); else InputError."""
+    if not _is_finite(value) or value < 0 or (above is not None and value <= above):
+        rule = ">= 0" if above is None else f"> {above}"
+        raise InputError(f"{where}={shown(value)}; expected a finite number {rule}")
+    if value > MAX_NUMBER:
+        raise InputError(f"{where}={shown(value)}; expected a number <= {MAX_NUMBER:g}")
     return value  # type: ignore[no-any-return]
 
 
+def _is_finite(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) <= MAX_NUMBER  # beyond the range of floats, isfinite raises
+    return type(value) is float and math.isfinite(value)
+
+
 def pair(value: Any, where: str) -> tuple[float, float]:
-    """`value` if it is a pair of numbers of at least 0; else ValueError."""
+    """`value` if it is a pair of numbers >= 0; else InputError."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError(f"{where}={value!r}; it is a pair of numbers")
-    low, high = (number(each, where) for each in value)
+        raise InputError(f"{where}={shown(value)}; expected a pair of numbers")
+    low, high = (number(item, where) for item in value)
     return low, high
 
 
-def truth(value: Any, where: str) -> bool:
-    """`value` if it is true or false; else ValueError."""
+def boolean(value: Any, where: str) -> bool:
+    """`value` if it is true or false; else InputError."""
     if not isinstance(value, bool):
-        raise ValueError(f"{where}={value!r}; it is true or false")
+        raise InputError(f"{where}={shown(value)}; expected true or false")
     return value
 
 
-def text(value: Any, where: str) -> str:
-    """`value` if it is a text that is not empty; else ValueError."""
+def string(value: Any, where: str) -> str:
+    """`value` if it is a string that is not empty; else InputError."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{where}={value!r}; it is a text")
+        raise InputError(f"{where}={shown(value)}; expected a text")
     return value
 
 
@@ -100,15 +176,12 @@ def condensed(notes: Iterable[str]) -> list[str]:
     ...`."""
     values: dict[tuple[str, str], list[str]] = {}
     for note in dict.fromkeys(notes):
-        before, value, after = (
-            found.groups() if (found := _VALUE.fullmatch(note)) else (note, "", "")
-        )
+        match = _OUT_OF_RANGE.fullmatch(note)
+        before, value, after = match.groups() if match else (note, "", "")
         values.setdefault((before, after), []).append(value)
-    told = []
-    for (before, after), each in values.items():
-        least, most = (
-            min(each, key=lambda text: float(text or 0)),
-            max(each, key=lambda text: float(text or 0)),
-        )
-        told.append(before + (least if least == most else f"{least} to {most}") + after)
-    return told
+    merged = []
+    for (before, after), texts in values.items():
+        low = min(texts, key=lambda text: float(text or 0))
+        high = max(texts, key=lambda text: float(text or 0))
+        merged.append(before + (low if low == high else f"{low} to {high}") + after)
+    return merged

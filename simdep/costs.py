@@ -115,7 +115,7 @@ class StageTimes:
                 )
             except ValueError:
                 raise ValueError(
-                    f"stage time {key}={value!r}; it is a finite number of at least 0"
+                    f"stage time {key}={value!r}; expected a finite number >= 0"
                 ) from None
         halves = {"projection", "core"} & set(times)
         if halves and (len(halves) == 1 or "attention" in times):
@@ -211,4 +211,6 @@ class StageCosts:
                 raise ValueError(
                     f"stage costs {text!r}: {missing} is missing; only shared may be left out"
                 )
-        return cls(**lines, tokens_per_sample=checks.whole(tokens_per_sample, "tokens per sample"))
+        return cls(
+            **lines, tokens_per_sample=checks.integer(tokens_per_sample, "tokens per sample")
+        )

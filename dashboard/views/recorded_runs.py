@@ -107,7 +107,7 @@ def check_row(row: Any, where: str) -> None:
     """Raise ValueError, naming the field, unless `row` has the numbers that the page shows."""
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}={row!r} is not a JSON object")
-    checks.text(row.get("label"), f"{where}.label")
+    checks.string(row.get("label"), f"{where}.label")
     interval = row.get("ci_us")
     if not isinstance(interval, list) or len(interval) != 2:
         raise ValueError(f"{where}.ci_us={interval!r}; it is a pair of microseconds")
@@ -120,9 +120,9 @@ def check_row(row: Any, where: str) -> None:
         checks.number(value, f"{where}.ci_us")
     error = row.get("error_pct")
     if not isinstance(error, int | float) or not math.isfinite(error):
-        raise ValueError(f"{where}.error_pct={error!r}; it is a finite number")
+        raise ValueError(f"{where}.error_pct={error!r}; expected a finite number")
     if "files" in row:
-        checks.text(row["files"], f"{where}.files")
+        checks.string(row["files"], f"{where}.files")
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

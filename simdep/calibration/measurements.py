@@ -81,7 +81,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         wrong = ~(np.isfinite(numbers) & (numbers > low))
         if wrong.any():
             line = wrong.idxmax()
-            rule = f"it is a finite number of more than {low}"
+            rule = f"expected a finite number > {low}"
             raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
         table[column] = numbers.astype(float)
     if table.empty:

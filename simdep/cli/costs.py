@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for where, rows in measured_tables(args.data):
         own = profile
         if args.anchors is not None:
-            factor = speed_factor(rows, profile, checks.whole(args.anchors, "--anchors"), where)
+            factor = speed_factor(rows, profile, checks.integer(args.anchors, "--anchors"), where)
             own = replace(profile, speed_factor=factor)
         results.append(evaluate(rows, own, where) | {"speed_factor": own.speed_factor})
     result = results[0]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.checks import condensed, number, whole
+from simdep.checks import condensed, integer, number
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if args.exact:
             limit, workers = (
                 number(args.time_limit, "--time-limit", above=0),
-                whole(args.workers, "--workers"),
+                integer(args.workers, "--workers"),
             )
             result["optimum"] = _optimum(run, job, limit, workers)
     notes = condensed([*job.notes, *out_of_range])

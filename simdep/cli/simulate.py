@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     host = replace(
         job.host.ideal if args.ideal else job.host,
         noise=args.noise,
-        seed=checks.whole(args.seed, "--seed", 0),
+        seed=checks.integer(args.seed, "--seed", 0),
     )
     if job.work:
         times = simulate_ranks(job.work, host)
@@ -169,7 +169,7 @@ def _bare(args: argparse.Namespace) -> Job:
         )
     if args.ag is None or args.eg is None:
         raise ValueError("a simulation of every rank needs --ag and --eg")
-    ag, eg = checks.whole(args.ag, "--ag"), checks.whole(args.eg, "--eg")
+    ag, eg = checks.integer(args.ag, "--ag"), checks.integer(args.eg, "--eg")
     different = ranks_from_dict(ranks, None, top_k=1, tokens=1, layers=schedule.layers)
     return Job(
         schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times))

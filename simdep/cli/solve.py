@@ -104,12 +104,12 @@ def _served(args: argparse.Namespace) -> list[Problem]:
                 f"solve chooses it; samples of an AG GPU stay as they are given"
             ]
         )
-    samples = checks.whole(workload["samples"], "samples") if "samples" in workload else None
+    samples = checks.integer(workload["samples"], "samples") if "samples" in workload else None
     data["schedule"] = {}
     where = data.get("deployment", {})
     if "gpus" not in where:
         return [Problem.of(scenario_from_dict(data), samples, ideal=args.ideal)]
-    gpus = checks.whole(where["gpus"], "gpus", 2)
+    gpus = checks.integer(where["gpus"], "gpus", 2)
     split = {key: value for key, value in where.items() if key != "gpus"} | {"ag": 1, "eg": 1}
     scenario = scenario_from_dict(data | {"deployment": split})
     sizes = range(max(1, gpus - scenario.model.experts), gpus)
@@ -144,7 +144,7 @@ def _bare(args: argparse.Namespace) -> Problem:
             raise ValueError(f"{args.stage_times_model}: {error}") from None
         sizes = {name: data.get(name) if value is None else value for name, value in sizes.items()}
     layers, samples, tokens = (
-        checks.whole(1 if value is None else value, name.replace("_", " "))
+        checks.integer(1 if value is None else value, name.replace("_", " "))
         for name, value in sizes.items()
     )
     costs = (
@@ -165,7 +165,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     try:
-        return checks.table(
+        return checks.mapping(
             data, (*_LINES, "layers", "samples", "tokens_per_sample"), "stage costs"
         )
     except ValueError as error:
@@ -179,7 +179,7 @@ def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
             if name == "shared":
                 continue
             raise ValueError(f"{name} is missing; only shared may be left out")
-        row = checks.table(data[name], ("alpha_us", "beta_us"), name)
+        row = checks.mapping(data[name], ("alpha_us", "beta_us"), name)
         lines[name] = Line(
             *(checks.number(row.get(key, 0), f"{name}.{key}") for key in ("alpha_us", "beta_us"))
         )

@@ -181,10 +181,10 @@ def p_norm(values: Array, power: float) -> Array:
 def form_from_dict(data: Any, where: str) -> Form:
     """A form from its JSON table; raises ValueError naming the field at fault."""
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={data!r} is not a table")
+        raise ValueError(f"{where}={data!r}; expected a table")
     kind = checks.known(str(data.get("form")), ("terms", "knee", "table"), f"{where}.form")
     if kind == "terms":
-        checks.table(data, ("form", "adds", "races", "power"), where)
+        checks.mapping(data, ("form", "adds", "races", "power"), where)
         power = data.get("power")
         power = math.inf if power is None else checks.number(power, f"{where}.power")
         if power < 1:
@@ -196,17 +196,17 @@ def form_from_dict(data: Any, where: str) -> Form:
             raise ValueError(f"{where} has neither adds nor races; a form has at least one term")
         return Terms(adds, races, power)
     if kind == "knee":
-        checks.table(data, ("form", *Knee.__dataclass_fields__), where)
+        checks.mapping(data, ("form", *Knee.__dataclass_fields__), where)
         floor, alpha, beta = (
             checks.number(data.get(key), f"{where}.{key}")
             for key in ("floor_us", "alpha_us", "beta_us")
         )
-        return Knee(checks.text(data.get("work"), f"{where}.work"), floor, alpha, beta)
-    checks.table(data, ("form", "base", "axis", "others", "points"), where)
+        return Knee(checks.string(data.get("work"), f"{where}.work"), floor, alpha, beta)
+    checks.mapping(data, ("form", "base", "axis", "others", "points"), where)
     base = form_from_dict(data.get("base"), f"{where}.base")
     if not isinstance(base, Terms):
         raise ValueError(f"{where}.base is a {data['base']['form']}; a table stands over terms")
-    others = tuple(checks.text(name, f"{where}.others") for name in data.get("others", ()))
+    others = tuple(checks.string(name, f"{where}.others") for name in data.get("others", ()))
     rows = data.get("points")
     if not isinstance(rows, (list, tuple)) or not rows:
         raise ValueError(f"{where}.points is missing; a table has at least one row")
@@ -217,13 +217,13 @@ def form_from_dict(data: Any, where: str) -> Form:
     points = tuple(
         tuple(checks.number(value, f"{where}.points", above=0) for value in row) for row in rows
     )
-    return Table(base, checks.text(data.get("axis"), f"{where}.axis"), others, points)
+    return Table(base, checks.string(data.get("axis"), f"{where}.axis"), others, points)
 
 
 def _coefficients(data: Any, where: str) -> dict[str, float]:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={data!r} is not a table of microseconds by work")
+        raise ValueError(f"{where}={data!r}; expected a table of microseconds by work")
     return {
-        checks.text(name, where): checks.number(value, f"{where}.{name}")
+        checks.string(name, where): checks.number(value, f"{where}.{name}")
         for name, value in data.items()
     }

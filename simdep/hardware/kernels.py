@@ -153,32 +153,32 @@ class Kernel:
 
 def kernel_from_dict(row: Any, where: str) -> Kernel:
     """A kernel from its JSON table; raises ValueError naming the field at fault."""
-    checks.table(row, tuple(Kernel.__dataclass_fields__), where)
+    checks.mapping(row, tuple(Kernel.__dataclass_fields__), where)
     for key in ("op", "form", "label", "source"):
         if key not in row:
             raise ValueError(f"{where}.{key} is missing")
     variant, ranges = row.get("variant", {}), row.get("ranges", {})
     for key, value in (("variant", variant), ("ranges", ranges)):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{where}.{key}={value!r} is not a table")
+            raise ValueError(f"{where}.{key}={value!r}; expected a table")
     op = checks.known(row["op"], OPERATIONS, f"{where}.op")
     return Kernel(
         op=op,
         variant={
-            checks.known(word, OPERATIONS[op].words, f"{where}.variant"): checks.text(
+            checks.known(word, OPERATIONS[op].words, f"{where}.variant"): checks.string(
                 value, f"{where}.variant.{word}"
             )
             for word, value in variant.items()
         },
         form=form_from_dict(row["form"], f"{where}.form"),
         label=checks.known(row["label"], LABELS, f"{where}.label"),
-        source=checks.text(row["source"], f"{where}.source"),
+        source=checks.string(row["source"], f"{where}.source"),
         ranges={
             name: checks.pair(value, f"{where}.ranges.{name}") for name, value in ranges.items()
         },
         fit=_errors(row.get("fit"), f"{where}.fit"),
         held_out=_errors(row.get("held_out"), f"{where}.held_out"),
-        sms=checks.whole(row.get("sms", 0), f"{where}.sms", 0),
+        sms=checks.integer(row.get("sms", 0), f"{where}.sms", 0),
     )
 
 
@@ -186,8 +186,8 @@ def _errors(row: Any, where: str) -> Errors | None:
     if row is None:
         return None
     names = tuple(Errors.__dataclass_fields__)
-    checks.table(row, names, where)
+    checks.mapping(row, names, where)
     if missing := [name for name in names if name not in row]:
         raise ValueError(f"{where}.{missing[0]} is missing")
     values = {name: checks.finite(row[name], f"{where}.{name}") for name in names[1:]}
-    return Errors(n=checks.whole(row["n"], f"{where}.n"), **values)
+    return Errors(n=checks.integer(row["n"], f"{where}.n"), **values)

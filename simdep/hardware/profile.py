@@ -206,7 +206,7 @@ def profile_from_dict(data: Any) -> HardwareProfile:
         "speed_factor",
         "environment",
     )
-    checks.table(data, (*keys, "memory_bytes", "figures"), "profile")
+    checks.mapping(data, (*keys, "memory_bytes", "figures"), "profile")
     if data.get("format") not in (1, FORMAT):
         raise ValueError(
             f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {FORMAT}"
@@ -222,9 +222,9 @@ def profile_from_dict(data: Any) -> HardwareProfile:
         )
     environment = data.get("environment", {})
     if not isinstance(environment, Mapping):
-        raise ValueError(f"environment={environment!r} is not a table")
+        raise ValueError(f"environment={environment!r}; expected a table")
     return HardwareProfile(
-        name=checks.text(data.get("name"), "name"),
+        name=checks.string(data.get("name"), "name"),
         description=str(data.get("description", "")),
         costs=tuple(_cost(row, f"costs[{index}]") for index, row in enumerate(costs)),
         kernels=tuple(
@@ -237,7 +237,7 @@ def profile_from_dict(data: Any) -> HardwareProfile:
 
 
 def _cost(row: Any, where: str) -> Cost:
-    checks.table(row, tuple(Cost.__dataclass_fields__), where)
+    checks.mapping(row, tuple(Cost.__dataclass_fields__), where)
     for key in ("op", "alpha_us", "beta_us", "label", "source"):
         if key not in row:
             raise ValueError(f"{where}.{key} is missing")
@@ -246,9 +246,9 @@ def _cost(row: Any, where: str) -> Cost:
         alpha_us=checks.number(row["alpha_us"], f"{where}.alpha_us"),
         beta_us=checks.number(row["beta_us"], f"{where}.beta_us"),
         label=checks.known(row["label"], LABELS, f"{where}.label"),
-        source=checks.text(row["source"], f"{where}.source"),
-        ag=checks.whole(row.get("ag", 0), f"{where}.ag", 0),
-        eg=checks.whole(row.get("eg", 0), f"{where}.eg", 0),
+        source=checks.string(row["source"], f"{where}.source"),
+        ag=checks.integer(row.get("ag", 0), f"{where}.ag", 0),
+        eg=checks.integer(row.get("eg", 0), f"{where}.eg", 0),
         shape=str(row.get("shape", "")),
         points=_points(row.get("points", ()), f"{where}.points"),
         fit=None if row.get("fit") is None else _fit(row["fit"], f"{where}.fit"),
@@ -270,7 +270,7 @@ def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
 
 def _fit(row: Any, where: str) -> Fit:
     names = tuple(Fit.__dataclass_fields__)
-    checks.table(row, names, where)
+    checks.mapping(row, names, where)
     if missing := [name for name in names if name not in row]:
         raise ValueError(f"{where}.{missing[0]} is missing")
 
@@ -279,7 +279,7 @@ def _fit(row: Any, where: str) -> Fit:
         beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
         r2=checks.finite(row["r2"], f"{where}.r2"),
         mape_pct=checks.number(row["mape_pct"], f"{where}.mape_pct"),
-        points=checks.whole(row["points"], f"{where}.points"),
+        points=checks.integer(row["points"], f"{where}.points"),
         work_range=checks.pair(row["work_range"], f"{where}.work_range"),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simdep.checks import known, whole
+from simdep.checks import integer, known
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import Policy, find
@@ -48,7 +48,7 @@ class Choice:
             if not equals or not value or key in given:
                 raise ValueError(f"policy {text!r}: write each degree once, as {key}=VALUE")
             given[key] = (
-                value if key == "order" else whole(int(value) if value.isdigit() else value, key)
+                value if key == "order" else integer(int(value) if value.isdigit() else value, key)
             )
         return cls(policy, **given)
 

@@ -20,7 +20,7 @@ from fractions import Fraction
 from itertools import combinations, pairwise
 from typing import Any
 
-from simdep.checks import known, number, whole
+from simdep.checks import integer, known, number
 from simdep.costs import IDEAL, Costs, Host
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation import longest_path as recurrence
@@ -92,7 +92,7 @@ def optimum(
     """
     host.refuse("the exact optimum")
     known(free, FREE, "freedom of the exact optimum")
-    limit, count = number(time_limit_s, "time_limit_s", above=0), whole(workers, "workers")
+    limit, count = number(time_limit_s, "time_limit_s", above=0), integer(workers, "workers")
     durations = {task.name: Fraction(costs(task)) for task in schedule}
     unit, rounded = _unit(durations.values())
     ticks = {name: round(duration / unit) for name, duration in durations.items()}

@@ -61,8 +61,8 @@ class Problem:
     def bare(cls, costs: StageCosts, layers: int, samples: int) -> Problem:
         """Stage costs alone: `samples` samples in r1 micro-batches, chunks of m_a K / r2 tokens,
         whole or not."""
-        checks.whole(layers, "layers")
-        checks.whole(samples, "samples")
+        checks.integer(layers, "layers")
+        checks.integer(samples, "samples")
 
         def runs(m_a: int, r2: int) -> tuple[Run, ...]:
             times = costs.times(m_a, r2)

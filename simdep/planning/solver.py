@@ -153,8 +153,8 @@ def solve(
     checks.known(method, METHODS, "method")
     started = time.perf_counter()
     bare = problem.scenario is None
-    most_r1 = checks.whole((10**9 if bare else MOST_R1) if max_r1 is None else max_r1, "max_r1")
-    most_r2 = checks.whole((10**9 if bare else MOST_R2) if max_r2 is None else max_r2, "max_r2")
+    most_r1 = checks.integer((10**9 if bare else MOST_R1) if max_r1 is None else max_r1, "max_r1")
+    most_r2 = checks.integer((10**9 if bare else MOST_R2) if max_r2 is None else max_r2, "max_r2")
     search = _Search(problem, most_r1, most_r2)
     if not search.cuts:
         assert problem.scenario is not None, "without a memory limit something fits"

@@ -120,21 +120,21 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
     may be given as `workload.samples` (all of an AG GPU) or as `workload.m_a` (those of one
     micro-batch), default m_a = 1.
     """
-    checks.table(data, _KEYS["scenario"], "scenario")
-    deployment = checks.table(data.get("deployment", {}), _KEYS["deployment"], "deployment")
-    workload = checks.table(data.get("workload", {}), _KEYS["workload"], "workload")
-    schedule = checks.table(data.get("schedule", {}), _KEYS["schedule"], "schedule")
+    checks.mapping(data, _KEYS["scenario"], "scenario")
+    deployment = checks.mapping(data.get("deployment", {}), _KEYS["deployment"], "deployment")
+    workload = checks.mapping(data.get("workload", {}), _KEYS["workload"], "workload")
+    schedule = checks.mapping(data.get("schedule", {}), _KEYS["schedule"], "schedule")
     if "model" not in data:
         raise ValueError("model is missing; a scenario has a model, hardware, ag and eg")
     ag, eg = _gpus(deployment)
-    model = load_model(checks.text(data["model"], "model"))
+    model = load_model(checks.string(data["model"], "model"))
     model = model.scaled(checks.number(data.get("scale", 1), "scale"))
     if hardware is None:
         if "hardware" not in deployment:
             raise ValueError("hardware is missing; name a profile or give the path of one")
-        hardware = load_hardware(checks.text(deployment["hardware"], "hardware"))
+        hardware = load_hardware(checks.string(deployment["hardware"], "hardware"))
     micro_batches = _micro_batches(schedule.get("micro_batches"))
-    r1 = checks.whole(schedule.get("r1", len(micro_batches) or 1), "r1")
+    r1 = checks.integer(schedule.get("r1", len(micro_batches) or 1), "r1")
     chunks = _chunks(schedule.get("chunks"), r1)
     scenario = Scenario(
         model=model,
@@ -147,7 +147,7 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
             dispatch=checks.known(deployment.get("dispatch", "per-expert"), DISPATCH, "dispatch"),
             a2e_dtype=_dtype(deployment.get("a2e_dtype"), "a2e_dtype"),
             e2a_dtype=_dtype(deployment.get("e2a_dtype"), "e2a_dtype"),
-            comm_sms=checks.whole(deployment.get("comm_sms", 0), "comm_sms", 0),
+            comm_sms=checks.integer(deployment.get("comm_sms", 0), "comm_sms", 0),
             shared_on=checks.known(deployment.get("shared_on", "ag"), GROUPS, "shared_on"),
             duplex=checks.known(deployment.get("duplex", "full"), DUPLEX, "duplex"),
             colocated="gpus" in deployment,
@@ -164,19 +164,19 @@ def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Sc
         ),
         workload=Workload(
             phase=checks.known(workload.get("phase", "prefill"), PHASES, "phase"),
-            seq_len=checks.whole(workload.get("seq_len", 2048), "seq_len"),
+            seq_len=checks.integer(workload.get("seq_len", 2048), "seq_len"),
             samples=_samples(workload, r1, micro_batches),
             dtype=checks.known(workload.get("dtype", "bf16"), ELEMENT_BYTES, "dtype"),
         ),
-        layers=checks.whole(data.get("layers", model.moe_layers), "layers"),
-        policy=checks.text(schedule.get("policy", "findep"), "policy"),
-        order=checks.text(schedule.get("order", "asas"), "order"),
+        layers=checks.integer(data.get("layers", model.moe_layers), "layers"),
+        policy=checks.string(schedule.get("policy", "findep"), "policy"),
+        order=checks.string(schedule.get("order", "asas"), "order"),
         r1=r1,
-        r2=checks.whole(schedule.get("r2", max(map(len, chunks), default=1)), "r2"),
+        r2=checks.integer(schedule.get("r2", max(map(len, chunks), default=1)), "r2"),
         micro_batches=micro_batches,
         chunks=chunks,
         split=checks.known(schedule.get("split", "token"), SPLITS, "split"),
-        merge_last=checks.truth(schedule.get("merge_last", False), "merge_last"),
+        merge_last=checks.boolean(schedule.get("merge_last", False), "merge_last"),
         given=_given(data),
     )
     return replace(scenario, ranks=_ranks(data["ranks"], scenario)) if "ranks" in data else scenario
@@ -207,7 +207,7 @@ def _given(data: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _ranks(table: Any, scenario: Scenario) -> Ranks:
-    checks.table(table, RANKS_KEYS, "ranks")
+    checks.mapping(table, RANKS_KEYS, "ranks")
     model, where = scenario.model, scenario.deployment
     far_link = _link(table["far_link"]) if "far_link" in table else None
     chunk = max(1, where.ag * scenario.tokens // scenario.r2)
@@ -227,7 +227,7 @@ def _home(merged: dict[str, Any], key: str) -> dict[str, Any]:
     """The table that a key belongs to, made if it is not there."""
     home = next(name for name, keys in _KEYS.items() if key in keys)
     place: dict[str, Any] = merged if home == "scenario" else merged.setdefault(home, {})
-    checks.table(place, _KEYS[home], home)
+    checks.mapping(place, _KEYS[home], home)
     return place
 
 
@@ -239,12 +239,12 @@ def _gpus(deployment: Mapping[str, Any]) -> tuple[int, int]:
                 raise ValueError(
                     f"deployment has both gpus and {key}; give gpus for a colocated one, else ag and eg"
                 )
-        both = checks.whole(deployment["gpus"], "gpus")
+        both = checks.integer(deployment["gpus"], "gpus")
         return both, both
     for key in ("ag", "eg"):
         if key not in deployment:
             raise ValueError(f"{key} is missing; a scenario has a model, hardware, ag and eg")
-    return checks.whole(deployment["ag"], "ag"), checks.whole(deployment["eg"], "eg")
+    return checks.integer(deployment["ag"], "ag"), checks.integer(deployment["eg"], "eg")
 
 
 def _micro_batches(given: Any) -> tuple[int, ...]:
@@ -276,7 +276,7 @@ def _wholes(given: Any, where: str) -> tuple[int, ...]:
     numbers = (
         int(word) if isinstance(word, str) and word.strip().isdecimal() else word for word in words
     )
-    return tuple(checks.whole(number, where) for number in numbers)
+    return tuple(checks.integer(number, where) for number in numbers)
 
 
 def _samples(workload: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]) -> int:
@@ -289,12 +289,12 @@ def _samples(workload: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...
     if "samples" in workload and "m_a" in workload:
         raise ValueError("workload has both samples and m_a; give one of them: samples = r1 * m_a")
     if "samples" in workload:
-        return checks.whole(workload["samples"], "samples")
-    return r1 * checks.whole(workload.get("m_a", 1), "m_a")
+        return checks.integer(workload["samples"], "samples")
+    return r1 * checks.integer(workload.get("m_a", 1), "m_a")
 
 
 def _link(row: Any) -> Cost:
-    checks.table(row, ("alpha_us", "gbytes_per_s"), "link")
+    checks.mapping(row, ("alpha_us", "gbytes_per_s"), "link")
     rate = checks.number(row.get("gbytes_per_s"), "link.gbytes_per_s", above=0)
     alpha = checks.number(row.get("alpha_us", 0), "link.alpha_us")
     return Cost(

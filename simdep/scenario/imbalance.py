@@ -138,7 +138,7 @@ def ranks_from_dict(
     where rows go. `tokens` are those of a chunk of the whole AG, `far_link` the cost that the table
     gives. Raises ValueError naming the key at fault.
     """
-    checks.table(data, KEYS, "ranks")
+    checks.mapping(data, KEYS, "ranks")
     word = data.get("routing")
     rows: Routing | None = None
     if word == "balanced":
@@ -168,12 +168,12 @@ def _batches(value: Any) -> tuple[int, ...]:
         raise ValueError(
             f"batches={value!r}; it is a list of samples, one number for every AG rank"
         )
-    return tuple(checks.whole(each, "batches", 0) for each in value)
+    return tuple(checks.integer(each, "batches", 0) for each in value)
 
 
 def _stragglers(value: Any) -> tuple[Straggler, ...]:
     if not isinstance(value, Mapping):
-        raise ValueError(f'stragglers={value!r} is not a table such as {{ "AG.3" = 1.3 }}')
+        raise ValueError(f'stragglers={value!r} expected a table such as {{ "AG.3" = 1.3 }}')
     return tuple(Straggler.parse(name, factor) for name, factor in value.items())
 
 
@@ -183,8 +183,8 @@ def _nodes(data: Mapping[str, Any], far_link: Cost | None) -> Nodes | None:
             if key in data:
                 raise ValueError(f"{key} is given without gpus_per_node")
         return None
-    gpus = checks.whole(data["gpus_per_node"], "gpus_per_node")
-    nics = checks.whole(data.get("nics_per_node", gpus), "nics_per_node")
+    gpus = checks.integer(data["gpus_per_node"], "gpus_per_node")
+    nics = checks.integer(data.get("nics_per_node", gpus), "nics_per_node")
     if nics > gpus:
         raise ValueError(
             f"nics_per_node={nics}; a node has at most one for each of its {gpus} GPUs"

@@ -264,7 +264,7 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
     def field(*keys: str, default: int | None = None, low: int = 1) -> int:
         for key in keys:
             if config.get(key) is not None:
-                return checks.whole(config[key], f"model {where}: {key}", low)
+                return checks.integer(config[key], f"model {where}: {key}", low)
         if default is None:
             raise ValueError(f"model {where}: {' or '.join(keys)} is missing")
         return default
@@ -346,11 +346,11 @@ def _dense_layers(config: Mapping[str, Any], layers: int, where: str) -> tuple[i
     if listed is not None:
         return layers - len(str(listed).split(",")), 1
     first = config.get("first_k_dense_replace") or 0
-    checks.whole(first, f"model {where}: first_k_dense_replace", 0)
+    checks.integer(first, f"model {where}: first_k_dense_replace", 0)
     for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"):
         every = config.get(key)
         if every not in (None, 1):
-            checks.whole(every, f"model {where}: {key}")
+            checks.integer(every, f"model {where}: {key}")
             if first:
                 raise ValueError(
                     f"model {where}: {key}={every} beside {first} leading dense layers is not known"

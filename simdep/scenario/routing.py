@@ -231,7 +231,7 @@ def parse(text: str, experts: int, *, top_k: int, tokens: int, layers: int) -> R
     try:
         exponent, seed = float(numbers[0]), int(numbers[1]) if numbers[1:] else 0
         checks.number(exponent, "exponent")
-        checks.whole(seed, "seed", 0)
+        checks.integer(seed, "seed", 0)
     except (ValueError, IndexError):
         numbers = []
     if word == "balanced" or len(numbers) not in (1, 2):

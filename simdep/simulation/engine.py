@@ -194,5 +194,5 @@ def _varied(schedule: Schedule, durations: dict[str, float], host: Host) -> dict
 
 def _checked(task: Task, cost: float) -> float:
     if not 0 <= cost < float("inf"):
-        raise ValueError(f"{task}: cost {cost} us; a cost is a finite number of at least 0")
+        raise ValueError(f"{task}: cost {cost} us; expected a finite number >= 0")
     return cost

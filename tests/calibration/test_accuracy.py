@@ -84,11 +84,11 @@ def test_a_file_of_several_machines_needs_a_choice() -> None:
     [
         (
             "m,n,k,us\n1,2,3,4\n1,2,x,4\n",
-            r"gemm\.csv:3: k=x; it is a finite number of more than 0$",
+            r"gemm\.csv:3: k=x; expected a finite number > 0$",
         ),
         (
             "# remark\nm,n,k,us\n1,2,3,0\n",
-            r"gemm\.csv:3: us=0; it is a finite number of more than 0$",
+            r"gemm\.csv:3: us=0; expected a finite number > 0$",
         ),
         ("m,n,k\n1,2,3\n", r"gemm\.csv: column us is missing"),
         ("a,b,us\n1,2,3\n", r"gemm\.csv: columns a,b,us are of no known operation"),

@@ -115,7 +115,7 @@ def test_a_replay_says_what_was_measured_and_predicted(
         ),
         (
             "simdep costs evaluate FILE --hardware h100 --anchors 0",
-            "--anchors=0; it is a whole number of at least 1",
+            "--anchors=0; expected an integer >= 1",
         ),
         ("simdep fit FILE --form spline --out x.json", "unknown form 'spline'"),
         ("simdep fit aiconfigurator:abacus --out x.json", "aiconfigurator:abacus"),

@@ -77,8 +77,8 @@ def test_a_policy_carries_its_degrees(text: str, choice: Choice) -> None:
         ("findep:r3=2", "unknown degree in policy 'findep:r3=2': 'r3'"),
         ("findep:r1", "policy 'findep:r1': write each degree once, as r1=VALUE"),
         ("findep:r1=2,r1=3", "write each degree once, as r1=VALUE"),
-        ("findep:r1=two", "r1='two'; it is a whole number of at least 1"),
-        ("findep:r1=0", "r1=0; it is a whole number of at least 1"),
+        ("findep:r1=two", "r1='two'; expected an integer >= 1"),
+        ("findep:r1=0", "r1=0; expected an integer >= 1"),
     ],
 )
 def test_a_policy_that_says_nothing_is_refused(text: str, complaint: str) -> None:

@@ -158,7 +158,7 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(
 
 
 FILES = [
-    ("s.toml", "deployment = 3", f"simdep {SERVED} FILE", "deployment=3 is not a table"),
+    ("s.toml", "deployment = 3", f"simdep {SERVED} FILE", "deployment=3; expected a table"),
     (
         "s.toml",
         "[workload]\ndtype = ['bf16']",
@@ -183,13 +183,13 @@ FILES = [
         "s.toml",
         "model = 3\n[deployment]\nag = 1\neg = 1",
         "simdep simulate FILE",
-        "model=3; it is a text",
+        "model=3; expected a text",
     ),
     (
         "s.toml",
         'deployment = 3\nmodel = "x"',
         "simdep simulate FILE",
-        "deployment=3 is not a table",
+        "deployment=3; expected a table",
     ),
     (
         "s.toml",
@@ -360,7 +360,10 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
             "--layers 1000000",
             "layers=1000000, r1=1, r2=1: a schedule of 5,000,000 tasks; at most 2,000,000 are laid down",
         ),
-        ("--r1 99999999999999999999", "r1=99999999999999999999; it is at most 1,000,000,000"),
+        (
+            "--r1 99999999999999999999",
+            "r1=99999999999999999999; expected an integer <= 1,000,000,000",
+        ),
         ("--link-alpha-us 5", "--link-alpha-us 5 needs a speed: give --link-gbytes-per-s too"),
         ("--schedule mine.json --r2 2", "--schedule holds order and cut; leave out --r2"),
     ],

@@ -291,20 +291,20 @@ def test_a_file_that_changes_is_read_again(run: Path) -> None:
         (
             '"predicted_us": 4200',
             '"predicted_us": "fast"',
-            "schedules[0].predicted_us='fast'; it is a finite number",
+            "schedules[0].predicted_us='fast'; expected a finite number",
         ),
         (
             '"measured_us": 5250.0',
             '"measured_us": 0',
-            "schedules[0].measured_us=0; it is a finite number of more than",
+            "schedules[0].measured_us=0; expected a finite number >",
         ),
         ('"ci_us": [4725.0, ', '"ci_us": [', "schedules[0].ci_us=[5775"),
         (
             '"error_pct": -',
             '"error_pct": NaN, "x": -',
-            "schedules[0].error_pct=nan; it is a finite number",
+            "schedules[0].error_pct=nan; expected a finite number",
         ),
-        ('"label": "naive"', '"label": 7', "schedules[0].label=7; it is a text"),
+        ('"label": "naive"', '"label": 7', "schedules[0].label=7; expected a text"),
     ],
 )
 def test_a_malformed_result_is_told_with_file_and_field(

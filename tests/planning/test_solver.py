@@ -132,7 +132,7 @@ def test_runners_up_are_slower_in_turn_and_of_other_cuts() -> None:
 @pytest.mark.parametrize("word", ["max_r1", "max_r2"])
 def test_a_cap_below_one_is_refused(word: str) -> None:
     caps: dict[str, Any] = {word: 0}
-    with pytest.raises(ValueError, match=f"{word}=0; it is a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"{word}=0; expected an integer >= 1"):
         solve(Problem.bare(StageCosts(Line(1, 1), Line(1, 1), Line(1, 1)), 1, 1), **caps)
 
 

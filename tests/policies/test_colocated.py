@@ -245,7 +245,7 @@ def test_experts_are_computed_by_the_cheaper_of_grouped_and_plain_products() -> 
             {"gpus": 8, "ag": 4, "eg": 4},
             "deployment has both gpus and ag; give gpus for a colocated one, else ag and eg",
         ),
-        ({"gpus": 0}, "gpus=0; it is a whole number of at least 1"),
+        ({"gpus": 0}, "gpus=0; expected an integer >= 1"),
         (
             {"gpus": 8, "shared_on": "eg"},
             "shared_on='eg': colocated, there is one group; leave it out",

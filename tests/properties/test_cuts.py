@@ -125,8 +125,8 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
 @pytest.mark.parametrize(
     ("schedule", "workload", "message"),
     [
-        ({"micro_batches": [3, 0]}, {}, "micro_batches=0; it is a whole number of at least 1"),
-        ({"micro_batches": "3;1"}, {}, "micro_batches='3;1'; it is a whole number of at least 1"),
+        ({"micro_batches": [3, 0]}, {}, "micro_batches=0; expected an integer >= 1"),
+        ({"micro_batches": "3;1"}, {}, "micro_batches='3;1'; expected an integer >= 1"),
         (
             {"micro_batches": 4},
             {},
@@ -148,7 +148,7 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
             "m_a and micro_batches; give one of them: micro_batches lists the samples of each",
         ),
         ({"chunks": [[1, 3], [2, 2]]}, {}, "chunks are given for 2 micro-batches, not for r1=1"),
-        ({"chunks": "1,x"}, {}, "chunks='x'; it is a whole number of at least 1"),
+        ({"chunks": "1,x"}, {}, "chunks='x'; expected an integer >= 1"),
         (
             {"chunks": []},
             {},
@@ -161,7 +161,7 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
             'chunks and split="expert": groups of experts are equal; give r2 in place of chunks',
         ),
         ({"split": "layer"}, {}, "unknown split 'layer'; use expert, token"),
-        ({"merge_last": 1}, {}, "merge_last=1; it is true or false"),
+        ({"merge_last": 1}, {}, "merge_last=1; expected true or false"),
         (
             {"r2": 3, "split": "expert"},
             {},

@@ -51,20 +51,20 @@ def test_a_word_like_no_other_is_refused_with_all_of_them() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None])
 def test_a_whole_number_is_an_int_of_at_least_its_lowest(value: Any) -> None:
     with pytest.raises(ValueError) as error:
-        checks.whole(value, "r1")
-    assert str(error.value) == f"r1={value!r}; it is a whole number of at least 1"
+        checks.integer(value, "r1")
+    assert str(error.value) == f"r1={value!r}; expected an integer >= 1"
 
 
 @pytest.mark.parametrize("value", [-0.5, math.nan, math.inf, -math.inf, "1", True, None])
 def test_a_number_is_finite_and_not_negative(value: Any) -> None:
     with pytest.raises(ValueError) as error:
         checks.number(value, "alpha_us")
-    assert str(error.value) == f"alpha_us={value!r}; it is a finite number of at least 0"
+    assert str(error.value) == f"alpha_us={value!r}; expected a finite number >= 0"
 
 
 def test_a_number_above_zero_is_not_zero() -> None:
     assert checks.number(0, "x") == 0
-    with pytest.raises(ValueError, match=r"^x=0; it is a finite number of more than 0$"):
+    with pytest.raises(ValueError, match=r"^x=0; expected a finite number > 0$"):
         checks.number(0, "x", above=0)
 
 
@@ -303,9 +303,9 @@ def test_a_config_without_experts_is_refused_by_every_name_that_they_have() -> N
     [
         (
             {"hidden_size": "2048"},
-            "model m.json: hidden_size='2048'; it is a whole number of at least 1",
+            "model m.json: hidden_size='2048'; expected an integer >= 1",
         ),
-        ({"num_experts": 0}, "model m.json: num_experts=0; it is a whole number of at least 1"),
+        ({"num_experts": 0}, "model m.json: num_experts=0; expected an integer >= 1"),
         ({"num_experts_per_tok": 129}, "top_k=129 of model m exceeds its 128 experts"),
         ({"first_k_dense_replace": 48}, "model m has no layer with experts"),
         ({"num_key_value_heads": 5}, "num_key_value_heads=5 does not divide 32 attention heads"),
@@ -397,30 +397,30 @@ def cost_row(**change: Any) -> dict[str, Any]:
     [
         (
             [],
-            "profile=[] is not a table of format, name, description, costs, kernels, gpu, speed_factor, environment",
+            "profile=[]; expected a table of format, name, description, costs, kernels, gpu, speed_factor, environment",
         ),
         ({**as_json(), "nmae": "x"}, "unknown key of profile 'nmae'; did you mean 'name'?"),
         (
             {**as_json(), "format": 3},
             "profile format 3 is not known; this version reads formats 1 and 2",
         ),
-        ({**as_json(), "name": ""}, "name=''; it is a text"),
+        ({**as_json(), "name": ""}, "name=''; expected a text"),
         (
             {**as_json(), "costs": []},
             "costs and kernels are missing; a profile lists at least one cost or kernel",
         ),
-        ({**as_json(), "costs": [3]}, "costs[0]=3 is not a table of op, alpha_us"),
-        ({**as_json(), "speed_factor": 0}, "speed_factor=0; it is a finite number of more than 0"),
+        ({**as_json(), "costs": [3]}, "costs[0]=3; expected a table of op, alpha_us"),
+        ({**as_json(), "speed_factor": 0}, "speed_factor=0; expected a finite number > 0"),
         (cost_row(op="gem"), "unknown costs[0].op 'gem'; did you mean 'gemm'?"),
         (cost_row(alpha=1), "unknown key of costs[0] 'alpha'; did you mean 'alpha_us'?"),
-        (cost_row(alpha_us=math.nan), "costs[0].alpha_us=nan; it is a finite number of at least 0"),
-        (cost_row(beta_us=-1), "costs[0].beta_us=-1; it is a finite number of at least 0"),
-        (cost_row(beta_us=math.inf), "costs[0].beta_us=inf; it is a finite number of at least 0"),
-        (cost_row(beta_us="1"), "costs[0].beta_us='1'; it is a finite number of at least 0"),
+        (cost_row(alpha_us=math.nan), "costs[0].alpha_us=nan; expected a finite number >= 0"),
+        (cost_row(beta_us=-1), "costs[0].beta_us=-1; expected a finite number >= 0"),
+        (cost_row(beta_us=math.inf), "costs[0].beta_us=inf; expected a finite number >= 0"),
+        (cost_row(beta_us="1"), "costs[0].beta_us='1'; expected a finite number >= 0"),
         (cost_row(label="guessed"), "unknown costs[0].label 'guessed'; "),
-        (cost_row(source=""), "costs[0].source=''; it is a text"),
-        (cost_row(ag=-1), "costs[0].ag=-1; it is a whole number of at least 0"),
-        (cost_row(eg=0.5), "costs[0].eg=0.5; it is a whole number of at least 0"),
+        (cost_row(source=""), "costs[0].source=''; expected a text"),
+        (cost_row(ag=-1), "costs[0].ag=-1; expected an integer >= 0"),
+        (cost_row(eg=0.5), "costs[0].eg=0.5; expected an integer >= 0"),
         (cost_row(fit={"r2": 1}), "costs[0].fit.alpha_ci_us is missing"),
         (cost_row(fit={"mape": 1}), "unknown key of costs[0].fit 'mape'; did you mean 'mape_pct'?"),
         (
@@ -431,10 +431,10 @@ def cost_row(**change: Any) -> dict[str, Any]:
             cost_row(points=[[1, 2], [1, 3]]),
             "costs[0].points: work does not increase from point to point",
         ),
-        (cost_row(points=[[0, 2]]), "costs[0].points=0; it is a finite number of more than 0"),
+        (cost_row(points=[[0, 2]]), "costs[0].points=0; expected a finite number > 0"),
         (
             cost_row(points=[[1, math.nan]]),
-            "costs[0].points=nan; it is a finite number of more than 0",
+            "costs[0].points=nan; expected a finite number > 0",
         ),
     ],
 )
@@ -459,8 +459,7 @@ def test_a_malformed_profile_file_is_refused_by_its_name(tmp_path: Path) -> None
     with pytest.raises(ValueError) as error:
         load_hardware(str(path))
     assert (
-        str(error.value)
-        == f"hardware {path}: costs[0].alpha_us=-1; it is a finite number of at least 0"
+        str(error.value) == f"hardware {path}: costs[0].alpha_us=-1; expected a finite number >= 0"
     )
 
 
@@ -689,30 +688,30 @@ def test_the_shape_of_a_scenario_is_what_a_measured_stage_depends_on() -> None:
     [
         ({"model": "deepsek-v2"}, "unknown model 'deepsek-v2'; did you mean 'deepseek-v2'?"),
         ({"hardware": "b2000"}, "unknown hardware 'b2000'; "),
-        ({"ag": 0}, "ag=0; it is a whole number of at least 1"),
-        ({"eg": "4"}, "eg='4'; it is a whole number of at least 1"),
+        ({"ag": 0}, "ag=0; expected an integer >= 1"),
+        ({"eg": "4"}, "eg='4'; expected an integer >= 1"),
         ({"eg": 161}, "eg=161: model deepseek-v2 has only 160 experts"),
         ({"phase": "training"}, "unknown phase 'training'; use decode, prefill"),
         ({"dtype": "bf61"}, "unknown dtype 'bf61'; did you mean 'bf16'?"),
-        ({"seq_len": 0}, "seq_len=0; it is a whole number of at least 1"),
+        ({"seq_len": 0}, "seq_len=0; expected an integer >= 1"),
         (
             {"samples": 16, "r1": 3},
             "r1=3 does not divide the 16 samples of an AG GPU; use 1, 2, 4, 8 or 16",
         ),
         ({"samples": 1, "r1": 2}, "r1=2 does not divide the 1 samples of an AG GPU; use 1"),
-        ({"r1": True}, "r1=True; it is a whole number of at least 1"),
-        ({"r2": 0}, "r2=0; it is a whole number of at least 1"),
-        ({"layers": 1.5}, "layers=1.5; it is a whole number of at least 1"),
+        ({"r1": True}, "r1=True; expected an integer >= 1"),
+        ({"r2": 0}, "r2=0; expected an integer >= 1"),
+        ({"layers": 1.5}, "layers=1.5; expected an integer >= 1"),
         ({"scale": 2}, "scale=2; a factor on widths"),
-        ({"policy": ""}, "policy=''; it is a text"),
+        ({"policy": ""}, "policy=''; expected a text"),
         (
             {"link": {"gbytes_per_s": 0}},
-            "link.gbytes_per_s=0; it is a finite number of more than 0",
+            "link.gbytes_per_s=0; expected a finite number > 0",
         ),
-        ({"link": {"alpha_us": 3}}, "link.gbytes_per_s=None; it is a finite number of more than 0"),
+        ({"link": {"alpha_us": 3}}, "link.gbytes_per_s=None; expected a finite number > 0"),
         (
             {"link": {"gbytes_per_s": 1, "alpha_us": math.nan}},
-            "link.alpha_us=nan; it is a finite number",
+            "link.alpha_us=nan; expected a finite number",
         ),
         ({"link": {"gb_per_s": 9}}, "unknown key of link 'gb_per_s'; did you mean 'gbytes_per_s'?"),
     ],
@@ -734,15 +733,15 @@ def test_a_wrong_value_in_a_scenario_is_refused_by_its_key(
             {"model": "deepseek-v2", "deployment": {"ag": 1, "eg": 1}},
             "hardware is missing; name a profile or give the path of one",
         ),
-        ({"model": 3, "deployment": {"ag": 1, "eg": 1}}, "model=3; it is a text"),
+        ({"model": 3, "deployment": {"ag": 1, "eg": 1}}, "model=3; expected a text"),
         ({"modle": "deepseek-v2"}, "unknown key of scenario 'modle'; did you mean 'model'?"),
-        ({"deployment": 3}, "deployment=3 is not a table of hardware, ag, eg, link"),
+        ({"deployment": 3}, "deployment=3; expected a table of hardware, ag, eg, link"),
         ({"workload": {"seqlen": 3}}, "unknown key of workload 'seqlen'; did you mean 'seq_len'?"),
         (
             {"schedule": {"r3": 3}},
             "unknown key of schedule 'r3'; use chunks, merge_last, micro_batches, order, policy, r1, r2, split",
         ),
-        ([], "scenario=[] is not a table of model"),
+        ([], "scenario=[]; expected a table of model"),
     ],
 )
 def test_a_malformed_scenario_is_refused_by_its_key(data: Any, message: str) -> None:

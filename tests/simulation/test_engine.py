@@ -264,4 +264,4 @@ def test_a_schedule_gets_stuck_just_where_it_has_a_circle(schedule: Schedule) ->
 def test_a_cost_that_is_negative_or_not_finite_is_refused_by_its_task(cost: float) -> None:
     with pytest.raises(ValueError) as error:
         simulate(naive(1), lambda task: cost if task.kind is Kind.EXPERT else 1)
-    assert str(error.value) == f"E[0.0.0]: cost {cost} us; a cost is a finite number of at least 0"
+    assert str(error.value) == f"E[0.0.0]: cost {cost} us; expected a finite number >= 0"
