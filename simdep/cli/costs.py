@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from simdep import checks
-from simdep.cli.measurements import measured_tables
 from simdep.cli.output import emit, table
 from simdep.cli.parser import Parser, add_command, add_json
 
@@ -44,35 +44,50 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`simdep costs evaluate`: what a profile predicts for measured rows."""
+    """`simdep costs evaluate DATA --hardware NAME`: errors of a profile on measured rows."""
     from simdep.calibration.accuracy import evaluate, speed_factor
+    from simdep.calibration.sources import load_tables
     from simdep.hardware.profile import load_hardware
 
     profile = load_hardware(args.hardware)
+    anchors = None if args.anchors is None else checks.integer(args.anchors, "--anchors")
     results = []
-    for where, rows in measured_tables(args.data):
-        own = profile
-        if args.anchors is not None:
-            factor = speed_factor(rows, profile, checks.integer(args.anchors, "--anchors"), where)
-            own = replace(profile, speed_factor=factor)
-        results.append(evaluate(rows, own, where) | {"speed_factor": own.speed_factor})
-    result = results[0]
-    for other in results[1:]:  # tables of different operations
+    for origin, rows in load_tables(args.data):
+        adapted = profile
+        if anchors is not None:
+            adapted = replace(profile, speed_factor=speed_factor(rows, profile, anchors, origin))
+        factor = {"speed_factor": adapted.speed_factor}
+        results.append(evaluate(rows, adapted, origin) | factor)
+    result = _merged(results)
+    emit(args, result, _parts(profile.name, result))
+    return 0
+
+
+def _merged(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The results of tables of different operations as one."""
+    merged, *others = results
+    for other in others:
         for key, value in other.items():
             if isinstance(value, Mapping):
-                result[key] |= value
+                merged[key] |= value
             elif isinstance(value, list):
-                result[key] += value
+                merged[key] += value
+    return merged
+
+
+def _parts(name: str, result: Mapping[str, Any]) -> list[str]:
+    factor = f"{result['speed_factor']:.3f}"
+    by_operation = [{"operation": op, **row} for op, row in result["by_operation"].items()]
+    by_kernel = [{"kernel": name, **row} for name, row in result["by_kernel"].items()]
+    by_range = [{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows]
     parts = [
-        f"{profile.name}, errors in percent of the measurement; speed factor {result['speed_factor']:.3f}"
+        f"{name}, errors in percent of the measurement; speed factor {factor}",
+        table(by_operation),
+        table(by_kernel),
+        table(by_range),
+        "worst rows",
+        table(result["worst"]),
     ]
-    parts += [table([{"operation": op, **row} for op, row in result["by_operation"].items()])]
-    parts += [table([{"kernel": name, **row} for name, row in result["by_kernel"].items()])]
-    parts += [
-        table([{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows])
-    ]
-    parts += ["worst rows", table(result["worst"])]
     parts += [f"no kernel for {name}: {count} rows" for name, count in result["not_priced"].items()]
     parts += [f"left out, {reason}: {count} rows" for reason, count in result["skipped"].items()]
-    emit(args, result, parts)
-    return 0
+    return parts

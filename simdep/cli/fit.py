@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from simdep.cli.measurements import is_packaged, measured_tables
 from simdep.cli.output import check_paths, emit, table
 from simdep.cli.parser import add_json
 
@@ -17,7 +18,7 @@ simdep fit gemm.csv attention.csv --out mine.json
 simdep fit all_gpus.csv --gpu h100 --form roofline --out h100.json
 simdep fit aiconfigurator:l40s --out l40s.json
 """
-_FITS = ("fit", "held_out", "linear", "least_squares")  # of which `fit` shows errors
+_ERRORS = ("fit", "held_out", "linear", "least_squares")  # in the order of the table's columns
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -47,31 +48,42 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`simdep fit`: a profile from measurements."""
-    from simdep.calibration import aiconfigurator
+    """`simdep fit DATA... --out FILE.json`: a profile of kernels, with the errors of each fit."""
     from simdep.calibration.accuracy import fit_profile
+    from simdep.calibration.sources import load_tables
     from simdep.hardware.gpus import find_gpu
 
-    given = args.gpu or next(
-        (word.removeprefix(aiconfigurator.PREFIX) for word in args.data if is_packaged(word)), ""
-    )
-    name = args.name or given or Path(args.data[0]).stem
     check_paths(args)
     if args.out.suffix != ".json":
         raise ValueError(f"--out {args.out}: a profile is a .json file")
-    tables = [each for word in args.data for each in measured_tables(word)]
-    gpu = find_gpu(given)
-    profile, told = fit_profile(
-        tables, gpu.name if gpu and not args.name else name, args.gpu or "", args.form, args.source
-    )
+    gpu_name = args.gpu or _packaged_gpu(args.data)
+    gpu = find_gpu(gpu_name)
+    name = gpu.name if gpu else gpu_name or Path(args.data[0]).stem
+    tables = [table for source in args.data for table in load_tables(source)]
+    profile, kernels = fit_profile(tables, args.name or name, args.gpu, args.form, args.source)
     if gpu and not profile.gpu:
         profile = replace(profile, gpu=gpu.name)
     profile.save(args.out)
     print(f"simdep: {args.out} holds {len(profile.kernels)} kernels", file=sys.stderr)
-    rows = [
-        {"kernel": row["kernel"], "form": row["form"], "n": (row["fit"] or {}).get("n")}
-        | {f"{key}_mape_pct": (row[key] or {}).get("mape_pct") for key in _FITS}
-        for row in told
-    ]
-    emit(args, {"profile": str(args.out), "kernels": told}, [table(rows)])
+    shown = [_kernel_row(kernel) for kernel in kernels]
+    emit(args, {"profile": str(args.out), "kernels": kernels}, [table(shown)])
     return 0
+
+
+def _packaged_gpu(sources: Sequence[str]) -> str:
+    """The GPU of the first source `aiconfigurator:GPU`; empty where all sources are files."""
+    from simdep.calibration.sources import packaged_gpu
+
+    for source in sources:
+        gpu = packaged_gpu(source)
+        if gpu is not None:
+            return gpu
+    return ""
+
+
+def _kernel_row(kernel: Mapping[str, Any]) -> dict[str, Any]:
+    row = {"kernel": kernel["kernel"], "form": kernel["form"]}
+    row["n"] = kernel["fit"]["n"] if kernel["fit"] else None
+    for errors in _ERRORS:
+        row[f"{errors}_mape_pct"] = kernel[errors]["mape_pct"] if kernel[errors] else None
+    return row

@@ -11,7 +11,8 @@ from simdep.cli.output import emit, table
 from simdep.cli.parser import Parser, add_command, add_json
 
 if TYPE_CHECKING:
-    from simdep.hardware.profile import HardwareProfile
+    from simdep.hardware.kernels import Kernel
+    from simdep.hardware.profile import Cost, HardwareProfile
 
 HELP = "the hardware profiles, value by value with label and source"
 EXAMPLES = ""
@@ -36,20 +37,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """`simdep hardware list`: what there is, and where its numbers come from."""
-    from simdep.hardware.kernels import LABELS
+    """`simdep hardware list`: every profile, with the labels of its values."""
     from simdep.hardware.profile import hardware_names, load_hardware
 
-    rows = []
-    for profile in map(load_hardware, hardware_names()):
-        labels = Counter(
-            [*(cost.label for cost in profile.costs), *(kernel.label for kernel in profile.kernels)]
-        )
-        counts = {"costs": len(profile.costs), "kernels": len(profile.kernels)} | {
-            word: labels[word] for word in LABELS
-        }
-        rows.append({"name": profile.name, **counts, "description": profile.description})
-    emit(args, {"hardware": rows}, [table(rows)])
+    profiles = [_profile_row(load_hardware(name)) for name in hardware_names()]
+    emit(args, {"hardware": profiles}, [table(profiles)])
     return 0
 
 
@@ -62,34 +54,52 @@ def _show(args: argparse.Namespace) -> int:
     figures = {} if gpu is None else {name: asdict(figure) for name, figure in gpu.figures.items()}
     parts = [
         f"{profile.name}: {profile.description}",
-        table([{"figure": k, **v} for k, v in figures.items()]),
+        table([{"figure": name, **figure} for name, figure in figures.items()]),
+        table([_cost_row(cost) for cost in profile.costs]),
+        table([_kernel_row(kernel) for kernel in profile.kernels]),
     ]
-    parts += [table([_cost_row(cost) for cost in profile.costs]), table(_kernel_rows(profile))]
     emit(args, profile.to_dict() | {"figures": figures}, parts)
     return 0
 
 
-def _cost_row(cost: Any) -> dict[str, Any]:
-    row = {
-        name: getattr(cost, name)
-        for name in ("op", "ag", "eg", "shape", "alpha_us", "beta_us", "label", "source")
+def _profile_row(profile: HardwareProfile) -> dict[str, Any]:
+    from simdep.hardware.kernels import LABELS
+
+    labels = Counter([cost.label for cost in profile.costs])
+    labels.update([kernel.label for kernel in profile.kernels])
+    return {
+        "name": profile.name,
+        "costs": len(profile.costs),
+        "kernels": len(profile.kernels),
+        **{label: labels[label] for label in LABELS},
+        "description": profile.description,
     }
-    return row | {"points": len(cost.points), "mape_pct": cost.fit.mape_pct if cost.fit else None}
 
 
-def _kernel_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
-    return [
-        {
-            "kernel": kernel.name,
-            "form": kernel.form.to_dict()["form"],
-            "label": kernel.label,
-            "fit_mape_pct": kernel.fit.mape_pct if kernel.fit else None,
-            "held_out_mape_pct": kernel.held_out.mape_pct if kernel.held_out else None,
-            "held_out_p95_pct": kernel.held_out.p95_pct if kernel.held_out else None,
-            "range": ", ".join(
-                f"{name} {low:g}-{high:g}" for name, (low, high) in kernel.ranges.items()
-            ),
-            "source": kernel.source,
-        }
-        for kernel in profile.kernels
-    ]
+def _cost_row(cost: Cost) -> dict[str, Any]:
+    return {
+        "op": cost.op,
+        "ag": cost.ag,
+        "eg": cost.eg,
+        "shape": cost.shape,
+        "alpha_us": cost.alpha_us,
+        "beta_us": cost.beta_us,
+        "label": cost.label,
+        "source": cost.source,
+        "points": len(cost.points),
+        "mape_pct": cost.fit.mape_pct if cost.fit else None,
+    }
+
+
+def _kernel_row(kernel: Kernel) -> dict[str, Any]:
+    ranges = [f"{name} {low:g}-{high:g}" for name, (low, high) in kernel.ranges.items()]
+    return {
+        "kernel": kernel.name,
+        "form": kernel.form.to_dict()["form"],
+        "label": kernel.label,
+        "fit_mape_pct": kernel.fit.mape_pct if kernel.fit else None,
+        "held_out_mape_pct": kernel.held_out.mape_pct if kernel.held_out else None,
+        "held_out_p95_pct": kernel.held_out.p95_pct if kernel.held_out else None,
+        "range": ", ".join(ranges),
+        "source": kernel.source,
+    }

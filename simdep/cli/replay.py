@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from simdep.cli.output import emit
 from simdep.cli.parser import add_json
@@ -25,20 +27,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`simdep replay`: the makespan of a real run from its measured task times."""
+    """`simdep replay EVENTS.csv`: the runs of an events file, each replayed."""
     from simdep.validation.replay import read_events, replay
 
-    runs = [replay(run, str(args.events)).to_dict() for run in read_events(args.events)]
+    runs = [replay(events, str(args.events)).to_dict() for events in read_events(args.events)]
     result = runs[0] if len(runs) == 1 else runs[0] | {"runs": runs}
-    parts = []
-    for run in runs:
-        parts.append(
-            f"{run['mode']} batch {run['batch']} seq {run['seq']}: {run['tasks']} tasks\n"
-            f"  predicted  {human_us(run['predicted_us'])} (measured task times, simulated order)\n"
-            f"  measured   {human_us(run['measured_us'])}\n"
-            f"  error      {run['error_pct']:+.2f} % with a host gap of {human_us(run['host_gap_us'])} before every "
-            f"computation, fitted on {run['fitted_on']}\n"
-            f"             {run['error_without_gap_pct']:+.2f} % without it"
-        )
-    emit(args, result, parts)
+    emit(args, result, [_run_text(run) for run in runs])
     return 0
+
+
+def _run_text(run: Mapping[str, Any]) -> str:
+    gap = human_us(run["host_gap_us"])
+    return "\n".join(
+        [
+            f"{run['mode']} batch {run['batch']} seq {run['seq']}: {run['tasks']} tasks",
+            f"  predicted  {human_us(run['predicted_us'])} (measured task times, simulated order)",
+            f"  measured   {human_us(run['measured_us'])}",
+            f"  error      {run['error_pct']:+.2f} % with a host gap of {gap} before every "
+            f"computation, fitted on {run['fitted_on']}",
+            f"             {run['error_without_gap_pct']:+.2f} % without it",
+        ]
+    )

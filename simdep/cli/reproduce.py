@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.cli.output import check_paths, emit, table, tell
+from simdep.cli.output import check_paths, emit, table
 from simdep.cli.parser import add_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from simdep.analysis.figures import Section
     from simdep.validation.reproduce.result import Point, Reproduction
 
 HELP = "published measurements of real systems beside predictions"
@@ -21,6 +24,7 @@ simdep reproduce
 simdep reproduce findep --json
 simdep reproduce fastafd --measured mine.csv --html mine.html
 """
+_VALUES = ("value", "step_ms", "unit")  # columns of a point that `published` shows
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,118 +40,141 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="predict these rows, in the columns of the table",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="the page, default reproduction.html"
+        "--html", type=Path, metavar="FILE", help="write a page with plots and tables"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """`simdep reproduce`: published against predicted."""
+    """`simdep reproduce [NAME]`: published against predicted, and a page where --html names one."""
     from simdep.validation.reproduce import reproduce
 
     check_paths(args)
-    found = reproduce(args.name, args.measured)
-    told = [each.to_dict() for each in found]
-    result = {key: [row for each in told for row in each[key]] for key in ("rows", "summary")}
-    emit(args, result, [_reproduction_text(each) for each in found])
-    page = args.html or Path("reproduction.html")
-    try:
-        _write_page(page, found)
-    except (OSError, ModuleNotFoundError) as error:
-        if args.html:
-            raise
-        tell([f"no page: {error}; --html FILE says where"])
-        return 0
-    print(f"simdep: page written to {page}", file=sys.stderr)
+    reproductions = reproduce(args.name, args.measured)
+    results = [reproduction.to_dict() for reproduction in reproductions]
+    result: dict[str, list[Any]] = {"rows": [], "summary": []}
+    for one in results:
+        result["rows"] += one["rows"]
+        result["summary"] += one["summary"]
+    emit(args, result, [_text(reproduction) for reproduction in reproductions])
+    if args.html:
+        _write_page(args.html, reproductions)
+        print(f"simdep: page written to {args.html}", file=sys.stderr)
     return 0
 
 
-def _point_rows(points: Iterable[Point]) -> list[dict[str, Any]]:
-    return [
-        {
-            **{
-                key: value
-                for key, value in point.columns.items()
-                if key not in ("value", "step_ms", "unit")
-            },
-            "role": point.role,
-            "published": point.published,
-            "predicted": point.predicted,
-            "error_pct": point.error_pct,
-            "unit": point.unit,
-            **point.others,
-        }
-        for point in points
-    ]
-
-
-def _reproduction_text(each: Reproduction) -> str:
+def _text(reproduction: Reproduction) -> str:
     from simdep.validation.reproduce.result import errors
 
-    parts = [f"{each.title}\n{each.source}", table(_point_rows(each.points))]
+    parts = [
+        f"{reproduction.title}\n{reproduction.source}",
+        table([_point_row(point) for point in reproduction.points]),
+    ]
     for role in ("calibrated", "predicted"):
-        told = errors([point for point in each.points if point.role == role])
-        if told["mape_pct"] is not None:
-            parts.append(
-                f"{role}: {told['n']} figures, MAPE {told['mape_pct']:.2f} %, worst {told['worst_pct']:.1f} %"
-            )
-    parts.append("Checks\n" + table([asdict(check) for check in each.checks]))
-    parts.append("Parameters\n" + table([asdict(parameter) for parameter in each.parameters]))
-    reasons = dict.fromkeys(
-        f"{point.role}: {point.reason}" for point in each.points if point.reason
-    )
-    parts += ["Roles\n" + "\n".join(f"- {reason}" for reason in reasons)] if reasons else []
-    parts += (
-        ["Remarks\n" + "\n".join(f"- {remark}" for remark in each.remarks)] if each.remarks else []
-    )
+        summary = errors([point for point in reproduction.points if point.role == role])
+        if summary["mape_pct"] is not None:
+            mape, worst = f"{summary['mape_pct']:.2f} %", f"{summary['worst_pct']:.1f} %"
+            parts.append(f"{role}: {summary['n']} figures, MAPE {mape}, worst {worst}")
+    parts.append("Checks\n" + table([asdict(check) for check in reproduction.checks]))
+    parts.append("Parameters\n" + table([asdict(value) for value in reproduction.parameters]))
+    parts += _listed("Roles", _reasons(reproduction.points))
+    parts += _listed("Remarks", reproduction.remarks)
     return "\n\n".join(parts)
 
 
-def _write_page(path: Path, found: Iterable[Reproduction]) -> None:
+def _listed(heading: str, lines: Sequence[str]) -> list[str]:
+    """A part with one line for each; none for no lines."""
+    if not lines:
+        return []
+    return [heading + "\n" + "\n".join(f"- {line}" for line in lines)]
+
+
+def _reasons(points: Iterable[Point]) -> list[str]:
+    """The roles of points with their reasons, every pair once."""
+    reasons = [f"{point.role}: {point.reason}" for point in points if point.reason]
+    return list(dict.fromkeys(reasons))
+
+
+def _point_row(point: Point) -> dict[str, Any]:
+    return {
+        **_configuration(point),
+        "role": point.role,
+        "published": point.published,
+        "predicted": point.predicted,
+        "error_pct": point.error_pct,
+        "unit": point.unit,
+        **point.others,
+    }
+
+
+def _configuration(point: Point) -> dict[str, Any]:
+    """The columns of a point that say what was measured."""
+    return {key: value for key, value in point.columns.items() if key not in _VALUES}
+
+
+def _write_page(path: Path, reproductions: Iterable[Reproduction]) -> None:
+    from simdep.analysis import figures  # plotly, only to draw
+
+    sections = []
+    for reproduction in reproductions:
+        sections += _sections(reproduction)
+    figures.write_html(path, "simdep: published against predicted", sections)
+
+
+def _sections(reproduction: Reproduction) -> list[Section]:
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
 
-    sections = []
-    for each in found:
-        drawn = pd.DataFrame(
-            {
-                "label": _label(point),
-                "role": point.role,
-                "unit": point.unit,
-                "published": point.published,
-                "predicted": point.predicted,
-            }
-            for point in each.points
-            if point.predicted and point.predicted > 0 and point.published and point.published > 0
-        )
-        sections.append(figures.Section(each.title, each.source))
-        for unit, group in drawn.groupby("unit") if len(drawn) else ():
-            sections.append(
-                figures.Section(f"{each.name}: {unit}", figure=figures.agreement(group, str(unit)))
-            )
-        for heading, rows in (
-            ("checks", [asdict(check) for check in each.checks]),
-            ("parameters", [asdict(parameter) for parameter in each.parameters]),
-            ("points", _point_rows(each.points)),
-        ):
-            # as objects, so that a count beside an empty cell stays a whole number
-            shown = pd.DataFrame(rows, dtype=object).dropna(axis="columns", how="all")
-            told = shown.where(shown.notna(), "").map(
-                lambda cell: ("no", "yes")[cell] if isinstance(cell, bool) else cell
-            )
-            sections.append(figures.Section(f"{each.name}: {heading}", table=told))
-        reasons = dict.fromkeys(
-            f"{point.role}: {point.reason}" for point in each.points if point.reason
-        )
-        sections += [figures.Section(f"{each.name}: role", reason) for reason in reasons]
-        sections += [figures.Section(f"{each.name}: remark", remark) for remark in each.remarks]
-    figures.write_html(path, "simdep: published against predicted", sections)
+    name = reproduction.name
+    sections = [figures.Section(reproduction.title, reproduction.source)]
+    for unit, points in _drawn(reproduction.points).items():
+        figure = figures.agreement(pd.DataFrame(points), unit)
+        sections.append(figures.Section(f"{name}: {unit}", figure=figure))
+    tables = {
+        "checks": [asdict(check) for check in reproduction.checks],
+        "parameters": [asdict(parameter) for parameter in reproduction.parameters],
+        "points": [_point_row(point) for point in reproduction.points],
+    }
+    for heading, rows in tables.items():
+        sections.append(figures.Section(f"{name}: {heading}", table=_page_table(rows)))
+    for reason in _reasons(reproduction.points):
+        sections.append(figures.Section(f"{name}: role", reason))
+    for remark in reproduction.remarks:
+        sections.append(figures.Section(f"{name}: remark", remark))
+    return sections
+
+
+def _drawn(points: Iterable[Point]) -> dict[str, list[dict[str, Any]]]:
+    """Points with a published and a predicted value above 0, by unit in alphabetical order."""
+    by_unit: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        if (point.predicted or 0) <= 0 or (point.published or 0) <= 0:
+            continue
+        row = {
+            "label": _label(point),
+            "role": point.role,
+            "published": point.published,
+            "predicted": point.predicted,
+        }
+        by_unit.setdefault(point.unit, []).append(row)
+    return dict(sorted(by_unit.items()))
+
+
+def _page_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a page shows them: no empty columns, yes and no for true and false."""
+    import pandas as pd
+
+    # as objects, so that a count beside an empty cell stays a whole number
+    frame = pd.DataFrame(list(rows), dtype=object).dropna(axis="columns", how="all")
+    return frame.where(frame.notna(), "").map(_page_cell)
+
+
+def _page_cell(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return cell
 
 
 def _label(point: Point) -> str:
-    hidden = ("value", "step_ms", "unit")
-    return ", ".join(
-        f"{key} {value}"
-        for key, value in point.columns.items()
-        if value is not None and key not in hidden
-    )
+    parts = [f"{key} {value}" for key, value in _configuration(point).items() if value is not None]
+    return ", ".join(parts)

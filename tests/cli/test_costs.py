@@ -91,6 +91,14 @@ def test_a_reproduction_is_rows_and_a_summary_and_a_page(
     assert "Checks" in capsys.readouterr().out
 
 
+def test_a_reproduction_writes_a_file_only_where_html_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("simdep reproduce fastafd --json") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_replay_says_what_was_measured_and_predicted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,30 @@
+"""Sources of measurements: a CSV file, or the tables that aiconfigurator-core has of a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from simdep.calibration import aiconfigurator
+from simdep.calibration.measurements import read_csv
+
+
+def load_tables(source: str) -> list[tuple[str, pd.DataFrame]]:
+    """The tables of a source, each with its origin.
+
+    A source is the path of a CSV file, or `aiconfigurator:GPU`. Raises ValueError for a malformed
+    file, a missing package, or a GPU that the package does not have.
+    """
+    gpu = packaged_gpu(source)
+    if gpu is not None:
+        return list(aiconfigurator.tables(gpu))
+    path = Path(source)
+    return [(path.name, read_csv(path))]
+
+
+def packaged_gpu(source: str) -> str | None:
+    """The GPU of a source `aiconfigurator:GPU`; None for a CSV file."""
+    if not source.startswith(aiconfigurator.PREFIX):
+        return None
+    return source.removeprefix(aiconfigurator.PREFIX)
