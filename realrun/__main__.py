@@ -395,8 +395,8 @@ def _ready(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     """The cases in the precision of their backend and over the link asked for, if they fit into
     memory."""
     from realrun.backends import netns
+    from realrun.backends.registry import DTYPES, choose_backend
     from realrun.cases import check_memory
-    from realrun.runtime.world import DTYPES, choose_backend
 
     ready = []
     for case in cases:

@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from realrun.backends.shared_memory import MOST_MESSAGES, Shape
+from realrun.backends.registry import free_bytes
+from realrun.backends.shared_memory import MAX_MESSAGES, LinkSpeed
+from realrun.plan import PlannedCase
 from realrun.runtime.layers import owned
 from simdep import checks
 from simdep.hardware.profile import Cost, HardwareProfile
@@ -51,8 +50,8 @@ class Case:
         None  # microseconds by kind: timed waits in place of computation
     )
     link: str = "shm"  # what carries messages between CPU ranks; see `realrun.place.LINKS`
-    link_alpha_us: float = Shape.alpha_us
-    link_mbytes_per_s: float = Shape.mbytes_per_s
+    link_alpha_us: float = LinkSpeed.alpha_us
+    link_mbytes_per_s: float = LinkSpeed.mbytes_per_s
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -93,9 +92,9 @@ class Case:
         checks.number(self.link_alpha_us, "link_alpha_us")
         checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
         messages = len(self.schedule.streams["A2E"]) if "A2E" in self.schedule.streams else 0
-        if messages > MOST_MESSAGES:
+        if messages > MAX_MESSAGES:
             raise ValueError(
-                f"{messages:,} messages in each direction; a real run has at most {MOST_MESSAGES:,}"
+                f"{messages:,} messages in each direction; a real run has at most {MAX_MESSAGES:,}"
             )
         return self
 
@@ -113,15 +112,18 @@ class Case:
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }
         scenario = scenario_from_dict(data, hardware)
-        link = self.kept_link if self.link in SHAPED else None
-        return replace(
-            scenario, deployment=replace(scenario.deployment, link=link, transport=self.transport)
-        )
+        deployment = replace(scenario.deployment, link=self.kept_link, transport=self.transport)
+        return replace(scenario, deployment=deployment)
 
     @property
-    def kept_link(self) -> Cost:
-        """The link whose speed the runner keeps (`SHAPED`)."""
-        source = f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, kept by the runner"
+    def kept_link(self) -> Cost | None:
+        """The link whose speed the runner keeps (`SHAPED`), if it is one."""
+        if self.link not in SHAPED:
+            return None
+        source = (
+            f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, "
+            "kept by the runner"
+        )
         return Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
 
     @property
@@ -150,17 +152,18 @@ class Case:
         """Cases of one shape over one link."""
         return *self.shape, self.link_alpha_us, self.link_mbytes_per_s
 
-    def plan_entry(self) -> dict[str, Any]:
+    def planned(self) -> PlannedCase:
         """What a rank needs to know of the case."""
-        return {
-            "model": self.model,
-            "scale": self.scale,
-            "seq_len": self.seq_len,
-            "schedule": self.schedule.to_dict(),
-            "link": self.link,
-            "shape": [self.link_alpha_us, self.link_mbytes_per_s],
-            "synthetic": dict(self.synthetic or {}),
-        }
+        speed = LinkSpeed(self.link_alpha_us, self.link_mbytes_per_s)
+        return PlannedCase(
+            self.model,
+            self.scale,
+            self.seq_len,
+            self.schedule,
+            self.link,
+            speed,
+            dict(self.synthetic or {}),
+        )
 
     def rank_bytes(self) -> list[int]:
         """Device memory of each rank, AG ranks first: weights, residual streams, copies in flight,
@@ -289,7 +292,7 @@ def check_memory(cases: Sequence[Case]) -> None:
             else [sum(case.rank_bytes()) + PROCESS_BYTES * (case.ag + case.eg)]
         )
         for rank, need in enumerate(needed):
-            free = torch.cuda.mem_get_info(rank)[0] if on_gpus else free_bytes()
+            free = free_bytes("nccl" if on_gpus else "gloo", rank)
             if need > free:
                 place = f"GPU {rank}" if on_gpus else "this host"
                 raise checks.InfeasibleError(
@@ -297,17 +300,3 @@ def check_memory(cases: Sequence[Case]) -> None:
                     f"{case.ag}+{case.eg} ranks need {need:,} bytes of memory on {place} and {free:,} are free; "
                     "use fewer layers or a smaller scale"
                 )
-
-
-def free_bytes() -> int:
-    """Memory that new processes may use: what the host has available, within the limit of this
-    control group."""
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (
-            (group / f"memory.{name}").read_text().strip() for name in ("max", "current")
-        )
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, int(limit) - int(used))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LINKS = ("shm", "shaped", "tbf", "lo")  # between CPU ranks; between GPUs the link is what it is
+CHOSEN_SPEED = ("shm", "shaped", "tbf")  # links that have the speed that a user chooses
+GPU_LINK = "nccl"
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,26 @@ class Place:
         return self.rank if self.on_ag else self.rank - self.ag
 
     @property
-    def peers(self) -> list[int]:
-        """Global ranks of the other group."""
-        return list(range(self.ag, self.ag + self.eg)) if self.on_ag else list(range(self.ag))
+    def ranks(self) -> int:
+        """How many ranks the deployment has."""
+        return self.ag + self.eg
 
     @property
-    def streams(self) -> tuple[str, str, str]:
-        """Names of the rank's compute stream, outgoing link and incoming link."""
-        return ("AG", "A2E", "E2A") if self.on_ag else ("EG", "E2A", "A2E")
+    def peers(self) -> list[int]:
+        """Global ranks of the other group."""
+        return list(range(self.ag, self.ranks)) if self.on_ag else list(range(self.ag))
+
+    @property
+    def compute_stream(self) -> str:
+        return "AG" if self.on_ag else "EG"
+
+    @property
+    def outgoing_stream(self) -> str:
+        return "A2E" if self.on_ag else "E2A"
+
+    @property
+    def incoming_stream(self) -> str:
+        return "E2A" if self.on_ag else "A2E"
 
     def __str__(self) -> str:
-        return f"{'AG' if self.on_ag else 'EG'}{self.index}"
+        return f"{self.compute_stream}{self.index}"

@@ -1,9 +1,9 @@
-"""A link whose speed the kernel keeps: AG and EG in a network namespace each, joined by a veth pair
-that tc tbf shapes.
+"""A link whose speed the kernel keeps, between two network namespaces.
 
-The namespaces have no name: they live as long as a process or an open file refers to them, so that
-the kernel removes them, and the pair with them, however the command ends. Only root may make them;
-iproute2 and util-linux do the work.
+AG and EG stand in a namespace each, joined by a veth pair that tc tbf shapes. The namespaces have
+no name: they live as long as a process or an open file refers to them, so that the kernel removes
+them, and the pair with them, however the command ends. Only root may make them; iproute2 and
+util-linux do the work.
 """
 
 from __future__ import annotations
@@ -19,33 +19,23 @@ from types import TracebackType
 DEVICE = "simdep"  # the end of the pair in either namespace
 _ADDRESSES = ("10.213.79.1", "10.213.79.2")
 _MTU = 65535  # every packet costs the computing cores an interrupt
-_QUEUE_BYTES = 64_000_000  # more than TCP keeps under way: nothing is dropped
+_QUEUE_BYTES = 64_000_000  # more than TCP keeps in flight: nothing is dropped
 # TCP that neither paces (bbr) nor starts anew after a pause, so that tbf alone decides
-_TCP = "cd /proc/sys/net/ipv4 && echo reno > tcp_congestion_control && echo 0 > tcp_slow_start_after_idle"
+_TCP = (
+    "cd /proc/sys/net/ipv4 && echo reno > tcp_congestion_control "
+    "&& echo 0 > tcp_slow_start_after_idle"
+)
 _CLONE_NEWNET = 0x40000000
 
 
 class Namespaces:
-    """Two connected network namespaces, for AG and EG ranks; a context manager that gives them up
-    at its end."""
+    """Two connected network namespaces, for AG and EG ranks; a context manager."""
 
     def __enter__(self) -> Namespaces:
         self._files = [_new_namespace() for _ in _ADDRESSES]
         try:
-            self._run(
-                0,
-                "ip",
-                "link",
-                "add",
-                DEVICE,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                DEVICE,
-                "netns",
-                self._path(1),
-            )
+            pair = f"ip link add {DEVICE} type veth peer name {DEVICE} netns".split()
+            self._run(0, *pair, self._path(1))
             for side, address in enumerate(_ADDRESSES):
                 self._run(side, "ip", "link", "set", "lo", "up")
                 self._run(side, "ip", "address", "add", f"{address}/30", "dev", DEVICE)
@@ -82,19 +72,22 @@ class Namespaces:
             self.command(side, command), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise RuntimeError(
-                f"{' '.join(command)}: {done.stderr.strip() or f'ended with code {done.returncode}'}"
-            )
+            reason = done.stderr.strip() or f"ended with code {done.returncode}"
+            raise RuntimeError(f"{' '.join(command)}: {reason}")
 
 
 def check_available() -> None:
-    """Raise ValueError, saying what is missing, where namespaces can't be made."""
+    """Raise ValueError, naming what is missing, where namespaces can't be made."""
     missing = [program for program in ("ip", "tc", "nsenter") if shutil.which(program) is None]
-    if os.geteuid() or missing:
-        lacks = "root" if os.geteuid() else f"the program {missing[0]} (of iproute2 and util-linux)"
-        raise ValueError(
-            f"--link tbf makes network namespaces and needs {lacks}; use --link shm or shaped"
-        )
+    if os.geteuid():
+        lack = "root"
+    elif missing:
+        lack = f"the program {missing[0]} (of iproute2 and util-linux)"
+    else:
+        return
+    raise ValueError(
+        f"--link tbf makes network namespaces and needs {lack}; use --link shm or shaped"
+    )
 
 
 def set_rate(mbytes_per_s: float) -> None:
@@ -107,19 +100,21 @@ def set_rate(mbytes_per_s: float) -> None:
 
 
 def _new_namespace() -> int:
-    """A file that keeps a new network namespace alive; made by a thread, because only its maker
-    moves into it."""
-    made: list[int] = []
+    """A file that keeps a new network namespace alive.
+
+    A thread makes it, because only its maker moves into it.
+    """
+    files: list[int] = []
 
     def make() -> None:
         if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
-            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+            files.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
 
     thread = threading.Thread(target=make)
     thread.start()
     thread.join()
-    if not made:
+    if not files:
         raise ValueError(
             "--link tbf: this system refuses to make a network namespace; use --link shm or shaped"
         )
-    return made[0]
+    return files[0]

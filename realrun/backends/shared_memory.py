@@ -1,10 +1,9 @@
-"""Links of a chosen speed on one host: what a sender has posted is delivered no sooner than the
-shape allows.
+"""Links of a chosen speed on one host: a message is delivered no sooner than the speed allows.
 
-A message that carries `load` bytes occupies its direction for `alpha_us + load / mbytes_per_s`, one
-message after the other, from the moment its last sender has posted it. Senders stamp their posts
-into shared memory; each receiver works out the deliveries by itself and lets nobody through early.
-No process stands in between, and nothing drifts.
+A message of `load` bytes occupies its direction for `alpha_us + load / mbytes_per_s`, one message
+after the other, from the moment its last sender has posted it. Senders stamp their posts into
+shared memory; each receiver works out the deliveries by itself and lets nobody through early. No
+process stands in between, and nothing drifts.
 
 With `shm` the payload lies in shared memory and is used in place, as behind a DMA engine: the
 transfer costs the computing cores nothing. With `shaped` the same times hold, but the bytes really
@@ -20,18 +19,19 @@ from dataclasses import dataclass
 import torch.distributed as dist
 from torch import Tensor
 
-from realrun.backends.base import Message, each_peer
+from realrun.backends.base import Channel, Message, TransferStamps
 from realrun.place import Place
 
-MOST_MESSAGES = 100_000  # of one direction in a run
+MAX_MESSAGES = 100_000  # of one direction in a run
 _SPIN_NS = 150_000  # what a sleep may overshoot: the rest is spun
 _NAP_S = 10e-6
-_POLL_S = 100e-6  # between looks for a post; what is found late is delivered on time as long as the link is slower
+# Between looks for a post: one that is seen late is delivered on time if the link is slower.
+_POLL_S = 100e-6
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The speed of both directions of a link."""
+class LinkSpeed:
+    """The speed of both directions of a link: microseconds = alpha_us + bytes / mbytes_per_s."""
 
     alpha_us: float = 50.0
     mbytes_per_s: float = 1000.0
@@ -41,13 +41,15 @@ class Shape:
         return 1e3 * (self.alpha_us + load / self.mbytes_per_s)
 
 
-def sleep_until(at: float, *, spin: bool) -> None:
-    """Return at this nanosecond of the host's clock; sleep first, then spin, or nap where others
-    need the core."""
-    left = at - time.perf_counter_ns()
+def sleep_until(moment_ns: float, *, spin: bool) -> None:
+    """Return at this nanosecond of the host's clock.
+
+    It sleeps first, then spins, or naps where others need the core.
+    """
+    left = moment_ns - time.perf_counter_ns()
     if left > _SPIN_NS:
         time.sleep((left - _SPIN_NS) / 1e9)
-    while time.perf_counter_ns() < at:
+    while time.perf_counter_ns() < moment_ns:
         if not spin:
             time.sleep(_NAP_S)
 
@@ -57,55 +59,57 @@ class SharedMemoryLink:
 
     carries_payload = False
 
-    def __init__(self, shape: Shape, posts: Tensor, place: Place, *, spin: bool) -> None:
-        """`posts` [2, MOST_MESSAGES, ranks] int64 is shared by all ranks, A2E first; `spin`: wait
-        awake, not asleep."""
-        self._shape, self._spin = shape, spin
+    def __init__(self, speed: LinkSpeed, posts: Tensor, place: Place, *, spin: bool) -> None:
+        """`posts` [2, MAX_MESSAGES, ranks] int64 is shared by all ranks, A2E first.
+
+        `spin`: wait awake, not asleep.
+        """
+        self._speed, self._spin = speed, spin
         posts_np = posts.numpy()
         outgoing, incoming = (0, 1) if place.on_ag else (1, 0)
-        self._mine, self._theirs = posts_np[outgoing, :, place.rank], posts_np[incoming]
+        self._own_posts, self._peer_posts = posts_np[outgoing, :, place.rank], posts_np[incoming]
         self._peers, self._receivers = place.peers, place.ag
         self._into_experts = not place.on_ag
 
     def open(self, expected: Sequence[Message]) -> None:
-        self._opened = (
-            time.perf_counter_ns()
-        )  # older stamps are of earlier runs: all ranks open before any posts
+        # Older stamps are of earlier runs: all ranks open before any of them posts
+        self._opened = time.perf_counter_ns()
         self._expected = iter(expected)
         self._free = 0.0
         self._posted: dict[str, float] = {}
         self._arrived: dict[str, float] = {}
 
     def post(self, message: Message) -> None:
-        name, tag, _ = message
-        self._mine[tag] = self._posted[name] = time.perf_counter_ns()
+        now = time.perf_counter_ns()
+        self._own_posts[message.place] = self._posted[message.task] = now
 
-    def wait(self, name: str) -> None:
-        while name not in self._arrived:
+    def wait(self, task: str) -> None:
+        while task not in self._arrived:
             self._deliver(next(self._expected))
-        sleep_until(self._arrived[name], spin=self._spin)
+        sleep_until(self._arrived[task], spin=self._spin)
 
-    def close(self) -> tuple[dict[str, float], dict[str, float]]:
+    def close(self) -> TransferStamps:
         for message in self._expected:
             self._deliver(message)
-        for at in list(self._arrived.values())[-1:]:
-            sleep_until(at, spin=self._spin)
-        return self._posted, self._arrived
+        for moment in list(self._arrived.values())[-1:]:
+            sleep_until(moment, spin=self._spin)
+        return TransferStamps(self._posted, self._arrived)
 
     def _deliver(self, message: Message) -> None:
-        name, tag, pieces = message
-        posted = self._last_post(tag)
-        self._free = max(self._free, posted) + self._shape.occupancy_ns(self._load(pieces))
-        self._arrived[name] = self._free
+        posted = self._last_post(message.place)
+        self._free = max(self._free, posted) + self._speed.occupancy_ns(self._load(message.pieces))
+        self._arrived[message.task] = self._free
 
     def _load(self, pieces: Sequence[Tensor]) -> int:
-        """Bytes of an expert rank: all that arrives at this one, or what the busiest sender has for
-        all AG ranks."""
+        """Bytes at the port of an expert rank.
+
+        All that arrives there, or what the busiest sender has for all AG ranks.
+        """
         sizes = [piece.numel() * piece.element_size() for piece in pieces]
         return sum(sizes) if self._into_experts else max(sizes) * self._receivers
 
-    def _last_post(self, tag: int) -> int:
-        stamps = self._theirs[tag]
+    def _last_post(self, place: int) -> int:
+        stamps = self._peer_posts[place]
         while True:
             times = [int(stamps[peer]) for peer in self._peers]
             if min(times) > self._opened:
@@ -115,40 +119,37 @@ class SharedMemoryLink:
 
 
 class ShapedGlooLink(SharedMemoryLink):
-    """`shaped`: as above, with the bytes carried by gloo; a message that gloo brings late is
-    late."""
+    """`shaped`: as above, with the bytes carried by gloo; what gloo brings late is late."""
 
     carries_payload = True
 
-    def through(self, outgoing: dist.ProcessGroup, incoming: dist.ProcessGroup) -> ShapedGlooLink:
-        """This link over two process groups, one a direction."""
-        self._outgoing, self._incoming = outgoing, incoming
-        return self
+    def __init__(self, speed: LinkSpeed, posts: Tensor, place: Place, channel: Channel) -> None:
+        super().__init__(speed, posts, place, spin=False)
+        self._channel = channel
 
     def open(self, expected: Sequence[Message]) -> None:
         super().open(expected)
         self._sends: list[dist.Work] = []
         self._receives = {
-            name: each_peer(dist.irecv, self._peers, tag, pieces, self._incoming)
-            for name, tag, pieces in expected
+            message.task: self._channel.receive(message.pieces, message.place)
+            for message in expected
         }
 
     def post(self, message: Message) -> None:
         super().post(message)
-        _, tag, pieces = message
-        self._sends += each_peer(dist.isend, self._peers, tag, pieces, self._outgoing)
+        self._sends += self._channel.send(message.pieces, message.place)
 
-    def close(self) -> tuple[dict[str, float], dict[str, float]]:
+    def close(self) -> TransferStamps:
         stamps = super().close()
         for send in self._sends:
             send.wait()
         return stamps
 
     def _deliver(self, message: Message) -> None:
-        asked = time.perf_counter_ns()
-        for work in self._receives[message[0]]:
+        requested = time.perf_counter_ns()
+        for work in self._receives[message.task]:
             work.wait()
-        came = time.perf_counter_ns()
+        arrived = time.perf_counter_ns()
         super()._deliver(message)
-        if asked < self._free < came:
-            self._free = self._arrived[message[0]] = came
+        if requested < self._free < arrived:
+            self._free = self._arrived[message.task] = arrived

@@ -1,10 +1,14 @@
-"""The arithmetic of MoE layers, cut as a disaggregated deployment cuts it. Tensors are [tokens,
-hidden] unless said.
+"""The arithmetic of MoE layers, divided as a disaggregated deployment divides it.
 
-One layer of a sample is  u = h + attention(norm(h));  x = norm(u);  h' = u + shared(x) + sum_k w_k expert_k(x).
-The AG computes attention, router and shared experts and adds everything up; the EG computes routed experts on copies
-of tokens that arrive sorted by expert. Weights are drawn from a seed per matrix: every rank, whatever the number of
-ranks, holds the same ones. Norms have unit weights; the residual stream and the router are in the run's dtype.
+One layer of a sample is
+
+    u = h + attention(norm(h));  x = norm(u);  h' = u + shared(x) + sum_k w_k expert_k(x).
+
+The AG computes attention, router and shared experts and adds everything up; the EG computes routed
+experts on tokens that arrive sorted by expert. Weights are drawn from a seed per matrix: every
+rank, whatever the number of ranks, holds the same ones. Norms have unit weights; the residual
+stream and the router are in the run's dtype. Tensors are [tokens, hidden] where nothing else is
+stated.
 """
 
 from __future__ import annotations
@@ -41,17 +45,16 @@ class Numerics:
     def inputs(self, rank: int, samples: int, seq_len: int, hidden: int) -> Tensor:
         """Embedded samples [samples, seq_len, hidden] of one AG rank."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/input/{rank}".encode()))
-        return torch.randn(samples, seq_len, hidden, generator=generator).to(
-            self.device, self.dtype
-        )
+        samples_of_rank = torch.randn(samples, seq_len, hidden, generator=generator)
+        return samples_of_rank.to(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Where the copies of a micro-batch's tokens go: rows sorted by chunk, then by expert.
+    """The routed tokens of a micro-batch, sorted by chunk, then by expert.
 
-    `token` [copies] is the row of each copy's token, `weight` [copies] its share in the sum,
-    `counts` [chunks, experts] the number of copies of each chunk for each expert.
+    `token` [routed tokens] is the row of the token, `weight` [routed tokens] its share in the sum,
+    `counts` [chunks, experts] the number of routed tokens of each chunk for each expert.
     """
 
     token: Tensor
@@ -81,11 +84,9 @@ class AttentionLayer:
             self.v = weight(form.kv_heads * form.head_dim, hidden, "v")
         self.out = weight(hidden, form.heads * form.v_dim, "out")
         self.router = weight(model.experts, hidden, "router")
-        self.shared = (
-            Expert(model.hidden, model.shared_hidden, numerics, f"{layer}/shared")
-            if model.has_shared
-            else None
-        )
+        self.shared: Expert | None = None
+        if model.has_shared:
+            self.shared = Expert(hidden, model.shared_hidden, numerics, f"{layer}/shared")
 
     def attention(self, h: Tensor) -> Tensor:
         """h + attention(norm(h)) for samples h [samples, seq_len, hidden], causal."""
@@ -119,9 +120,9 @@ class AttentionLayer:
         """(experts, weights) [tokens, top_k] of the tokens x: softmax over all experts, the top k
         of them."""
         weights, experts = F.linear(x, self.router).softmax(dim=-1).topk(self.model.top_k, dim=-1)
-        return experts, weights / weights.sum(
-            dim=-1, keepdim=True
-        ) if self.model.norm_topk else weights
+        if self.model.norm_topk:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return experts, weights
 
 
 class Expert:
@@ -147,20 +148,22 @@ class ExpertLayer:
     def __call__(
         self, arrived: Sequence[Tensor], counts: Sequence[Sequence[int]], out: Sequence[Tensor]
     ) -> None:
-        """Run every expert on its rows of all sources: `arrived[g]` [copies, hidden] of AG rank g,
-        sorted by expert, `counts[g]` the rows of each expert; results go to the same rows of
-        `out[g]`."""
-        ends = [0] * len(arrived)
+        """Run every expert on its routed tokens of all sources.
+
+        `arrived[g]` [routed tokens, hidden] of AG rank g are sorted by expert, `counts[g]` says how
+        many each expert has; results go to the same rows of `out[g]`.
+        """
+        starts = [0] * len(arrived)
         for index, expert in enumerate(self.experts):
+            ends = [start + of_rank[index] for start, of_rank in zip(starts, counts, strict=True)]
+            ranks = [rank for rank in range(len(arrived)) if ends[rank] > starts[rank]]
+            if ranks:
+                inputs = [arrived[rank][starts[rank] : ends[rank]] for rank in ranks]
+                results = expert(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+                parts = results.split([ends[rank] - starts[rank] for rank in ranks])
+                for rank, part in zip(ranks, parts, strict=True):
+                    out[rank][starts[rank] : ends[rank]] = part
             starts = ends
-            ends = [start + rows[index] for start, rows in zip(starts, counts, strict=True)]
-            parts = [(g, s, e) for g, (s, e) in enumerate(zip(starts, ends, strict=True)) if e > s]
-            if not parts:
-                continue
-            rows = [arrived[g][s:e] for g, s, e in parts]
-            y = expert(rows[0] if len(rows) == 1 else torch.cat(rows))
-            for (g, s, e), part in zip(parts, y.split([e - s for _, s, e in parts]), strict=True):
-                out[g][s:e] = part
 
 
 def dispatch(experts: Tensor, weights: Tensor, chunk_tokens: Sequence[int], total: int) -> Routing:
@@ -179,7 +182,7 @@ def dispatch(experts: Tensor, weights: Tensor, chunk_tokens: Sequence[int], tota
 
 
 def combine(into: Tensor, returned: Tensor, routing: Routing) -> None:
-    """Add the weighted results of the copies (rows as in `routing`) to their tokens in `into`."""
+    """Add the weighted results of routed tokens (rows as in `routing`) to their tokens in `into`."""
     into.index_add_(0, routing.token, returned * routing.weight.unsqueeze(-1))
 
 

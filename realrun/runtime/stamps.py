@@ -4,29 +4,62 @@ began."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from realrun.runtime.executor import Stamps
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 
 
+@dataclass(frozen=True)
+class Stamps:
+    """What a rank measured in one run, in nanoseconds of the host's clock.
+
+    `computed` holds (task, start, end) of its computations; `posted` and `arrived` are those of its
+    messages, by task name.
+    """
+
+    computed: Sequence[tuple[str, float, float]]
+    posted: Mapping[str, float]
+    arrived: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; `from_dict` reads it back."""
+        return {"computed": self.computed, "posted": self.posted, "arrived": self.arrived}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Stamps:
+        """The stamps in what a "run" job returned for a rank."""
+        computed = [(task, start, end) for task, start, end in row["computed"]]
+        return cls(computed, row["posted"], row["arrived"])
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Microseconds from when a task could have started to when it did.
+
+    `waited`: it had to wait for something after the task before it had ended.
+    """
+
+    us: float
+    waited: bool
+
+
 def delays(
     schedule: Schedule, stream: str, starts: Mapping[str, float], ends: Mapping[str, float]
-) -> dict[str, tuple[float, bool]]:
-    """Of each task of a stream: microseconds from when it could have started to when it did, and
-    whether it had to wait for something after the task before it had ended.
+) -> dict[str, Delay]:
+    """The delay of each task of a stream; the first task has none.
 
-    `starts` and `ends` are those of the stream and of what it waits for. The first task has no
-    delay.
+    `starts` and `ends` are microseconds of the tasks of the stream and of what they wait for.
     """
-    found = {}
+    by_task = {}
     free = starts[schedule.streams[stream][0].name]
     for task in schedule.streams[stream]:
         ready = max((ends[name] for name in task.after), default=free)
-        found[task.name] = max(0.0, starts[task.name] - max(ready, free)), ready > free
+        late_us = max(0.0, starts[task.name] - max(ready, free))
+        by_task[task.name] = Delay(late_us, waited=ready > free)
         free = ends[task.name]
-    return found
+    return by_task
 
 
 def timeline_of(
@@ -38,29 +71,30 @@ def timeline_of(
     receives: it lasts from the moment the last sender posted it, but not before the transfer ahead
     of it in its stream arrived there, to its own arrival. A receiver's waiting is no part of it.
     """
+    on_ag, on_eg = stamps[:ag], stamps[ag:]
     times: list[tuple[str, int, float, float]] = []
-    groups = {"A2E": (stamps[:ag], stamps[ag:]), "E2A": (stamps[ag:], stamps[:ag])}
-    for members in (stamps[:ag], stamps[ag:]):
-        for rank, row in enumerate(members):
-            times += [(name, rank, start, end) for name, start, end in row.computed]
-    for stream, (senders, receivers) in groups.items():
-        for rank, receiver in enumerate(receivers):
-            free = 0.0
-            for task in schedule.streams[stream]:
-                end = receiver.arrived[task.name]
-                posted = max(sender.posted[task.name] for sender in senders)
-                times.append((task.name, rank, min(end, max(posted, free)), end))
-                free = end
+    for group in (on_ag, on_eg):
+        for rank, own in enumerate(group):
+            times += [(task, rank, start, end) for task, start, end in own.computed]
+    times += _transfers(schedule, "A2E", on_ag, on_eg)
+    times += _transfers(schedule, "E2A", on_eg, on_ag)
     origin = min(start for _, _, start, _ in times)
     shifted = [
-        (name, rank, (start - origin) / 1e3, (end - origin) / 1e3)
-        for name, rank, start, end in times
+        (task, rank, (start - origin) / 1e3, (end - origin) / 1e3)
+        for task, rank, start, end in times
     ]
     return Timeline.from_times(schedule, "real", shifted, meta)
 
 
-def stamps_of(row: dict[str, Any]) -> Stamps:
-    """The stamps that a "run" job returned for a rank."""
-    return Stamps(
-        [(name, start, end) for name, start, end in row["computed"]], row["posted"], row["arrived"]
-    )
+def _transfers(
+    schedule: Schedule, stream: str, senders: Sequence[Stamps], receivers: Sequence[Stamps]
+) -> list[tuple[str, int, float, float]]:
+    times = []
+    for rank, receiver in enumerate(receivers):
+        free = 0.0
+        for task in schedule.streams[stream]:
+            end = receiver.arrived[task.name]
+            posted = max(sender.posted[task.name] for sender in senders)
+            times.append((task.name, rank, min(end, max(posted, free)), end))
+            free = end
+    return times

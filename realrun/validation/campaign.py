@@ -11,21 +11,24 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from realrun.backends.netns import Namespaces
-from realrun.calibration.profile import OPERATIONS, Points, collect, new_points, stage_jobs
+from realrun.calibration.jobs import OPERATION_SIZES, stage_jobs
+from realrun.calibration.points import Points, collect, new_points
 from realrun.cases import Case
-from realrun.runtime.stamps import stamps_of, timeline_of
-from realrun.runtime.world import spawn
-from realrun.worker import work
+from realrun.plan import Plan
+from realrun.runtime.launch import spawn
+from realrun.runtime.stamps import Stamps, timeline_of
+from realrun.worker import work_through
 from simdep.timeline import Timeline
 
-MOST_LOST = 0.05  # share of a run that a rank may be kept from its own core; above it other programs were at work
+# Share of a run that a rank may be kept from its own core; above it other programs were at work
+MAX_LOST = 0.05
 Progress = Callable[[int, int], None]  # jobs done, jobs in all
 
 
@@ -45,7 +48,7 @@ class Campaign:
 
 @dataclass
 class Measurements:
-    """What a campaign found: the timelines of each case in order of measurement, and calibration
+    """What a campaign measured: the timelines of each case in order of measurement, and calibration
     points."""
 
     timelines: dict[int, list[Timeline]] = field(default_factory=dict)
@@ -54,22 +57,19 @@ class Measurements:
 
     def only(self, indices: Sequence[int]) -> Measurements:
         """These cases, numbered anew, with all calibration points."""
-        timelines, disturbed = (
-            {new: kind[old] for new, old in enumerate(indices) if old in kind}
-            for kind in (self.timelines, self.disturbed)
+        return Measurements(
+            _renumbered(self.timelines, indices), _renumbered(self.disturbed, indices), self.points
         )
-        return Measurements(timelines, disturbed, self.points)
-
-    def early(self) -> Points:
-        """The first fifth of each calibration point."""
-        return {
-            key: {work: values[: max(1, len(values) // 5)] for work, values in sizes.items()}
-            for key, sizes in self.points.items()
-        }
 
     def runs(self, index: int) -> list[Timeline]:
         """The undisturbed runs of a case; all of them if none was left alone."""
         return self.timelines.get(index) or self.disturbed[index]
+
+
+def _renumbered(
+    timelines: Mapping[int, list[Timeline]], indices: Sequence[int]
+) -> dict[int, list[Timeline]]:
+    return {new: timelines[old] for new, old in enumerate(indices) if old in timelines}
 
 
 def measure(
@@ -81,10 +81,10 @@ def measure(
     Raises ValueError if the folder holds another campaign.
     """
     plans = list(_plans(campaign))
-    total, done = sum(len(plan["jobs"]) for plan in plans), 0
-    found = Measurements()
+    total, done = sum(len(plan.jobs) for plan in plans), 0
+    measurements = Measurements()
     for plan in plans:
-        place = folder / f"ranks-{plan['ag']}+{plan['eg']}"
+        place = folder / f"ranks-{plan.ag}+{plan.eg}"
         results = place / "results.jsonl"
         _keep_plan(plan, place / "plan.json")
         before = done
@@ -92,14 +92,14 @@ def measure(
         def watch(results: Path = results, before: int = before) -> None:
             progress(before + _lines(results), total)
 
-        if _lines(results) < len(plan["jobs"]):
+        if _lines(results) < len(plan.jobs):
             command = ["-m", "realrun.worker", str(place / "plan.json"), str(results)]
             with _network(plan) as network:
-                spawn(command, plan["ag"], plan["eg"], place, watch, network)
-        done += len(plan["jobs"])
+                spawn(command, plan.ag, plan.eg, place, watch, network)
+        done += len(plan.jobs)
         progress(done, total)
-        read_results(plan, results, campaign.cases, found)
-    return found
+        read_results(plan, results, campaign.cases, measurements)
+    return measurements
 
 
 def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
@@ -111,85 +111,85 @@ def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
     if leads:
         _keep_plan(plan, place / "plan.json")
     results = place / ("results.jsonl" if leads else "none")
-    work(plan, results)
+    work_through(plan, results)
     if not leads:
         return None
-    found = Measurements()
-    read_results(plan, results, campaign.cases, found)
-    return found
+    measurements = Measurements()
+    read_results(plan, results, campaign.cases, measurements)
+    return measurements
 
 
 def read_results(
-    plan: dict[str, Any], results: Path, cases: Sequence[Case], found: Measurements
+    plan: Plan, results: Path, cases: Sequence[Case], measurements: Measurements
 ) -> None:
-    """Add the results of a plan to `found`.
+    """Add the results of a plan to `measurements`.
 
     A run is disturbed, and kept apart, if a rank that has a core of its own was kept from it for
-    more than `MOST_LOST` of the run, by another program or by the host.
+    more than `MAX_LOST` of the run, by another program or by the host.
     """
-    own_cores = len(os.sched_getaffinity(0)) >= plan["ag"] + plan["eg"]
+    own_cores = len(os.sched_getaffinity(0)) >= plan.ag + plan.eg
     for line in results.read_text().splitlines():
         row = json.loads(line)
-        job = plan["jobs"][row["index"]]
+        job, ranks = plan.jobs[row["index"]], row["ranks"]
         index = int(job["case"]) if "case" in job else -1
         if job["job"] == "run":
-            case = cases[index]
-            meta = {
-                "round": job["round"],
-                "sentinel_us": [sum(rank["sentinel_ns"]) / 2e3 for rank in row["ranks"]],
-            }
-            timeline = timeline_of(
-                case.schedule, case.ag, [stamps_of(rank) for rank in row["ranks"]], meta
-            )
-            lost = max(rank["lost_ns"] for rank in row["ranks"]) / 1e3
-            kept = lost <= MOST_LOST * timeline.makespan_us or not own_cores
-            (found.timelines if kept else found.disturbed).setdefault(index, []).append(timeline)
-        elif job["job"] not in ("learn", "output"):
-            collect(found.points, job, row["ranks"], cases[index] if index >= 0 else None)
+            timeline = _timeline(cases[index], job, ranks)
+            lost_us = max(rank["lost_ns"] for rank in ranks) / 1e3
+            disturbed = own_cores and lost_us > MAX_LOST * timeline.makespan_us
+            timelines = measurements.disturbed if disturbed else measurements.timelines
+            timelines.setdefault(index, []).append(timeline)
+        elif job["job"] not in ("record", "output"):
+            collect(measurements.points, job, ranks, cases[index] if index >= 0 else None)
 
 
-def _plans(campaign: Campaign) -> Iterator[dict[str, Any]]:
+def _timeline(case: Case, job: Mapping[str, Any], ranks: Sequence[Mapping[str, Any]]) -> Timeline:
+    sentinel_us = [sum(rank["sentinel_ns"]) / 2e3 for rank in ranks]
+    meta = {"round": job["round"], "sentinel_us": sentinel_us}
+    return timeline_of(case.schedule, case.ag, [Stamps.from_dict(rank) for rank in ranks], meta)
+
+
+def _plans(campaign: Campaign) -> Iterator[Plan]:
     """One plan a deployment (ag, eg), shape after shape: ranks hold the weights of one shape at a
     time."""
     draw = random.Random(campaign.seed)
-    numbered = list(enumerate(campaign.cases))
+    numbered = {str(index): case for index, case in enumerate(campaign.cases)}
     for ag, eg in sorted({(case.ag, case.eg) for case in campaign.cases}):
+        mine = {index: case for index, case in numbered.items() if (case.ag, case.eg) == (ag, eg)}
         jobs: list[dict[str, Any]] = []
-        mine = [(str(index), case) for index, case in numbered if (case.ag, case.eg) == (ag, eg)]
-        for shape in dict.fromkeys(case.shape for _, case in mine):
-            same = [(index, case) for index, case in mine if case.shape == shape]
-            runs = [{"job": "run", "case": index} for index, _ in same] if campaign.runs else []
-            extra = stage_jobs(dict(same)) if campaign.calibrate else []
-            extra += [OPERATIONS] if campaign.operations else []
-            jobs += [{"job": "learn", "case": index} for index, _ in same]
-            for number in range(campaign.rounds):
-                jobs += [
-                    {**job, "round": number}
-                    for job in draw.sample(runs + extra, len(runs) + len(extra))
-                ]
-        cases = {index: case.plan_entry() for index, case in mine}
-        yield {
-            "ag": ag,
-            "eg": eg,
-            "backend": campaign.backend,
-            "seed": campaign.seed,
-            "cases": cases,
-            "jobs": jobs,
-        }
+        for shape in dict.fromkeys(case.shape for case in mine.values()):
+            same = {index: case for index, case in mine.items() if case.shape == shape}
+            jobs += _jobs(campaign, same, draw)
+        cases = {index: case.planned() for index, case in mine.items()}
+        yield Plan(ag, eg, cases, jobs, campaign.backend, campaign.seed)
 
 
-def _network(plan: dict[str, Any]) -> AbstractContextManager[Namespaces | None]:
+def _jobs(
+    campaign: Campaign, cases: Mapping[str, Case], draw: random.Random
+) -> list[dict[str, Any]]:
+    """The jobs of the cases of one shape."""
+    round_jobs: list[dict[str, Any]] = []
+    if campaign.runs:
+        round_jobs += [{"job": "run", "case": index} for index in cases]
+    if campaign.calibrate:
+        round_jobs += stage_jobs(cases)
+    if campaign.operations:
+        round_jobs.append(OPERATION_SIZES)
+    jobs: list[dict[str, Any]] = [{"job": "record", "case": index} for index in cases]
+    for number in range(campaign.rounds):
+        jobs += [{**job, "round": number} for job in draw.sample(round_jobs, len(round_jobs))]
+    return jobs
+
+
+def _network(plan: Plan) -> AbstractContextManager[Namespaces | None]:
     """What the ranks of a plan stand in: two network namespaces if the kernel keeps the speed of
     their link."""
-    return (
-        Namespaces()
-        if any(case["link"] == "tbf" for case in plan["cases"].values())
-        else nullcontext()
-    )
+    if any(case.link == "tbf" for case in plan.cases.values()):
+        return Namespaces()
+    return nullcontext()
 
 
-def _keep_plan(plan: dict[str, Any], path: Path) -> None:
-    text = json.dumps(plan)
+def _keep_plan(plan: Plan, path: Path) -> None:
+    text = plan.to_json()
     if path.exists() and path.read_text() != text:
         raise ValueError(f"{path.parent} holds the results of another campaign; give another --out")
     path.parent.mkdir(parents=True, exist_ok=True)

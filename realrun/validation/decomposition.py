@@ -109,7 +109,7 @@ def parts(model: Model, run: Timeline) -> dict[str, float]:
     }
 
     def delayed(task: Task) -> float:
-        before, waited = delay[task.name]
+        before, waited = delay[task.name].us, delay[task.name].waited
         return spent[task.name] + (host.gap_us if waited and not task.kind.is_transfer else before)
 
     spans = [
@@ -117,7 +117,7 @@ def parts(model: Model, run: Timeline) -> dict[str, float]:
         makespan_us(schedule, Run.of(run).own_times(costs), calm),
         makespan_us(schedule, lambda task: spent[task.name], calm),
         makespan_us(schedule, delayed),
-        makespan_us(schedule, lambda task: spent[task.name] + delay[task.name][0]),
+        makespan_us(schedule, lambda task: spent[task.name] + delay[task.name].us),
     ]
     steps = [100 * (one - other) / run.makespan_us for one, other in pairwise(spans)]
     return dict(zip(PARTS, steps, strict=True))

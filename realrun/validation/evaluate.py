@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from realrun.calibration import profile as calibrate
+from realrun.calibration.effects import halves, interference, link_speeds
+from realrun.calibration.points import early
+from realrun.calibration.profile import in_situ, profile_from
 from realrun.cases import Case
 from realrun.validation import decomposition as judge
 from realrun.validation.campaign import Measurements
@@ -127,13 +129,13 @@ def evaluate(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
         "terms": judge.terms(models, some),
         "power": judge.power(models, some).to_dict("records"),
         "drift": _drift(timelines),
-        "calibration_halves": calibrate.halves(measured.points),
+        "calibration_halves": halves(measured.points),
         "disturbed_runs": {
             "rejected": disturbed,
             "of": disturbed + sum(map(len, measured.timelines.values())),
         },
-        "interference": calibrate.interference(measured.points),
-        "link_speeds": calibrate.link_speeds(measured.points),
+        "interference": interference(measured.points),
+        "link_speeds": link_speeds(measured.points),
         "profile": profile.name,
         "environment": dict(profile.environment),
     }
@@ -155,7 +157,7 @@ def trained(evidence: Evidence, training: int, seed: int) -> Evidence:
         used.update(draw.sample(members, training))
     runs = [(cases[index], found.runs(index)) for index in sorted(used)]
     left = [index for index in range(len(cases)) if index not in used]
-    profile = calibrate.in_situ(evidence.profile, runs)
+    profile = in_situ(evidence.profile, runs)
     return Evidence([cases[index] for index in left], profile, found.only(left), evidence.foreign)
 
 
@@ -216,8 +218,8 @@ def _replay(
     ]
     sets = {"own task times": own, "own calibration": list(predicted)}
     stale = {
-        "the first fifth of the calibration": calibrate.profile_from(
-            evidence.measured.early(), "early", ""
+        "the first fifth of the calibration": profile_from(
+            early(evidence.measured.points), "early", ""
         )
     }
     for name, profile in {

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,14 @@ torch = pytest.importorskip("torch")
 from schedules import dep_streams  # noqa: E402
 
 from realrun.backends import netns  # noqa: E402
+from realrun.backends.shared_memory import LinkSpeed  # noqa: E402
+from realrun.calibration.points import PointKey  # noqa: E402
 from realrun.cases import Case  # noqa: E402
-from realrun.runtime.executor import check_executable  # noqa: E402
+from realrun.plan import Plan, PlannedCase  # noqa: E402
+from realrun.runtime.executable import check_executable  # noqa: E402
+from realrun.runtime.launch import spawn  # noqa: E402
 from realrun.runtime.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noqa: E402
-from realrun.runtime.stamps import stamps_of, timeline_of  # noqa: E402
-from realrun.runtime.world import spawn  # noqa: E402
+from realrun.runtime.stamps import Stamps, timeline_of  # noqa: E402
 from realrun.validation.campaign import Campaign, Measurements, measure, read_results  # noqa: E402
 from simdep.policies import Job, build, find, findep  # noqa: E402
 from simdep.scenario.models import MLA, ModelSpec, load_model  # noqa: E402
@@ -131,9 +133,9 @@ def uneven(shared: bool) -> list[Schedule]:
     return [*made, slip]
 
 
-def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> dict[str, Any]:
-    """Every policy, order and degree on every model, run once after learning, with the output
-    saved."""
+def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> Plan:
+    """Every policy, order and degree on every model, run once after its routing is recorded, with
+    the output saved."""
     cases = {}
     for config in configs:
         shared = load_model(str(config)).has_shared
@@ -143,22 +145,16 @@ def plan_for(configs: list[Path], ag: int, eg: int, link: str, folder: Path) -> 
         ]
         for schedule in (*regular, *uneven(shared)):
             name = f"{config.stem}-{schedule.label.replace(' ', '_')}"
-            entry = {
-                "model": str(config),
-                "scale": 1.0,
-                "seq_len": SEQ_LEN,
-                "schedule": schedule.to_dict(),
-            }
-            entry |= {"link": link, "shape": [5.0, 1000.0], "synthetic": {}}
-            cases[name] = entry
+            speed = LinkSpeed(5.0, 1000.0)
+            cases[name] = PlannedCase(str(config), 1.0, SEQ_LEN, schedule, link, speed)
     jobs = []
     for name in cases:
         jobs += [
-            {"job": "learn", "case": name},
+            {"job": "record", "case": name},
             {"job": "run", "case": name},
             {"job": "output", "case": name, "folder": str(folder)},
         ]
-    return {"ag": ag, "eg": eg, "backend": "gloo", "seed": SEED, "cases": cases, "jobs": jobs}
+    return Plan(ag, eg, cases, jobs, "gloo", SEED)
 
 
 @pytest.mark.parametrize("link", ["shm", "lo"])
@@ -170,14 +166,14 @@ def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_s
     for config, content in zip(configs, (MLA_CONFIG, GQA_CONFIG), strict=True):
         config.write_text(json.dumps(content))
     plan = plan_for(configs, ag, eg, link, tmp_path)
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "plan.json").write_text(plan.to_json())
     results = tmp_path / "results.jsonl"
     spawn(["-m", "realrun.worker", str(tmp_path / "plan.json"), str(results)], ag, eg, tmp_path)
 
     expected = {
         (c.stem, rank): reference(load_model(str(c)), rank) for c in configs for rank in range(ag)
     }
-    for name in plan["cases"]:
+    for name in plan.cases:
         for rank in range(ag):
             output, wanted = (
                 np.load(tmp_path / f"{name}-AG{rank}.npy"),
@@ -187,10 +183,10 @@ def test_every_schedule_computes_what_one_process_computes_in_the_order_of_its_s
             assert error < 1e-4, f"{name} on AG{rank}: relative error {error:.1e}"
     for line in results.read_text().splitlines():
         row = json.loads(line)
-        job = plan["jobs"][row["index"]]
+        job = plan.jobs[row["index"]]
         if job["job"] == "run":
-            schedule = Schedule.from_dict(plan["cases"][job["case"]]["schedule"])
-            timeline = timeline_of(schedule, ag, [stamps_of(rank) for rank in row["ranks"]])
+            schedule = plan.cases[job["case"]].schedule
+            timeline = timeline_of(schedule, ag, [Stamps.from_dict(rank) for rank in row["ranks"]])
             for (stream, rank), lane in timeline.rows.groupby(["stream", "rank"]):
                 assert lane["task"].tolist() == [t.name for t in schedule.streams[stream]], (
                     job["case"],
@@ -236,7 +232,7 @@ def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: P
     assert parent.returncode != 0
     assert "rank 1 (EG0) was killed by SIGKILL" in said
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
-    plan = json.loads((tmp_path / "ranks-1+1" / "plan.json").read_text())
+    plan = Plan.load(tmp_path / "ranks-1+1" / "plan.json")
     found = Measurements()
     read_results(plan, tmp_path / "ranks-1+1" / "results.jsonl", [case], found)
     assert runs_of(found) >= 2
@@ -338,7 +334,7 @@ def test_the_kernel_keeps_the_speed_of_the_link(tmp_path: Path) -> None:
     )
     found = measure(Campaign([case], 1, runs=False, backend="gloo"), tmp_path)
     for direction in (0.0, 1.0):
-        (rate,) = found.points["mbytes_per_s.alone", 1, 1, "tbf 50 MB/s"][direction]
+        (rate,) = found.points[PointKey("mbytes_per_s.alone", 1, 1, "tbf 50 MB/s")][direction]
         assert 20 < rate < 55
 
 

@@ -10,19 +10,12 @@ import pytest
 pytest.importorskip("torch")
 
 from realrun.__main__ import main
-from realrun.calibration.profile import (
-    collect,
-    halves,
-    in_situ,
-    interference,
-    new_points,
-    profile_from,
-    refusals,
-    stage_jobs,
-)
+from realrun.calibration.effects import halves, interference
+from realrun.calibration.jobs import stage_jobs
+from realrun.calibration.points import PointKey, collect, new_points
+from realrun.calibration.profile import in_situ, profile_from, refusals
 from realrun.cases import Case, load_cases, standard_cases
-from realrun.runtime.executor import Stamps
-from realrun.runtime.stamps import timeline_of
+from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.validation.campaign import Measurements
 from realrun.validation.evaluate import Evidence, evaluate, predict, trained
 from realrun.validation.report import table_of
@@ -208,7 +201,7 @@ def test_computation_beside_transfers_is_slower_by_what_two_directions_take_of_i
 def test_a_line_that_misses_its_own_points_is_refused_with_the_reason() -> None:
     points = new_points()
     for work, us in ((1.0, 10.0), (2.0, 10.0), (4.0, 40.0)):
-        points["gemm", 0, 0, ""][work] += [us] * 4
+        points[PointKey("gemm")][work] += [us] * 4
     (reason,) = refusals(profile_from(points, "p", "")).values()
     assert "gemm: its line misses its own points by" in reason
     assert "R2" in reason
@@ -217,7 +210,7 @@ def test_a_line_that_misses_its_own_points_is_refused_with_the_reason() -> None:
 def test_halves_of_a_measurement_that_differ_are_reported() -> None:
     points = new_points()
     for work in (1.0, 2.0, 4.0):
-        points["stage.expert", 1, 1, "shape"][work] += [10.0, 10.0, 11.0, 11.0]
+        points[PointKey("stage.expert", 1, 1, "shape")][work] += [10.0, 10.0, 11.0, 11.0]
     (row,) = halves(points)
     assert row["halves_pct"] == pytest.approx(100 / 10.5)
 

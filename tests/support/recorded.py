@@ -9,7 +9,7 @@ import json
 from places import ROOT
 
 from realrun.cases import Case
-from realrun.runtime.stamps import stamps_of, timeline_of
+from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.validation import decomposition as judge
 from realrun.validation.evaluate import model_of
 from simdep.hardware.profile import load_hardware
@@ -27,7 +27,7 @@ def load_recorded() -> Recorded:
             row = json.loads(line)
             case = Case.from_dict(row["case"])
             models.append(model_of(case, profile))
-            stamps = ([stamps_of(rank) for rank in ranks] for ranks in row["runs"])
+            stamps = ([Stamps.from_dict(rank) for rank in ranks] for ranks in row["runs"])
             runs.append(
                 [judge.Run.of(timeline_of(case.schedule, case.ag, found)) for found in stamps]
             )

@@ -1,0 +1,34 @@
+"""The backends by name, and which of them this host can use."""
+
+from __future__ import annotations
+
+from realrun.backends.base import Device
+from realrun.backends.gloo import CpuDevice, free_host_bytes
+from realrun.backends.nccl import CudaDevice, free_gpu_bytes, usable_gpus
+
+DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend compute in
+
+
+def choose_backend(requested: str, local_ranks: int) -> str:
+    """gloo or nccl; `auto` is nccl where every rank can have a GPU.
+
+    Raises ValueError where nccl is requested and this host has too few GPUs.
+    """
+    gpus = usable_gpus()
+    if requested == "auto":
+        return "nccl" if gpus >= local_ranks else "gloo"
+    if requested == "nccl" and gpus < local_ranks:
+        raise ValueError(
+            f"backend nccl needs a GPU for each of {local_ranks} ranks; this host has {gpus}"
+        )
+    return requested
+
+
+def open_device(backend: str, local_rank: int) -> Device:
+    """The device of a rank; `local_rank` counts the ranks of this host."""
+    return CudaDevice(local_rank) if backend == "nccl" else CpuDevice()
+
+
+def free_bytes(backend: str, local_rank: int) -> int:
+    """Free memory for a rank: that of its GPU, or what all ranks of a CPU host share."""
+    return free_gpu_bytes(local_rank) if backend == "nccl" else free_host_bytes()

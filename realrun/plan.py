@@ -1,0 +1,69 @@
+"""A plan: what the ranks of one deployment do, as a JSON file that all of them read.
+
+It is an object {ag, eg, backend, seed, cases, jobs}; `realrun.worker` lists the jobs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from realrun.backends.shared_memory import LinkSpeed
+from simdep.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """What a rank needs to know of a case.
+
+    `synthetic` are microseconds by kind, where timed waits stand in for computation.
+    """
+
+    model: str  # a name or the path of a config.json
+    scale: float
+    seq_len: int
+    schedule: Schedule
+    link: str
+    speed: LinkSpeed
+    synthetic: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple[str, float, int, bool]:
+        """Cases that agree in this use the same weights."""
+        return self.model, self.scale, self.schedule.layers, bool(self.synthetic)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> PlannedCase:
+        schedule, speed = Schedule.from_dict(row["schedule"]), LinkSpeed(**row["speed"])
+        return cls(**{**row, "schedule": schedule, "speed": speed})
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return fields | {"schedule": self.schedule.to_dict(), "speed": asdict(self.speed)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cases by id, and jobs: each names its kind, mostly its case, and the kind's parameters."""
+
+    ag: int
+    eg: int
+    cases: Mapping[str, PlannedCase]
+    jobs: Sequence[Mapping[str, Any]]
+    backend: str = "auto"
+    seed: int = 0
+
+    def to_json(self) -> str:
+        cases = {case_id: case.to_dict() for case_id, case in self.cases.items()}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps(fields | {"cases": cases})
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """The plan in a file that `to_json` made."""
+        row = json.loads(path.read_text())
+        cases = {case_id: PlannedCase.from_dict(case) for case_id, case in row["cases"].items()}
+        return cls(**{**row, "cases": cases})
