@@ -13,7 +13,7 @@ from typing import Any
 from simdep.analysis import summary as report
 from simdep.checks import RangeWarning
 from simdep.costs import Costs
-from simdep.policies import build, chunk_tokens, schedule_for
+from simdep.policies import build, chunk_tokens, schedule_for, set_up
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
@@ -73,12 +73,15 @@ class Prediction:
 
 
 def predict(scenario: Scenario) -> Prediction:
-    """Simulate a scenario. Equal to `engine.simulate`, without its events where the hosts add
-    nothing to the model.
+    """Simulate a scenario, with the set-up of its policy (`simdep.policies.set_up`).
+
+    Equal to `engine.simulate`, without its events where the hosts add nothing to the model.
 
     Raises ValueError where policy, cut and workload do not fit, or the hardware profile lacks a
     cost.
     """
+    completed = set_up(scenario)
+    scenario = completed.scenario
     costs = ScenarioCosts(scenario)
     with beyond() as notes:
         schedule = scheduled(scenario)
@@ -93,7 +96,7 @@ def predict(scenario: Scenario) -> Prediction:
             timeline = Timeline.from_times(
                 schedule, "sim", ((name, 0, *each) for name, each in times.items())
             )
-    return Prediction(scenario, timeline, tokens, (*costs.notes, *notes))
+    return Prediction(scenario, timeline, tokens, (*completed.assumptions, *costs.notes, *notes))
 
 
 REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs

@@ -193,7 +193,8 @@ def data(question: Question) -> dict[str, Any]:
     found: dict[str, Any] = {"deployment": {}, "workload": {}, "link": {}}
     for field in FIELDS:
         value = dict(question)[field.key]
-        if value is not None:
+        is_open = field in DETAILS and value == field.default  # a policy may set it up
+        if value is not None and not is_open:
             (found if field.table == "scenario" else found[field.table])[field.key] = value
     link = found.pop("link")
     if "gbytes_per_s" in link:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,35 +63,10 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
         where = data.setdefault("deployment", {})
         own = where.get("link")
         where["link"] = (dict(own) if isinstance(own, dict) else {}) | link
-    _set_up(data)
     different = ranks(args)
     if different is not None:
         data["ranks"] = dict(data.get("ranks", {})) | different
     return data
-
-
-def _set_up(data: dict[str, Any]) -> None:
-    """What the paper of the policy has besides (`Policy.setup`), where the scenario says nothing of
-    it."""
-    from simdep.hardware.profile import load_hardware
-    from simdep.policies import POLICIES
-
-    cut, where = data.get("schedule", {}), data.get("deployment", {})
-    policy = POLICIES.get(str(cut.get("policy")))
-    if policy is None:
-        return
-    profile = where.get("hardware")
-    known = isinstance(profile, str) and load_hardware(profile).machine is not None
-    set_up = []
-    for key, value in policy.setup_on(sms_known=known).items():
-        place, others = (cut, ("micro_batches",)) if key == "r1" else (where, ())
-        if key not in place and not any(other in place for other in others):
-            place[key] = value
-            set_up.append(f"{key}={value}")
-    if set_up:
-        warnings.warn(
-            f"policy {policy.name}, as its paper has it: {', '.join(set_up)}", stacklevel=2
-        )
 
 
 def ranks(args: argparse.Namespace) -> dict[str, Any] | None:

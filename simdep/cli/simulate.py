@@ -178,17 +178,18 @@ def _bare(args: argparse.Namespace) -> Job:
 
 def _served(args: argparse.Namespace) -> Job:
     from simdep.planning.memory_fixes import explain
-    from simdep.policies import schedule_for
+    from simdep.policies import schedule_for, set_up
     from simdep.scenario.memory import memory
     from simdep.scenario.task_costs import ScenarioCosts
     from simdep.simulation.rank_work import scenario_work
 
-    scenario = given.scenario(args)
+    completed = set_up(given.scenario(args))
+    scenario = completed.scenario
     costs = ScenarioCosts(scenario)
     schedule = _loaded(args) if args.schedule else schedule_for(scenario)
     work = scenario_work(scenario, schedule) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
-    notes = [*costs.notes, *(work.costs.notes if work else ())]
+    notes = [*completed.assumptions, *costs.notes, *(work.costs.notes if work else ())]
     own = None if args.schedule else scenario
     if own and not memory(own).fits:
         notes.append(f"it does not fit into memory: {explain(own)}")

@@ -14,8 +14,7 @@ from typing import Any
 from simdep.checks import integer, known
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
-from simdep.policies import Policy, find
-from simdep.policies.adapt import Adapted, adapted
+from simdep.policies import Adapted, Policy, adapted, find, set_up
 from simdep.prediction import Prediction, beyond, predict
 from simdep.scenario.spec import Scenario
 
@@ -65,7 +64,7 @@ class Choice:
             and found.scenario.deployment.ag == scenario.deployment.ag
             and not scenario.micro_batches
         ):
-            replace(scenario, r1=self.r1)  # raises
+            replace(set_up(scenario).scenario, r1=self.r1, chunks=())  # raises
         return found
 
     def __str__(self) -> str:
@@ -114,7 +113,9 @@ def under(choice: Choice, scenario: Scenario) -> Prediction:
     fit."""
     found = choice.of(scenario)
     own = tuple(f"{key}=" for key in DEGREES)
+    prediction = predict(found.scenario)
     return replace(
-        predict(found.scenario),
+        prediction,
+        notes=(*found.assumptions, *prediction.notes),
         changes=tuple(each for each in found.changes if not each.startswith(own)),
     )

@@ -5,7 +5,7 @@ is what a policy is asked.
 """
 
 from simdep.policies import colocated, disaggregated
-from simdep.policies.adapt import Adapted, adapted
+from simdep.policies.adapt import Adapted, SetUp, adapted, set_up
 from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
@@ -21,6 +21,7 @@ __all__ = [
     "Cut",
     "Job",
     "Policy",
+    "SetUp",
     "adapted",
     "assemble",
     "build",
@@ -37,5 +38,6 @@ __all__ = [
     "pppipe",
     "register",
     "schedule_for",
+    "set_up",
     "share_out",
 ]

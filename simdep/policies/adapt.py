@@ -1,5 +1,9 @@
-"""The scenario of another policy, made from a given one: as many GPUs, the same work, as far as
-both allow it."""
+"""A scenario under its policy, and under another one.
+
+What a file, a flag or a caller states wins. The set-up of a policy, which is what its paper has
+besides the order (`Policy.setup`), fills only the fields that are left open. A field is open where
+nobody named it (`Scenario.given`) and it holds its default.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,59 @@ from typing import Any
 from simdep.policies.registry import Policy, find
 from simdep.scenario.spec import Deployment, Scenario
 
+_PLACEMENT = ("shared_on", "dispatch", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
+_GRANULARITY = ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split")
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A scenario whose open fields its policy has filled, and the fields that it filled."""
+
+    scenario: Scenario
+    filled: tuple[str, ...] = ()
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """One sentence that names what was filled; none where nothing was."""
+        if not self.filled:
+            return ()
+        listed = ", ".join(self.filled)
+        return (f"policy {self.scenario.policy}, as its paper has it: {listed}",)
+
 
 @dataclass(frozen=True)
 class Adapted:
-    """A scenario, and in words what differs from the one that it was made from besides the
-    policy."""
+    """A scenario, what differs from the one that it was made from besides the policy, and what its
+    own policy has filled, in words."""
 
     scenario: Scenario
     changes: tuple[str, ...]
+    assumptions: tuple[str, ...] = ()
+
+
+def set_up(scenario: Scenario) -> SetUp:
+    """The scenario with what its policy's paper has, where it leaves that open.
+
+    An open r1 becomes the policy's own. Samples that are not stated are then r1 * m_a. Raises
+    ValueError for an unknown policy, for stated samples that its r1 does not divide, and for a
+    split that it does not have.
+    """
+    policy = find(scenario.policy)
+    if policy.colocated != scenario.deployment.colocated:
+        return SetUp(scenario)  # refused where the schedule is made
+    deployment = _filled(scenario.deployment, scenario.given, policy)
+    r1 = _own_r1(scenario, policy)
+    changed: dict[str, Any] = {"deployment": deployment, "split": _own_split(scenario, policy)}
+    if r1 != scenario.r1:
+        changed |= _recut(scenario, policy, r1)
+    found = _redrawn(replace(scenario, **changed), scenario)
+    filled = [f"r1={r1}"] if r1 != scenario.r1 else []
+    filled += [
+        f"{name}={getattr(deployment, name)}"
+        for name in policy.setup
+        if name != "r1" and getattr(deployment, name) != getattr(scenario.deployment, name)
+    ]
+    return SetUp(found, tuple(filled))
 
 
 def adapted(
@@ -28,55 +77,157 @@ def adapted(
     r2: int | None = None,
     order: str | None = None,
 ) -> Adapted:
-    """`scenario` under another policy, on as many GPUs.
+    """`scenario` under a policy, on as many GPUs.
 
     Groups become colocated GPUs and the other way round, divided as `split` (ag, eg) says, by
     default into halves. The samples of all GPUs stay as many as they are where whole samples allow
-    it, else they are the nearest number that does. Degrees are those given, else the scenario's if
-    the policy has them, else the policy's own; what the policy's paper has besides (`Policy.setup`)
-    is set. Raises ValueError for an unknown policy, a split of another number of GPUs, and a
-    scenario that does not allow it.
+    it, else they become the nearest number that does. Parameters are those given, else those that
+    the scenario states, if the policy has them, else the policy's own. The policy that the scenario
+    itself states gets exactly what it states, as `set_up` has it. Raises ValueError for an unknown
+    policy, a split of another number of GPUs, and a scenario that does not allow it.
     """
-    asked = find(policy)
-    where = _set_up(_placed(scenario.deployment, asked, split), asked)
-    fixed = {"r1": asked.r1, "r2": 1, "order": "ASAS"}
-    own: dict[str, Any] = {
-        key: getattr(scenario, key) if key in asked.takes else fixed[key] for key in fixed
+    asked, completed = find(policy), set_up(scenario)
+    own = completed.scenario
+    stated = {"r1": r1, "r2": r2, "order": order}
+    parameters = {key: value for key, value in stated.items() if value is not None}
+    if policy == scenario.policy and not _is_open(scenario, "policy"):
+        found = _with_parameters(own, parameters)
+        return Adapted(found, tuple(_changes(own, found, asked)), completed.assumptions)
+    found = _moved(scenario, own, asked, split, parameters)
+    before = replace(own, deployment=scenario.deployment, split=scenario.split)
+    return Adapted(found, tuple(_changes(before, found, asked)))
+
+
+def _with_parameters(own: Scenario, parameters: dict[str, Any]) -> Scenario:
+    """The same scenario in another granularity or order."""
+    changed = dict(parameters)
+    if parameters.get("r1", own.r1) != own.r1:
+        changed |= {"micro_batches": (), "chunks": ()}
+    if parameters.get("r2", own.r2) != own.r2:
+        changed["chunks"] = ()
+    return _redrawn(replace(own, **changed), own)
+
+
+def _moved(
+    scenario: Scenario,
+    own: Scenario,
+    asked: Policy,
+    split: tuple[int, int] | None,
+    parameters: dict[str, Any],
+) -> Scenario:
+    """The scenario under a policy that is not the one it states."""
+    deployment = _placed(scenario.deployment, asked, split)
+    r1 = own.r1
+    if "r1" not in asked.takes:
+        r1 = asked.r1
+    elif "r1" not in scenario.given and not scenario.micro_batches:
+        r1 = asked.setup.get("r1", own.r1)
+    fixed = {"r2": 1, "order": "ASAS"}
+    chosen: dict[str, Any] = {"r1": r1} | {
+        name: getattr(own, name) if name in asked.takes else value for name, value in fixed.items()
     }
-    own["r1"] = asked.setup.get("r1", own["r1"])
-    given = {
-        key: value
-        for key, value in {"r1": r1, "r2": r2, "order": order}.items()
-        if value is not None
-    }
-    degrees = own | given
-    samples = _samples(scenario, where, degrees["r1"])
-    kept = degrees["r1"] == scenario.r1 and samples == scenario.workload.samples
-    cut = "r2" in asked.takes and degrees["r2"] == scenario.r2 and degrees["r1"] == scenario.r1
+    chosen |= parameters
+    samples = _samples(scenario, own, deployment, chosen["r1"], fixed="r1" in parameters)
+    same_r1 = chosen["r1"] == own.r1
+    same_batches = same_r1 and samples == own.workload.samples
+    same_chunks = same_r1 and "r2" in asked.takes and chosen["r2"] == own.r2
     by = scenario.split if scenario.split in asked.splits else asked.splits[0]
     found = replace(
-        scenario,
-        deployment=where,
-        workload=replace(scenario.workload, samples=samples),
-        policy=policy,
-        micro_batches=scenario.micro_batches if kept else (),
-        chunks=scenario.chunks if cut and by == "token" else (),
+        own,
+        deployment=_filled(deployment, scenario.given, asked),
+        workload=replace(own.workload, samples=samples),
+        policy=asked.name,
+        micro_batches=own.micro_batches if same_batches else (),
+        chunks=own.chunks if same_chunks and by == "token" else (),
         split=by,
-        merge_last=scenario.merge_last and "merge_last" in asked.takes,
-        **degrees,
+        merge_last=own.merge_last and "merge_last" in asked.takes,
+        **chosen,
     )
-    return Adapted(found, tuple(_changes(scenario, found, asked)))
+    return _redrawn(found, own)
+
+
+def _is_open(scenario: Scenario, name: str) -> bool:
+    """Whether nobody stated a field of the scenario or of its schedule."""
+    default = Scenario.__dataclass_fields__[name].default
+    return name not in scenario.given and getattr(scenario, name) == default
+
+
+def _states_samples(scenario: Scenario) -> bool:
+    """Whether the samples of an AG GPU are stated; else they are r1 * m_a.
+
+    Only a reader of files or flags names what is given: a `Workload` made in Python states them.
+    """
+    return not scenario.given or "samples" in scenario.given or bool(scenario.micro_batches)
+
+
+def _filled(deployment: Deployment, given: frozenset[str], policy: Policy) -> Deployment:
+    """The deployment with the set-up of a policy in the fields that are left open."""
+    setup = policy.setup_on(sms_known=deployment.hardware.machine is not None)
+    fields = Deployment.__dataclass_fields__
+    return replace(
+        deployment,
+        **{
+            name: value
+            for name, value in setup.items()
+            if name in fields
+            and name not in given
+            and getattr(deployment, name) == fields[name].default
+        },
+    )
+
+
+def _own_r1(scenario: Scenario, policy: Policy) -> int:
+    """The stated micro-batches, else those of the policy."""
+    if scenario.micro_batches or not _is_open(scenario, "r1"):
+        return scenario.r1
+    r1: int = policy.setup.get("r1", policy.r1)
+    return r1
+
+
+def _own_split(scenario: Scenario, policy: Policy) -> str:
+    """The stated split, else the first that the policy has."""
+    if scenario.split in policy.splits or not _is_open(scenario, "split"):
+        return scenario.split
+    return policy.splits[0]
+
+
+def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
+    """What changes with the r1 of a policy; raises ValueError for samples that it can't divide."""
+    samples = scenario.workload.samples
+    if not _states_samples(scenario):
+        samples = r1 * scenario.m_a
+    elif samples % r1:
+        other = ", or give r1" if "r1" in policy.takes else ""
+        raise ValueError(
+            f"samples={samples}: policy {policy.name} has r1={r1} micro-batches, which does not "
+            f"divide them; use a multiple of {r1}{other}"
+        )
+    chunks = scenario.chunks
+    return {
+        "r1": r1,
+        "workload": replace(scenario.workload, samples=samples),
+        "chunks": chunks * r1 if len(chunks) == 1 else chunks,
+    }
+
+
+def _redrawn(found: Scenario, before: Scenario) -> Scenario:
+    """The scenario with its routing drawn for the chunks that it has now."""
+    if found.ranks is None or found.tokens_routed == before.tokens_routed:
+        return found
+    model = found.model
+    ranks = found.ranks.redrawn(
+        model.experts, top_k=model.top_k, tokens=found.tokens_routed, layers=found.layers
+    )
+    return replace(found, ranks=ranks)
 
 
 def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> Deployment:
     """As many GPUs, colocated or in two groups as the policy has them."""
     n = where.gpus
     if asked.colocated:
-        return (
-            where
-            if where.colocated
-            else replace(where, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
-        )
+        if where.colocated:
+            return where
+        return replace(where, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
     if split is None and not where.colocated:
         return where
     ag, eg = split or (n - n // 2, n // 2)
@@ -85,21 +236,23 @@ def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> 
     return replace(where, ag=ag, eg=eg, colocated=False, comm_sms_from="all")
 
 
-def _set_up(where: Deployment, asked: Policy) -> Deployment:
-    """With what the policy's paper has."""
-    setup = asked.setup_on(sms_known=where.hardware.machine is not None)
-    return replace(where, **{key: value for key, value in setup.items() if key != "r1"})
+def _samples(
+    scenario: Scenario, own: Scenario, deployment: Deployment, r1: int, *, fixed: bool
+) -> int:
+    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `own` as that
+    allows.
 
-
-def _samples(scenario: Scenario, where: Deployment, r1: int) -> int:
-    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `scenario` as
-    that allows."""
-    total = scenario.workload.samples * scenario.deployment.ag
-    return r1 * max(1, round(total / (where.ag * r1)))
+    Where the scenario leaves both r1 and the samples open, m_a stays, as in `set_up`.
+    """
+    is_open = _is_open(scenario, "r1") and not _states_samples(scenario)
+    if is_open and not fixed and _groups(deployment) == _groups(scenario.deployment):
+        return r1 * own.m_a
+    total = own.workload.samples * own.deployment.ag
+    return r1 * max(1, round(total / (deployment.ag * r1)))
 
 
 def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
-    """What differs; a cut or an order that the policy itself determines is not told."""
+    """What differs; a granularity or an order that the policy itself determines is not listed."""
     changes = []
     if _groups(old.deployment) != _groups(new.deployment):
         changes.append(f"{_groups(old.deployment)} became {_groups(new.deployment)}")
@@ -109,19 +262,12 @@ def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
             f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention"
         )
     free = {"order": "order" in asked.takes, "split": len(asked.splits) > 1}
-    cut = [
-        name
-        for name in ("r1", "r2", "micro_batches", "chunks", "merge_last", "order", "split")
-        if free.get(name, True)
-    ]
-    where = ("shared_on", "dispatch", "a2e_dtype", "comm_sms", "comm_sms_from", "expert_gemm")
-    for was, now, names in ((old, new, cut), (old.deployment, new.deployment, where)):
-        pairs = ((name, getattr(was, name), getattr(now, name)) for name in names)
-        changes += [
-            f"{name}={_word(one)} became {_word(other)}"
-            for name, one, other in pairs
-            if one != other
-        ]
+    shown = [name for name in _GRANULARITY if free.get(name, True)]
+    for was, now, names in ((old, new, shown), (old.deployment, new.deployment, _PLACEMENT)):
+        for name in names:
+            before, after = getattr(was, name), getattr(now, name)
+            if before != after:
+                changes.append(f"{name}={_text(before)} became {_text(after)}")
     return changes
 
 
@@ -129,10 +275,11 @@ def _groups(where: Deployment) -> str:
     return f"{where.gpus} colocated GPUs" if where.colocated else f"{where.ag}+{where.eg} GPUs"
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, tuple):
-        return (
-            "/".join(_word(each) if isinstance(each, tuple) else str(each) for each in value)
-            or "none"
-        )
-    return "that of the workload" if value is None else str(value)
+def _text(value: Any) -> str:
+    if value is None:
+        return "that of the workload"
+    if not isinstance(value, tuple):
+        return str(value)
+    if not value:
+        return "none"
+    return "/".join(map(_text, value))

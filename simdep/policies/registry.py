@@ -193,6 +193,7 @@ def schedule_for(scenario: Scenario) -> Schedule:
             else "for ag and eg, not gpus"
         )
         raise ValueError(f"policy {asked.name} is {rule}")
-    if scenario.split not in asked.splits and len(asked.splits) == 1 and scenario.split == "token":
+    is_open = scenario.split == "token" and "split" not in scenario.given
+    if is_open and len(asked.splits) == 1 and asked.splits[0] != "token":
         scenario = replace(scenario, split=asked.splits[0], chunks=())
     return asked.schedule(Job.of(scenario))

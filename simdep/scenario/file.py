@@ -210,12 +210,11 @@ def _ranks(table: Any, scenario: Scenario) -> Ranks:
     checks.mapping(table, RANKS_KEYS, "ranks")
     model, where = scenario.model, scenario.deployment
     far_link = _link(table["far_link"]) if "far_link" in table else None
-    chunk = max(1, where.ag * scenario.tokens // scenario.r2)
     ranks = ranks_from_dict(
         table,
         model.experts,
         top_k=model.top_k,
-        tokens=chunk,
+        tokens=scenario.tokens_routed,
         layers=scenario.layers,
         far_link=far_link,
     )

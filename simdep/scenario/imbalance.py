@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,22 @@ class Ranks:
     """What sets ranks apart; the default is FinDEP's model, in which they are all alike.
 
     Without `routing` every EG rank gets as many rows, whatever the number of experts. `batches` are
-    the samples of every AG rank (none: all have those of the scenario).
+    the samples of every AG rank (none: all have those of the scenario). `law` is the text that a
+    routing was drawn by, such as "power-law:1.2"; empty for counts.
     """
 
     routing: Routing | None = None
     batches: tuple[int, ...] = ()
     stragglers: tuple[Straggler, ...] = ()
     nodes: Nodes | None = None
+    law: str = ""
+
+    def redrawn(self, experts: int, *, top_k: int, tokens: int, layers: int) -> Ranks:
+        """The same ranks with the routing of chunks of `tokens` tokens, where a law draws it."""
+        if not self.law:
+            return self
+        drawn = routing.parse(self.law, experts, top_k=top_k, tokens=tokens, layers=layers)
+        return replace(self, routing=drawn)
 
     def check(self, ag: int, eg: int) -> None:
         """Raise ValueError, naming what is at fault, if this does not fit `ag` and `eg` ranks."""
@@ -141,6 +150,7 @@ def ranks_from_dict(
     checks.mapping(data, KEYS, "ranks")
     word = data.get("routing")
     rows: Routing | None = None
+    law = ""
     if word == "balanced":
         word = None  # as many rows for every EG rank, as in the group's model, whatever the number of experts
     if isinstance(word, str) and routing.is_file(word):
@@ -151,6 +161,7 @@ def ranks_from_dict(
                 f"routing {word!r} needs the experts of a model; give their rows in a .csv or .json file"
             )
         rows = routing.parse(word, experts, top_k=top_k, tokens=tokens, layers=layers)
+        law = word
     elif word is not None:
         rows = routing.given(word)
     if rows and experts and rows.experts != experts:
@@ -158,7 +169,7 @@ def ranks_from_dict(
             f"routing {rows.label} has {rows.experts} experts; the model has {experts}"
         )
     batches, stragglers = _batches(data.get("batches", ())), _stragglers(data.get("stragglers", {}))
-    return Ranks(rows, batches, stragglers, _nodes(data, far_link))
+    return Ranks(rows, batches, stragglers, _nodes(data, far_link), law)
 
 
 def _batches(value: Any) -> tuple[int, ...]:

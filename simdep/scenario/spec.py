@@ -186,6 +186,11 @@ class Scenario:
         """Tokens of a micro-batch per AG GPU, of the largest one where they differ."""
         return self.m_a * self.workload.tokens_per_sample
 
+    @property
+    def tokens_routed(self) -> int:
+        """Tokens of a chunk of the whole AG, for which a law draws the routing."""
+        return max(1, self.deployment.ag * self.tokens // self.r2)
+
     def row_bytes(self, a2e: bool) -> int:
         """Bytes of an element of the rows sent to the EG (`a2e`), or back."""
         own = self.deployment.a2e_dtype if a2e else self.deployment.e2a_dtype

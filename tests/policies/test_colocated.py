@@ -379,7 +379,7 @@ def test_a_colocated_scenario_is_written_in_flags(capsys: pytest.CaptureFixture[
     result = json.loads(capsys.readouterr().out)
     assert (result["label"], list(result["streams"])) == ("two-batch-decode", ["GPU", "COMM"])
     assert result["throughput_tokens_per_s"] == pytest.approx(1e6 * 8 * 64 / result["makespan_us"])
-    assert run(command, "--policy", "two-batch-decode") == 2
+    assert run(command, "--policy", "two-batch-decode", "--r1", "1") == 2
     one_sentence(capsys, "r1=1: policy two-batch-decode has 2 micro-batches; use r1=2")
     assert run(command, "--policy", "eps-moe", "--r2", "3") == 2
     one_sentence(capsys, "r2=3 groups do not divide the 16 experts of a GPU; use 1, 2, 4, 8, 16")
