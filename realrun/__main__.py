@@ -230,7 +230,7 @@ def run_one(args: argparse.Namespace) -> int:
     """`realrun run`: execute, print, export. Under torchrun every rank calls it and rank 0
     prints."""
     from realrun.validation.campaign import Campaign, measure, measure_here
-    from realrun.validation.evaluate import typical
+    from realrun.validation.trial import typical
     from simdep.analysis import summary as report
     from simdep.cli.output import check_paths
     from simdep.schedule import Schedule

@@ -3,9 +3,11 @@
 Three errors of a makespan, each 100 * (predicted - measured) / measured:
 
     raw          costs from calibration alone
-    adjusted     the same, with the speed of each group in each run divided out: its measured computation over the
-                 predicted one is a control variate, so that what is tested is structure, ratios and order
-    structural   computation takes the times measured in the very run; links and hosts stay predicted
+    adjusted     the same, with the speed of each group in each run divided out: its measured
+                 computation over the predicted one is a control variate, so that what is tested is
+                 structure, ratios and order
+    structural   computation takes the times measured in the very run; links and host overheads stay
+                 predicted
 
 A wrong model must not pass: `CONTROLS` are models with one thing wrong, replayed on the same
 measured task times.
@@ -13,7 +15,7 @@ measured task times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -21,41 +23,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from realrun.runtime.stamps import delays
-from realrun.validation.scores import error_pct, size
+from realrun.runtime.stamps import Delay, delays
+from realrun.validation.scores import Comparison, error_pct, error_sizes
+from realrun.validation.trial import RunTimes, TimingModel, Trial
 from simdep.costs import IDEAL, Costs, Host
 from simdep.policies import findep
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import makespan_us, simulate
 from simdep.timeline import Timeline
 
-GROUPS = ("AG", "EG")
-TELLING_PCT = (
-    1.0  # difference of two predictions above which a measured makespan can tell which is wrong
-)
-Model = tuple[Schedule, Costs, Host]
+# Difference of two predictions above which a measured makespan can show which of them is wrong
+DISTINCT_PCT = 1.0
+MIN_SCHEDULES, SIGNIFICANT = 6, 0.01  # of a test that rejects a wrong model
+PARTS = ("tasks", "link", "host", "waits")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A real run as its judges need it: the duration of every task, that of its slowest rank, and
-    the makespan."""
-
-    spent: Mapping[str, float]
-    makespan_us: float
-
-    @classmethod
-    def of(cls, timeline: Timeline) -> Run:
-        rows = timeline.rows
-        spent = (rows["end_us"] - rows["start_us"]).groupby(rows["task"]).max()
-        return cls({str(name): us for name, us in spent.items()}, timeline.makespan_us)
-
-    def own_times(self, costs: Costs) -> Costs:
-        """The measured times of computations; transfers as in `costs`."""
-        return lambda task: costs(task) if task.kind.is_transfer else self.spent[task.name]
-
-
-def _as_measured(task: Task) -> float:
+def _unchanged(task: Task) -> float:
     return 1.0
 
 
@@ -63,29 +45,35 @@ def _long_experts(task: Task) -> float:
     return 1.2 if task.kind is Kind.EXPERT else 1.0
 
 
-def structural(model: Model, runs: Sequence[Run], factor: Costs = _as_measured) -> float:
-    """The median error over runs of a schedule, each re-simulated from its own task times, times
+def structural_error_pct(
+    model: TimingModel, runs: Sequence[RunTimes], factor: Costs = _unchanged
+) -> float:
+    """The median error over runs of a schedule, each replayed with its own task times, times
     `factor`."""
-    return float(
-        np.median([error_pct(replayed(model, run, factor), run.makespan_us) for run in runs])
-    )
+    errors = [error_pct(replayed_us(model, run, factor), run.makespan_us) for run in runs]
+    return float(np.median(errors))
 
 
-def replayed(model: Model, run: Run, factor: Costs = _as_measured) -> float:
-    """The makespan of a schedule with a run's own task times, times `factor`; links and hosts stay
-    predicted.
+def replayed_us(model: TimingModel, run: RunTimes, factor: Costs = _unchanged) -> float:
+    """The makespan of a schedule with the task times of a run, times `factor`; links and host
+    overheads stay predicted.
 
     What contention took is in the measured times already.
     """
-    schedule, costs, host = model
-    own = run.own_times(costs)
-    return makespan_us(schedule, lambda task: factor(task) * own(task), replace(host, contention=0))
+    own = _with_computation_of(model, run)
+    return replace(own, costs=lambda task: factor(task) * own.costs(task)).makespan_us()
 
 
-PARTS = ("tasks", "link", "host", "waits")
+def _with_computation_of(model: TimingModel, run: RunTimes) -> TimingModel:
+    """The model with the measured times of computation, which hold what contention took."""
+
+    def costs(task: Task) -> float:
+        return model.costs(task) if task.kind.is_transfer else run.durations[task.name]
+
+    return TimingModel(model.schedule, costs, replace(model.host, contention=0))
 
 
-def parts(model: Model, run: Timeline) -> dict[str, float]:
+def error_parts(model: TimingModel, predicted_us: float, run: Timeline) -> dict[str, float]:
     """What contributes to the error of a run's makespan, in percent of it.
 
     The prediction becomes the measurement step by step, and each step's change of the makespan is a
@@ -95,120 +83,154 @@ def parts(model: Model, run: Timeline) -> dict[str, float]:
     had waited (`waits`). The parts sum to the error but for the skew of ranks, which rows joined by
     task do not show.
     """
-    schedule, costs, host = model
-    calm = replace(host, contention=0)  # measured times hold what it took
-    spent, rows = Run.of(run).spent, run.by_task()
-    starts, ends = (
-        dict(zip(rows.index.astype(str), rows[f"{edge}_us"], strict=True))
-        for edge in ("start", "end")
-    )
-    delay = {
-        k: v
-        for stream in schedule.streams
-        for k, v in delays(schedule, stream, starts, ends).items()
-    }
+    times = RunTimes.of(run)
+    delay_of = _delays_of(model.schedule, run)
+
+    def measured(task: Task) -> float:
+        return times.durations[task.name]
 
     def delayed(task: Task) -> float:
-        before, waited = delay[task.name].us, delay[task.name].waited
-        return spent[task.name] + (host.gap_us if waited and not task.kind.is_transfer else before)
+        delay = delay_of[task.name]
+        if delay.waited and not task.kind.is_transfer:
+            return measured(task) + model.host.gap_us
+        return measured(task) + delay.us
 
-    spans = [
-        makespan_us(schedule, costs, host),
-        makespan_us(schedule, Run.of(run).own_times(costs), calm),
-        makespan_us(schedule, lambda task: spent[task.name], calm),
-        makespan_us(schedule, delayed),
-        makespan_us(schedule, lambda task: spent[task.name] + delay[task.name].us),
+    def fully_delayed(task: Task) -> float:
+        return measured(task) + delay_of[task.name].us
+
+    own = _with_computation_of(model, times)
+    steps = [
+        own,
+        replace(own, costs=measured),
+        TimingModel(model.schedule, delayed, IDEAL),
+        TimingModel(model.schedule, fully_delayed, IDEAL),
     ]
-    steps = [100 * (one - other) / run.makespan_us for one, other in pairwise(spans)]
-    return dict(zip(PARTS, steps, strict=True))
+    makespans = [predicted_us, *(step.makespan_us() for step in steps)]
+    changes = [100 * (before - after) / times.makespan_us for before, after in pairwise(makespans)]
+    return dict(zip(PARTS, changes, strict=True))
 
 
-def speeds(schedule: Schedule, predicted: Run, run: Run) -> tuple[float, float]:
-    """(AG, EG): measured computation of a run over the predicted one."""
-    ag, eg = (
-        sum(run.spent[t.name] for t in schedule.streams[group])
-        / sum(predicted.spent[t.name] for t in schedule.streams[group])
-        for group in GROUPS
-    )
-    return ag, eg
+def _delays_of(schedule: Schedule, run: Timeline) -> dict[str, Delay]:
+    rows = run.by_task()
+    names = rows.index.astype(str)
+    starts = dict(zip(names, rows["start_us"], strict=True))
+    ends = dict(zip(names, rows["end_us"], strict=True))
+    delay_of: dict[str, Delay] = {}
+    for stream in schedule.streams:
+        delay_of |= delays(schedule, stream, starts, ends)
+    return delay_of
 
 
-def at_speed(model: Model, speed: tuple[float, float]) -> float:
+@dataclass(frozen=True)
+class Slowness:
+    """Measured computation of each group over the predicted one."""
+
+    ag: float
+    eg: float
+
+    @classmethod
+    def of(cls, schedule: Schedule, predicted: RunTimes, run: RunTimes) -> Slowness:
+        ratios = []
+        for group in ("AG", "EG"):
+            names = [task.name for task in schedule.streams[group]]
+            measured = sum(run.durations[name] for name in names)
+            ratios.append(measured / sum(predicted.durations[name] for name in names))
+        return cls(*ratios)
+
+    @classmethod
+    def median(cls, members: Sequence[Slowness]) -> Slowness:
+        ag, eg = (np.median([getattr(one, group) for one in members]) for group in ("ag", "eg"))
+        return cls(float(ag), float(eg))
+
+
+def slowness_of_runs(trial: Trial) -> list[Slowness]:
+    """How much slower than predicted the groups computed in each run of a trial."""
+    predicted = RunTimes.of(trial.predicted)
+    return [Slowness.of(trial.model.schedule, predicted, run) for run in trial.runs]
+
+
+def predicted_at(model: TimingModel, slowness: Slowness) -> float:
     """The predicted makespan when the groups compute so many times longer."""
-    schedule, costs, host = model
-    factors = {Kind.ATTENTION: speed[0], Kind.SHARED: speed[0], Kind.EXPERT: speed[1]}
-    return makespan_us(schedule, lambda task: factors.get(task.kind, 1.0) * costs(task), host)
+    factors = {Kind.ATTENTION: slowness.ag, Kind.SHARED: slowness.ag, Kind.EXPERT: slowness.eg}
+
+    def costs(task: Task) -> float:
+        return factors.get(task.kind, 1.0) * model.costs(task)
+
+    return replace(model, costs=costs).makespan_us()
 
 
-def adjusted(
-    model: Model, runs: Sequence[Run], reference: tuple[float, float]
-) -> tuple[float, list[float]]:
-    """(predicted makespan at the reference speed, makespan of each run brought to that speed)."""
-    predicted, own = at_speed(model, reference), Run.of(simulate(*model))
-    factors = (speeds(model[0], own, run) for run in runs)
-    return predicted, [
-        run.makespan_us * predicted / at_speed(model, f)
-        for run, f in zip(runs, factors, strict=True)
-    ]
+def adjusted(trial: Trial, slowness: Sequence[Slowness], reference: Slowness) -> Comparison:
+    """The prediction at the reference speed beside the runs, each brought to that speed."""
+    predicted = predicted_at(trial.model, reference)
+    measured = []
+    for run, own in zip(trial.runs, slowness, strict=True):
+        measured.append(run.makespan_us * predicted / predicted_at(trial.model, own))
+    return Comparison(trial.case, predicted, measured)
 
 
-def _slower_link(model: Model) -> Model:
-    schedule, costs, host = model
-    return schedule, lambda task: (1.1 if task.kind.is_transfer else 1) * costs(task), host
+def _slower_link(model: TimingModel) -> TimingModel:
+    def costs(task: Task) -> float:
+        return (1.1 if task.kind.is_transfer else 1) * model.costs(task)
+
+    return replace(model, costs=costs)
 
 
-def _half_duplex(model: Model) -> Model:
-    return model[0], model[1], replace(model[2], half_duplex=True)
+def _half_duplex(model: TimingModel) -> TimingModel:
+    return replace(model, host=replace(model.host, half_duplex=True))
 
 
-def _unlimited_link(model: Model) -> Model:
-    schedule, costs, host = model
-    streams = {
-        name: tasks for name, tasks in schedule.streams.items() if not tasks[0].kind.is_transfer
-    }
-    streams |= {task.name: (task,) for task in schedule if task.kind.is_transfer}
-    return Schedule(streams), costs, host
+def _unlimited_link(model: TimingModel) -> TimingModel:
+    streams: dict[str, tuple[Task, ...]] = {}
+    for name, tasks in model.schedule.streams.items():
+        if not tasks[0].kind.is_transfer:
+            streams[name] = tasks
+    for task in model.schedule:
+        if task.kind.is_transfer:
+            streams[task.name] = (task,)
+    return replace(model, schedule=Schedule(streams))
 
 
-def _other_order(model: Model) -> Model | None:
-    schedule, costs, host = model
-    layers, r1, r2 = schedule.layers, schedule.r1, schedule.r2
-    names = {
-        o: [task.name for task in findep(layers, r1, r2, o).streams["AG"]] for o in ("ASAS", "AASS")
-    }
-    mine = [task.name for task in schedule.streams["AG"]]
-    if mine not in names.values() or names["ASAS"] == names["AASS"]:
+def _other_order(model: TimingModel) -> TimingModel | None:
+    schedule = model.schedule
+    orders = {}
+    for order in ("ASAS", "AASS"):
+        tasks = findep(schedule.layers, schedule.r1, schedule.r2, order).streams["AG"]
+        orders[order] = [task.name for task in tasks]
+    own = [task.name for task in schedule.streams["AG"]]
+    if own not in orders.values() or orders["ASAS"] == orders["AASS"]:
         return None
-    other = names["AASS"] if mine == names["ASAS"] else names["ASAS"]
-    return (
-        Schedule({**schedule.streams, "AG": tuple(schedule[name] for name in other)}),
-        costs,
-        host,
-    )
+    other = orders["AASS"] if own == orders["ASAS"] else orders["ASAS"]
+    return _with_ag(model, [schedule[name] for name in other])
 
 
-def _lost_dependency(model: Model) -> Model | None:
+def _lost_dependency(model: TimingModel) -> TimingModel | None:
     """Attention does not wait for the last chunk of its micro-batch to come back."""
-    schedule, costs, host = model
-    if schedule.layers < 2:
+    if model.schedule.layers < 2:
         return None
-
-    def forget(task: Task) -> Task:
-        returns = [name for name in task.after if name.startswith("E2A")]
-        return (
-            replace(task, after=tuple(n for n in task.after if n not in returns[-1:]))
-            if returns
-            else task
-        )
-
-    return (
-        Schedule({**schedule.streams, "AG": tuple(map(forget, schedule.streams["AG"]))}),
-        costs,
-        host,
-    )
+    return _with_ag(model, [_forgetful(task) for task in model.schedule.streams["AG"]])
 
 
+def _forgetful(task: Task) -> Task:
+    returns = [name for name in task.after if name.startswith("E2A")]
+    if not returns:
+        return task
+    return replace(task, after=tuple(name for name in task.after if name != returns[-1]))
+
+
+def _with_ag(model: TimingModel, tasks: Sequence[Task]) -> TimingModel:
+    return replace(model, schedule=Schedule({**model.schedule.streams, "AG": tuple(tasks)}))
+
+
+Change = Callable[[TimingModel], TimingModel | None]  # None: it can't be made to this model
+CONTROLS: dict[str, Change] = {
+    "link 10 % slower": _slower_link,
+    "half duplex": _half_duplex,
+    "unlimited link concurrency": _unlimited_link,
+    "AASS and ASAS swapped": _other_order,
+    "one dependency removed": _lost_dependency,
+}
 TERMS: dict[str, Callable[[Host], Host]] = {
+    "nothing": lambda host: host,
     "gap": lambda host: replace(host, gap_us=0),
     "receive": lambda host: replace(host, receive_us=0),
     "post": lambda host: replace(host, post_us=IDEAL.post_us),
@@ -217,56 +239,46 @@ TERMS: dict[str, Callable[[Host], Host]] = {
 }
 
 
-def terms(models: Sequence[Model], runs: Sequence[Sequence[Run]]) -> list[dict[str, object]]:
-    """What each term of the host buys: the errors, raw and structural, of the model without it.
+def terms(trials: Sequence[Trial]) -> list[dict[str, object]]:
+    """What each host overhead buys: the errors, raw and structural, of the model without it.
 
-    The first row is the model; a term that no model has has no row.
+    The first row is the model; an overhead that no model has has no row.
     """
     rows: list[dict[str, object]] = []
-    for name, off in {"nothing": lambda host: host, **TERMS}.items():
-        without = [(schedule, costs, off(host)) for schedule, costs, host in models]
-        if name != "nothing" and all(
-            one[2] == other[2] for one, other in zip(models, without, strict=True)
-        ):
+    for name, without in TERMS.items():
+        models = [replace(trial.model, host=without(trial.model.host)) for trial in trials]
+        pairs = list(zip(models, trials, strict=True))
+        if name != "nothing" and all(model.host == trial.model.host for model, trial in pairs):
             continue
-        pairs = list(zip(without, runs, strict=True))
-        raw = [
-            error_pct(makespan_us(*m), float(np.median([run.makespan_us for run in own])))
-            for m, own in pairs
-        ]
-        own_times = [structural(m, own) for m, own in pairs]
-        rows.append({"without": name, "raw": size(raw), "structural": size(own_times)})
+        raw = []
+        for model, trial in pairs:
+            raw.append(error_pct(model.makespan_us(), float(np.median(trial.makespans_us))))
+        structural = [structural_error_pct(model, trial.runs) for model, trial in pairs]
+        rows.append(
+            {"without": name, "raw": error_sizes(raw), "structural": error_sizes(structural)}
+        )
     return rows
 
 
-CONTROLS: dict[str, Callable[[Model], Model | None]] = {
-    "link 10 % slower": _slower_link,
-    "half duplex": _half_duplex,
-    "unlimited link concurrency": _unlimited_link,
-    "AASS and ASAS swapped": _other_order,
-    "one dependency removed": _lost_dependency,
-}
-
-
-def power(models: Sequence[Model], runs: Sequence[Sequence[Run]]) -> pd.DataFrame:
+def power(trials: Sequence[Trial]) -> pd.DataFrame:
     """A row a wrong model: its structural errors, and whether the data rejects it.
 
     It is rejected if its absolute errors are larger than the right model's (one-sided Wilcoxon
     signed-rank test, p < 0.01) on the schedules that can tell: those for which the two predict
-    makespans over `TELLING_PCT` apart. With fewer than six of them it is neither rejected nor
+    makespans over `DISTINCT_PCT` apart. With fewer than six of them it is neither rejected nor
     accepted. The last row makes experts 1.2 times as long.
     """
-    right = [structural(model, r) for model, r in zip(models, runs, strict=True)]
+    right = [structural_error_pct(trial.model, trial.runs) for trial in trials]
     rows = [_row("the model", right, None)]
     for name, change in CONTROLS.items():
-        changed = [change(model) for model in models]
-        pairs = [
-            (structural(m, r), e)
-            for m, r, e in zip(changed, runs, right, strict=True)
-            if m is not None
-        ]
-        rows.append(_row(name, [wrong for wrong, _ in pairs], [e for _, e in pairs]))
-    longer = [structural(model, r, _long_experts) for model, r in zip(models, runs, strict=True)]
+        wrong, right_of_them = [], []
+        for trial, error in zip(trials, right, strict=True):
+            changed = change(trial.model)
+            if changed is not None:
+                wrong.append(structural_error_pct(changed, trial.runs))
+                right_of_them.append(error)
+        rows.append(_row(name, wrong, right_of_them))
+    longer = [structural_error_pct(trial.model, trial.runs, _long_experts) for trial in trials]
     rows.append(_row("experts 1.2 times as long", longer, right))
     return pd.DataFrame(rows, dtype=object)
 
@@ -274,20 +286,20 @@ def power(models: Sequence[Model], runs: Sequence[Sequence[Run]]) -> pd.DataFram
 def _row(name: str, errors: Sequence[float], right: Sequence[float] | None) -> dict[str, object]:
     p_value = None
     if right is not None:
-        telling = [
-            (abs(e), abs(r)) for e, r in zip(errors, right, strict=True) if abs(e - r) > TELLING_PCT
-        ]
-        errors = [e for e, _ in telling]
-        if len(telling) > 5:
-            p_value = float(
-                stats.wilcoxon(errors, [r for _, r in telling], alternative="greater").pvalue
-            )
-    errors = np.abs(errors).tolist()
+        distinct = []
+        for error, of_right in zip(errors, right, strict=True):
+            if abs(error - of_right) > DISTINCT_PCT:
+                distinct.append((abs(error), abs(of_right)))
+        errors = [error for error, _ in distinct]
+        if len(distinct) >= MIN_SCHEDULES:
+            of_right_ones = [of_right for _, of_right in distinct]
+            p_value = float(stats.wilcoxon(errors, of_right_ones, alternative="greater").pvalue)
+    absolute = np.abs(errors)
     return {
         "model": name,
-        "schedules": len(errors),
-        "median %": float(np.median(errors)) if errors else None,
-        "p95 %": float(np.quantile(errors, 0.95)) if errors else None,
+        "schedules": len(absolute),
+        "median %": float(np.median(absolute)) if len(absolute) else None,
+        "p95 %": float(np.quantile(absolute, 0.95)) if len(absolute) else None,
         "p": p_value,
-        "rejected": None if right is None or p_value is None else p_value < 0.01,
+        "rejected": None if p_value is None else p_value < SIGNIFICANT,
     }

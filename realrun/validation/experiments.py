@@ -22,7 +22,8 @@ import pandas as pd
 from realrun.calibration.profile import profile_from
 from realrun.cases import Case
 from realrun.validation.campaign import Campaign, Progress, measure
-from realrun.validation.evaluate import Evidence, evaluate, predict
+from realrun.validation.evaluate import Evidence, evaluate
+from realrun.validation.trial import model_of
 from simdep.costs import StageTimes
 from simdep.hardware.profile import HardwareProfile
 from simdep.policies import Job, chunk_tokens, lookahead, on_groups
@@ -223,4 +224,4 @@ def _columns(row: dict[str, Any], title: str, prefix: str) -> dict[str, str]:
 
 
 def _us_per_token(case: Case, profile: HardwareProfile) -> float:
-    return predict(case, profile).makespan_us / case.schedule.tokens
+    return model_of(case, profile).makespan_us() / case.schedule.tokens

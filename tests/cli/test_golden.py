@@ -80,16 +80,16 @@ def test_the_recorded_runs_score_as_before(request: pytest.FixtureRequest) -> No
     pytest.importorskip("torch")
     from recorded import load_recorded
 
-    from realrun.validation import decomposition as judge
+    from realrun.validation.decomposition import power, structural_error_pct
 
-    models, runs = load_recorded()
-    structural = [judge.structural(model, own) for model, own in zip(models, runs, strict=True)]
-    makespans = [[float(run.makespan_us) for run in own] for own in runs]
+    trials = load_recorded()
+    structural = [structural_error_pct(trial.model, trial.runs) for trial in trials]
+    makespans = [list(map(float, trial.makespans_us)) for trial in trials]
     now = {
         "makespans_us": makespans,
         "structural": [list(map(float, np.ravel(each))) for each in structural],
     }
-    _compare("recorded", now | {"power": _records(judge.power(models, runs))}, request)
+    _compare("recorded", now | {"power": _records(power(trials))}, request)
 
 
 def _records(table: pd.DataFrame) -> Any:

@@ -10,24 +10,25 @@ import pytest
 
 pytest.importorskip("torch")
 
-from recorded import Recorded, load_recorded
+from recorded import load_recorded
 
-from realrun.validation import decomposition as judge
+from realrun.validation.decomposition import power, structural_error_pct, terms
+from realrun.validation.trial import Trial
 
 
 @pytest.fixture(scope="module")
-def recorded() -> Recorded:
+def recorded() -> list[Trial]:
     return load_recorded()
 
 
-def test_the_structure_of_the_model_holds(recorded: Recorded) -> None:
-    errors = np.abs([judge.structural(model, own) for model, own in zip(*recorded, strict=True)])
+def test_the_structure_of_the_model_holds(recorded: list[Trial]) -> None:
+    errors = np.abs([structural_error_pct(trial.model, trial.runs) for trial in recorded])
     assert np.median(errors) <= 0.5
     assert np.quantile(errors, 0.95) <= 2
 
 
-def test_the_data_rejects_every_wrong_model(recorded: Recorded) -> None:
-    rows = judge.power(*recorded).to_dict("records")
+def test_the_data_rejects_every_wrong_model(recorded: list[Trial]) -> None:
+    rows = power(recorded).to_dict("records")
     assert {row["model"]: row["rejected"] for row in rows} == {
         "the model": None,
         "link 10 % slower": True,
@@ -39,8 +40,8 @@ def test_the_data_rejects_every_wrong_model(recorded: Recorded) -> None:
     }
 
 
-def test_every_term_of_the_host_brings_the_model_nearer_to_the_data(recorded: Recorded) -> None:
-    nothing, *without = judge.terms(*recorded)
+def test_every_term_of_the_host_brings_the_model_nearer_to_the_data(recorded: list[Trial]) -> None:
+    nothing, *without = terms(recorded)
     assert {row["without"] for row in without} == {"gap", "receive", "post", "all"}
     for row in without:
         assert row["structural"]["median_abs_pct"] > nothing["structural"]["median_abs_pct"]  # type: ignore[index]

@@ -17,8 +17,9 @@ from realrun.calibration.profile import in_situ, profile_from, refusals
 from realrun.cases import Case, load_cases, standard_cases
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.validation.campaign import Measurements
-from realrun.validation.evaluate import Evidence, evaluate, predict, trained
+from realrun.validation.evaluate import Evidence, evaluate, trained
 from realrun.validation.report import table_of
+from realrun.validation.trial import model_of
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
 from simdep.policies import naive
 from simdep.timeline import Timeline
@@ -49,7 +50,8 @@ def result_of(factors: list[list[float]], cases: list[Case] = CASES) -> dict[str
 def measured(factors: list[list[float]]) -> Measurements:
     """Each case measured as its prediction times its factors."""
     runs = {
-        i: [stretched(predict(CASES[i], PROFILE), f) for f in row] for i, row in enumerate(factors)
+        i: [stretched(model_of(CASES[i], PROFILE).timeline(), f) for f in row]
+        for i, row in enumerate(factors)
     }
     return Measurements(timelines=runs)
 
@@ -223,7 +225,7 @@ def test_a_calibration_in_situ_brings_stage_costs_to_the_speed_of_training_runs(
         for name in ("attention", "combine", "shared", "expert")
     )
     profile = replace(PROFILE, costs=(*PROFILE.costs, *stages))
-    runs = [stretched(predict(case, profile), 1.25)]
+    runs = [stretched(model_of(case, profile).timeline(), 1.25)]
     corrected = in_situ(profile, [(case, runs)])
     assert corrected.find("stage.expert", ag=1, eg=1, shape=shape).alpha_us == pytest.approx(125)  # type: ignore[union-attr]
     assert corrected.find("link") == profile.find("link")
