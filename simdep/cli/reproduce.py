@@ -63,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(reproduction: Reproduction) -> str:
-    from simdep.validation.reproduce.result import errors
+    from simdep.validation.reproduce.result import error_summary
 
     parts = [
-        f"{reproduction.title}\n{reproduction.source}",
+        f"{reproduction.publication.title}\n{reproduction.publication.source}",
         table([_point_row(point) for point in reproduction.points]),
     ]
     for role in ("calibrated", "predicted"):
-        summary = errors([point for point in reproduction.points if point.role == role])
-        if summary["mape_pct"] is not None:
-            mape, worst = f"{summary['mape_pct']:.2f} %", f"{summary['worst_pct']:.1f} %"
-            parts.append(f"{role}: {summary['n']} figures, MAPE {mape}, worst {worst}")
+        summary = error_summary(reproduction.with_role(role))
+        if summary.mape_pct is not None:
+            mape, worst = f"{summary.mape_pct:.2f} %", f"{summary.worst_pct:.1f} %"
+            parts.append(f"{role}: {summary.n} figures, MAPE {mape}, worst {worst}")
     parts.append("Checks\n" + table([asdict(check) for check in reproduction.checks]))
     parts.append("Parameters\n" + table([asdict(value) for value in reproduction.parameters]))
     parts += _listed("Roles", _reasons(reproduction.points))
@@ -125,8 +125,9 @@ def _sections(reproduction: Reproduction) -> list[Section]:
 
     from simdep.analysis import figures  # plotly, only to draw
 
-    name = reproduction.name
-    sections = [figures.Section(reproduction.title, reproduction.source)]
+    publication = reproduction.publication
+    name = publication.name
+    sections = [figures.Section(publication.title, publication.source)]
     for unit, points in _drawn(reproduction.points).items():
         figure = figures.agreement(pd.DataFrame(points), unit)
         sections.append(figures.Section(f"{name}: {unit}", figure=figure))

@@ -130,7 +130,7 @@ def test_a_replay_says_what_was_measured_and_predicted(
         ("simdep reproduce everything", "unknown reproduction 'everything'"),
         (
             "simdep reproduce findep --measured FILE",
-            "are of no reproduction (findep: table,testbed",
+            "expected the columns of findep; for findep (testbed,model",
         ),
         ("simdep replay FILE", "column mode is missing"),
         ("simdep", "the following arguments are required: COMMAND"),

@@ -21,7 +21,21 @@ from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
 from simdep.simulation.closed_form import pingpong
 from simdep.simulation.engine import makespan_us
-from simdep.validation.reproduce import eps_moe, findep, findep_kernels
+from simdep.validation.reproduce.eps_moe import pipelined_ms
+from simdep.validation.reproduce.findep_kernels import kernel_stage_times
+from simdep.validation.reproduce.findep_model import (
+    EXPOSED_SPLIT,
+    SYSTEMS,
+    TESTBEDS,
+    THROUGHPUT,
+    TOKEN_BUDGET,
+    FindepSetup,
+    best_configuration,
+    calibration_figures,
+    fitted_h20,
+    linear_stage_times,
+    throughput,
+)
 from simdep.validation.reproduce.result import published, records
 
 LAYERS = 60
@@ -68,9 +82,7 @@ def test_the_gain_of_a_third_micro_batch_follows_from_the_width_of_experts() -> 
 
 def best_pipeline(comm: float, products: float, chunk: float) -> int:
     """By simulation of every N."""
-    return min(
-        range(1, 41), key=lambda n: eps_moe.pipelined(n, 0, comm, products, chunk, contention=0)
-    )
+    return min(range(1, 41), key=lambda n: pipelined_ms(n, 0, comm, products, chunk, contention=0))
 
 
 def test_the_best_pipeline_number_of_the_ablation_is_that_of_the_formula() -> None:
@@ -78,7 +90,7 @@ def test_the_best_pipeline_number_of_the_ablation_is_that_of_the_formula() -> No
     1, 5, 20."""
     comm, chunk = 2.74, 0.064
     assert best_pipeline(comm, 2.9, chunk) in (floor(sqrt(comm / chunk)), ceil(sqrt(comm / chunk)))
-    of = {n: eps_moe.pipelined(n, 0, comm, 2.9, chunk, contention=0) for n in (1, 5, 20)}
+    of = {n: pipelined_ms(n, 0, comm, 2.9, chunk, contention=0) for n in (1, 5, 20)}
     assert min(of, key=of.__getitem__) == 5
 
 
@@ -199,15 +211,15 @@ def test_two_batches_lose_and_win_on_a_measured_point_to_point_link_as_well(cont
 # measured
 
 TABLE_7 = (
-    (findep.EXPOSED_SPLIT,),
+    (EXPOSED_SPLIT,),
     2 * 4096,
 )  # the split and tokens of an AG GPU for its rows, which state none
-ROWS = [row for row in records(published("findep")) if row["testbed"] in findep.TESTBEDS]
+ROWS = [row for row in records(published("findep")) if row["testbed"] in TESTBEDS]
 
 
 @pytest.fixture(scope="module")
 def fit() -> HardwareProfile:
-    return findep.calibrated(findep.calibration_rows())
+    return fitted_h20(calibration_figures())
 
 
 @pytest.mark.parametrize(
@@ -218,17 +230,14 @@ def test_findep_is_no_slower_than_pppipe_and_that_no_slower_than_naive(
 ) -> None:
     """On the costs that the reproduction has for the testbed, each system configured as the row
     says, else best."""
-    testbed = findep.TESTBEDS[row["testbed"]]
+    testbed = TESTBEDS[row["testbed"]]
     hardware = fit if row["testbed"] in ("C", "D") else load_hardware(testbed.hardware)
-    splits, budget = (
-        (testbed.splits, findep.BUDGET) if row["unit"] == findep.THROUGHPUT else TABLE_7
-    )
+    splits, budget = (testbed.splits, TOKEN_BUDGET) if row["unit"] == THROUGHPUT else TABLE_7
     rates = []
-    for system in findep.SYSTEMS:
-        choice = findep.best(
-            {**row, "system": system}, hardware, findep.stage_times, splits, budget
-        )
-        rates.append(replace(choice, us=makespan_us(choice.schedule, choice.times)).ktokens_per_s)
+    for system in SYSTEMS:
+        setup = replace(FindepSetup.of(row), system=system)
+        best = best_configuration(setup, hardware, linear_stage_times, splits, budget)
+        rates.append(best.simulated_ktokens_per_s)
     naive, pppipe, found = rates
     assert naive <= pppipe * (1 + 1e-12)
     assert pppipe <= found * (1 + 1e-12)
@@ -239,10 +248,10 @@ def test_the_same_order_follows_from_kernels_alone() -> None:
     """H20: no figure of the paper is used."""
     hardware = load_hardware("h20")
     for row in ROWS:
-        if row["testbed"] not in ("C", "D") or row["unit"] != findep.THROUGHPUT:
+        if row["testbed"] not in ("C", "D") or row["unit"] != THROUGHPUT:
             continue
         rates = [
-            findep.throughput({**row, "system": system}, hardware, findep_kernels.stage_times)
-            for system in findep.SYSTEMS
+            throughput(replace(FindepSetup.of(row), system=system), hardware, kernel_stage_times)
+            for system in SYSTEMS
         ]
         assert rates == sorted(rates) or max(rates) == pytest.approx(min(rates)), row

@@ -9,8 +9,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from simdep.validation.reproduce import NAMES, eps_moe, fastafd, findep, findep_kernels, reproduce
-from simdep.validation.reproduce.result import Point, Reproduction, errors, published
+from simdep.validation.reproduce import PUBLICATIONS, reproduce
+from simdep.validation.reproduce.eps_moe import pipelined_ms
+from simdep.validation.reproduce.fastafd import COLOCATED, FASTAFD, DecodeSetup, decode_step_us
+from simdep.validation.reproduce.findep import FINDEP
+from simdep.validation.reproduce.findep_kernels import inversions
+from simdep.validation.reproduce.result import (
+    Point,
+    Publication,
+    Reproduction,
+    error_summary,
+    published,
+)
+
+
+def header(publication: Publication) -> str:
+    assert publication.columns is not None
+    return ",".join(publication.columns.names)
 
 
 @cache
@@ -19,7 +34,7 @@ def of(name: str) -> Reproduction:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLICATIONS)
 def test_every_row_has_a_role_and_a_prediction_or_a_reason(name: str) -> None:
     told = of(name).to_dict()
     assert len(told["rows"]) == len(published(name.replace("-", "_")))
@@ -32,7 +47,7 @@ def test_every_row_has_a_role_and_a_prediction_or_a_reason(name: str) -> None:
     assert {"errors", "check", "parameter"} <= kinds
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLICATIONS)
 def test_every_parameter_has_a_label_and_a_source(name: str) -> None:
     for parameter in of(name).parameters:
         assert parameter.label in ("fitted", "measured", "published", "datasheet", "assumed")
@@ -66,10 +81,7 @@ def test_points_that_route_b_puts_in_the_wrong_order_were_measured_within_one_an
             if p.columns["table"] in (3, 4) and p.columns["testbed"] == testbed
         ]
         told = [p.others["predicted_from_kernels"] for p in points]
-        assert (
-            max(findep_kernels.inversions([p.columns["value"] for p in points], told), default=0)
-            < 1.5
-        )
+        assert max(inversions([p.columns["value"] for p in points], told), default=0) < 1.5
 
 
 def test_table_5_is_predicted_and_never_calibrated_on() -> None:
@@ -77,8 +89,8 @@ def test_table_5_is_predicted_and_never_calibrated_on() -> None:
 
 
 def test_the_order_of_points_is_right_where_no_pair_is_inverted() -> None:
-    assert findep_kernels.inversions([1, 2, 3], [10, 20, 30]) == []
-    assert findep_kernels.inversions([100, 110], [2, 1]) == [pytest.approx(10)]
+    assert inversions([1, 2, 3], [10, 20, 30]) == []
+    assert inversions([100, 110], [2, 1]) == [pytest.approx(10)]
 
 
 # Other tables
@@ -95,7 +107,7 @@ def test_rows_that_were_not_calibrated_on_are_predictions(tmp_path: Path) -> Non
         "5,E,deepseek-v2,4,1024,,,,,findep,20,ktoken/s",
         "5,C,deepseek-v2,4,1024,,,,,findep,20,seconds",
     ]
-    file.write_text("\n".join([",".join(findep.COLUMNS), *rows]) + "\n")
+    file.write_text("\n".join([header(FINDEP), *rows]) + "\n")
     (found,) = reproduce("all", file)
     assert [point.role for point in found.points] == [
         "calibrated",
@@ -120,9 +132,9 @@ def test_a_table_of_fastafd_is_known_by_its_columns(tmp_path: Path) -> None:
         "qwen3-235b-a22b,16384,5,1,2,48,33",
         "glm-4.5,8192,5,1,2,96,33",
     ]
-    file.write_text("\n".join([",".join(fastafd.COLUMNS), *rows]) + "\n")
+    file.write_text("\n".join([header(FASTAFD), *rows]) + "\n")
     (found,) = reproduce("all", file)
-    assert found.name == "fastafd"
+    assert found.publication.name == "fastafd"
     assert [point.role for point in found.points] == ["predicted", "predicted", "not-modelled"]
     assert [point.columns["context"] for point in found.points] == [8192, 16384, 8192]
 
@@ -148,7 +160,7 @@ def test_columns_may_come_in_any_order_among_others_and_words_in_any_case(tmp_pa
 
 def test_a_row_without_a_measurement_is_predicted_all_the_same(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
-    file.write_text(",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,5,1,2,96,\n")
+    file.write_text(header(FASTAFD) + "\nqwen3-235b-a22b,8192,5,1,2,96,\n")
     (point,) = reproduce("fastafd", file)[0].points
     assert (point.published, point.role, point.error_pct) == (None, "predicted", None)
     assert point.predicted is not None
@@ -161,11 +173,11 @@ def test_what_cannot_be_configured_or_simulated_is_not_modelled_row_by_row(tmp_p
         "3,C,deepseek-v2,2,2048,1,1,3,500,findep,200,ktoken/s",
         "3,C,deepseek-v2,99999,2048,1,1,3,5,findep,200,ktoken/s",
     ]
-    file.write_text("\n".join([",".join(findep.COLUMNS), *rows]) + "\n")
+    file.write_text("\n".join([header(FINDEP), *rows]) + "\n")
     experts, tasks = reproduce("findep", file)[0].points
     assert "only 160 experts" in experts.reason
     assert "at most 200,000 are simulated" in tasks.reason
-    file.write_text(",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,5,1,200,96,33\n")
+    file.write_text(header(FASTAFD) + "\nqwen3-235b-a22b,8192,5,1,200,96,33\n")
     assert (
         reproduce("fastafd", file)[0].points[0].reason.startswith("micro_batches=200; at most 64")
     )
@@ -174,23 +186,23 @@ def test_what_cannot_be_configured_or_simulated_is_not_modelled_row_by_row(tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", "columns a,b are of no reproduction"),
-        (",".join(fastafd.COLUMNS) + "\n", "has no rows"),
+        ("a,b\n1,2\n", "expected the columns of findep or fastafd"),
+        (header(FASTAFD) + "\n", "no rows; give at least one"),
         (
-            ",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n",
-            "nodes=-3; it is a whole number",
+            header(FASTAFD) + "\nqwen3-235b-a22b,8192,-3,1,2,96,33\n",
+            "nodes=-3; expected an integer > 0",
         ),
         (
-            ",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,three,1,2,96,33\n",
-            r"mine.csv:2: attention_nodes=three",
+            header(FASTAFD) + "\nqwen3-235b-a22b,8192,three,1,2,96,33\n",
+            r"mine.csv:2: attention_nodes='three'",
         ),
         (
-            ",".join(fastafd.COLUMNS) + "\n# remark\nqwen3-235b-a22b,8192,2.5,1,2,96,33\n",
-            r"mine.csv:3: .*a whole num",
+            header(FASTAFD) + "\n# remark\nqwen3-235b-a22b,8192,2.5,1,2,96,33\n",
+            r"mine.csv:3: .*expected an integer",
         ),
-        (",".join(fastafd.COLUMNS[1:]) + "\n8192,2,1,2,96,33\n", "fastafd lacks model"),
+        (header(FASTAFD).removeprefix("model,") + "\n8192,2,1,2,96,33\n", "it lacks model"),
         (
-            ",".join(fastafd.COLUMNS) + "\nqwen3-235b-a22b,8192,2,1,2,96,33,4,5\n",
+            header(FASTAFD) + "\nqwen3-235b-a22b,8192,2,1,2,96,33,4,5\n",
             "one field for each of the 7 columns",
         ),
         ("", "No columns to parse from file"),
@@ -216,12 +228,15 @@ def test_a_name_that_is_unknown_or_reads_no_file_is_refused(tmp_path: Path) -> N
 
 
 def test_an_eps_moe_layer_of_one_group_runs_in_sequence() -> None:
-    assert eps_moe.pipelined(1, before=5, comm=8, products=10, chunk=0, contention=0) == 5 + 8 + 10
+    assert (
+        pipelined_ms(1, before=5, communication=8, products=10, group=0, contention=0) == 5 + 8 + 10
+    )
 
 
 def test_groups_of_experts_overlap_their_communication() -> None:
     whole, parts = (
-        eps_moe.pipelined(n, before=0, comm=8, products=10, chunk=0, contention=0) for n in (1, 4)
+        pipelined_ms(n, before=0, communication=8, products=10, group=0, contention=0)
+        for n in (1, 4)
     )
     assert whole == 18
     assert parts == 1 + 10 + 1  # the first dispatch and the last combine stand alone
@@ -230,27 +245,20 @@ def test_groups_of_experts_overlap_their_communication() -> None:
 def test_a_step_of_fastafd_with_a_hidden_ffn_is_attention_alone() -> None:
     """T = m (B/m core + dense): the identity of the write-up, but for one pass through the other
     stages."""
-    row = {
-        "model": "minimax-m2.5",
-        "context": 8192,
-        "attention_nodes": 3,
-        "ffn_nodes": 1,
-        "micro_batches": 2,
-        "batch_per_attention_gpu": 72,
-    }
-    base = fastafd.COLOCATED["minimax-m2.5"]
+    setup = DecodeSetup("minimax-m2.5", 8192, 3, 1, 2, 72)
+    base = COLOCATED["minimax-m2.5"]
     identity = base.step_us * (72 / base.batch * base.core + 2 * base.dense)
-    assert fastafd.step_us(row, 0.0) == pytest.approx(identity, rel=0.015)
+    assert decode_step_us(setup, 0.0) == pytest.approx(identity, rel=0.015)
 
 
 def test_errors_of_no_points_are_none() -> None:
-    assert errors([])["mape_pct"] is None
+    assert error_summary([]).mape_pct is None
     point = Point({}, 2.0, 3.0, "us", "predicted")
-    assert errors([point])["mape_pct"] == pytest.approx(50)
+    assert error_summary([point]).mape_pct == pytest.approx(50)
 
 
 def test_published_tables_carry_their_source() -> None:
-    for name in NAMES:
+    for name in PUBLICATIONS:
         table = published(name.replace("-", "_"))
         assert isinstance(table, pd.DataFrame)
         assert len(table) >= 10

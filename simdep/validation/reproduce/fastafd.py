@@ -3,14 +3,14 @@ NVL72.
 
 The colocated baseline of the same write-up says what attention costs: its core scales with the
 samples, its dense kernels with the launches. The FFN side costs its published grouped GEMM, 31.8 us
-+ 2.67 us per expert touched, in which reading weights races with computing rows. What a row costs
-is the one constant, calibrated on a single row of the table. The rest are predictions.
++ 2.67 us per activated expert, in which reading weights overlaps with computing tokens. What a
+token costs is the one constant, calibrated on a single row of the table. The rest are predictions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,50 +28,34 @@ from simdep.schedule import Kind
 from simdep.simulation.engine import makespan_us
 from simdep.validation.reproduce.result import (
     Check,
-    Columns,
+    MeasuredColumns,
     Parameter,
     Point,
+    Publication,
     Reproduction,
-    errors,
+    error_summary,
     published,
     records,
 )
 
-SOURCE = "FastAFD write-up of Hao AI Lab (July 2026), GB200 NVL72"
-COLUMNS = (
-    "model",
-    "context",
-    "attention_nodes",
-    "ffn_nodes",
-    "micro_batches",
-    "batch_per_attention_gpu",
-    "step_ms",
+_COUNTS = ("attention_nodes", "ffn_nodes", "micro_batches")
+_COLUMNS = ("model", "context", *_COUNTS, "batch_per_attention_gpu", "step_ms")
+FASTAFD = Publication(
+    name="fastafd",
+    title="FastAFD: decode of Qwen3-235B-A22B and MiniMax-M2.5 on GB200",
+    source="FastAFD write-up of Hao AI Lab (July 2026), GB200 NVL72",
+    table="fastafd",
+    columns=MeasuredColumns(_COLUMNS, needed=_COLUMNS, text=("model",), counts=_COUNTS),
 )
-TABLE = Columns(
-    COLUMNS,
-    needed=COLUMNS,
-    words=("model",),
-    counts=("attention_nodes", "ffn_nodes", "micro_batches"),
-)
-GPUS_PER_NODE = 4
-LAUNCH_US, EXPERT_US, OF_MODEL = (
-    31.8,
-    2.67,
-    "qwen3-235b-a22b",
-)  # grouped GEMM of the FFN side, per expert touched
-POWER = 2.65  # of the race between weights and rows, as in the grouped GEMM measured on GB200
-CALIBRATION = {
-    "model": "qwen3-235b-a22b",
-    "attention_nodes": 17,
-    "ffn_nodes": 1,
-    "micro_batches": 2,
-    "batch_per_attention_gpu": 96,
-}
-CALIBRATION_MS = 48.7
-MOST_MICRO_BATCHES = 64
-CONTEXT = 8192
-DISPATCH = "per-gpu"  # FP8 out and BF16 back: 3 bytes per hidden element and round trip
-MOST_NODES = 17
+_GPUS_PER_NODE = 4
+_GROUPED_START_US, _GROUPED_EXPERT_US = 31.8, 2.67  # grouped GEMM, per activated expert of Qwen3
+_QWEN3 = "qwen3-235b-a22b"
+_OVERLAP_POWER = 2.65  # of weights and tokens, as in the grouped GEMM measured on GB200
+_CALIBRATION_MS = 48.7
+_CONTEXT = 8192
+_DISPATCH = "per-gpu"  # FP8 out and BF16 back: 3 bytes per hidden element and round trip
+_MAX_MICRO_BATCHES = 64
+_MAX_NODES = 17
 
 
 @dataclass(frozen=True)
@@ -90,190 +74,215 @@ class Colocated:
 
 
 COLOCATED = {
-    "qwen3-235b-a22b": Colocated(64, 1781, 0.414, 0.157),
+    _QWEN3: Colocated(64, 1781, 0.414, 0.157),
     "minimax-m2.5": Colocated(48, 1516, 0.434, 0.162),
 }
 
 
-def reproduce(measured: pd.DataFrame | None = None) -> Reproduction:
-    """Predict every row of a table with `COLUMNS`, default the published ones."""
-    own = published("fastafd")
-    row_us = calibrated(own)
-    points = tuple(_point(row, row_us) for row in records(own if measured is None else measured))
-    known = points if measured is None else tuple(_point(row, row_us) for row in records(own))
-    return Reproduction(
-        name="fastafd",
-        title="FastAFD: decode of Qwen3-235B-A22B and MiniMax-M2.5 on GB200",
-        source=SOURCE,
-        points=points,
-        parameters=_parameters(row_us),
-        checks=_checks(known),
-        remarks=_remarks(row_us),
-    )
+@dataclass(frozen=True)
+class DecodeSetup:
+    """A deployment of nodes of 4 GPUs, and what one attention GPU decodes."""
+
+    model: str
+    context: float
+    attention_nodes: int
+    ffn_nodes: int
+    micro_batches: int
+    batch: float  # samples of an attention GPU
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> DecodeSetup:
+        """The setup of a row of the table."""
+        return cls(
+            model=str(row["model"]).lower(),
+            context=row["context"],
+            attention_nodes=row["attention_nodes"],
+            ffn_nodes=row["ffn_nodes"],
+            micro_batches=row["micro_batches"],
+            batch=row["batch_per_attention_gpu"],
+        )
+
+    def tokens_per_s(self, step_us: float) -> float:
+        """Throughput of each GPU, FFN nodes included: M B / ((M + N) T_step)."""
+        nodes = self.attention_nodes
+        return 1e6 * nodes * float(self.batch) / ((nodes + self.ffn_nodes) * step_us)
 
 
-def step_us(row: Mapping[str, Any], row_us: float) -> float:
-    """Microseconds of one decode step: a ping-pong pipeline of `micro_batches` over all layers,
-    simulated."""
-    model, m = load_model(str(row["model"])), int(row["micro_batches"])
-    schedule = policies.pppipe(model.layers, m, shared=False)
-    return makespan_us(schedule, stage_times(row, model, row_us))
+_CALIBRATION = DecodeSetup(_QWEN3, _CONTEXT, 17, 1, 2, 96)
 
 
-def stage_times(row: Mapping[str, Any], model: ModelSpec, row_us: float) -> StageTimes:
-    """Microseconds of the tasks of one micro-batch; `row_us` is that of one Qwen3 row on the FFN
-    side."""
-    base, m = COLOCATED[model.name], int(row["micro_batches"])
-    ag, eg = (GPUS_PER_NODE * int(row[f"{group}_nodes"]) for group in ("attention", "ffn"))
-    samples = row["batch_per_attention_gpu"] / m
-    core = base.step_us * base.core / base.batch * row["context"] / CONTEXT
+def reproduce_fastafd(measured: pd.DataFrame | None = None) -> Reproduction:
+    """Predict every row of a table with the columns of `FASTAFD`, default the published ones."""
+    table = published(FASTAFD.table)
+    token_us = _calibrated_token_us(table)
+    known = tuple(_point(row, token_us) for row in records(table))
+    points = known
+    if measured is not None:
+        points = tuple(_point(row, token_us) for row in records(measured))
+    remarks = _remarks(token_us)
+    return Reproduction(FASTAFD, points, _parameters(token_us), _checks(known), remarks)
+
+
+def decode_step_us(setup: DecodeSetup, token_us: float) -> float:
+    """Microseconds of one decode step: a ping-pong pipeline over all layers, simulated.
+
+    `token_us` is what one routed token of Qwen3 costs on the FFN side.
+    """
+    model = load_model(setup.model)
+    schedule = policies.pppipe(model.layers, setup.micro_batches, shared=False)
+    return makespan_us(schedule, _stage_times(setup, model, token_us))
+
+
+def _stage_times(setup: DecodeSetup, model: ModelSpec, token_us: float) -> StageTimes:
+    """Microseconds of the tasks of one micro-batch."""
+    baseline = COLOCATED[setup.model]
+    ag, eg = _GPUS_PER_NODE * setup.attention_nodes, _GPUS_PER_NODE * setup.ffn_nodes
+    samples = setup.batch / setup.micro_batches
+    core = baseline.step_us * baseline.core / baseline.batch * setup.context / _CONTEXT
     part = work.experts(model, samples * ag, eg)
-    size = model.expert_params / load_model(OF_MODEL).expert_params
-    race = p_norm(np.array([EXPERT_US * part.touched, row_us * part.copies]), POWER)
-    sent = work.transfer(model, samples, ag, eg, DISPATCH)
-    out, back = (link_cost(load_hardware("gb200"), kind, ag, eg) for kind in (Kind.A2E, Kind.E2A))
+    size = model.expert_params / load_model(_QWEN3).expert_params
+    weights, tokens = _GROUPED_EXPERT_US * part.touched, token_us * part.copies
+    overlapping = float(p_norm(np.array([weights, tokens]), _OVERLAP_POWER))
+    sent = work.transfer(model, samples, ag, eg, _DISPATCH)
+    hardware = load_hardware("gb200")
+    out, back = (link_cost(hardware, kind, ag, eg) for kind in (Kind.A2E, Kind.E2A))
     return StageTimes(
-        attention=(samples * core + base.step_us * base.dense) / model.layers,
-        expert=LAUNCH_US + size * float(race),
+        attention=(samples * core + baseline.step_us * baseline.dense) / model.layers,
+        expert=_GROUPED_START_US + size * overlapping,
         a2e=out(max(sent.ag_bytes(1), sent.eg_bytes(1))),
         e2a=back(max(sent.ag_bytes(2), sent.eg_bytes(2))),
     )
 
 
-def calibrated(table: pd.DataFrame) -> float:
-    """The microseconds of a row on the FFN side that make the calibration row come out as
-    measured."""
-    (row,) = (row for row in records(table) if _is_calibration(row))
-    return float(brentq(lambda row_us: float(step_us(row, row_us) - 1e3 * row["step_ms"]), 0, 1))
+def _calibrated_token_us(table: pd.DataFrame) -> float:
+    """The microseconds of a token on the FFN side that reproduce the calibration row."""
+    (row,) = (row for row in records(table) if DecodeSetup.of(row) == _CALIBRATION)
+    measured_us = 1e3 * row["step_ms"]
+
+    def miss(token_us: float) -> float:
+        return float(decode_step_us(_CALIBRATION, token_us) - measured_us)
+
+    return float(brentq(miss, 0, 1))
 
 
-def tokens_per_s(row: Mapping[str, Any], us: float) -> float:
-    """Throughput of each GPU, FFN nodes included: M B / ((M + N) T_step)."""
-    nodes = int(row["attention_nodes"])
-    return (
-        1e6 * nodes * float(row["batch_per_attention_gpu"]) / ((nodes + int(row["ffn_nodes"])) * us)
-    )
-
-
-def _point(columns: Mapping[str, Any], row_us: float) -> Point:
+def _point(columns: Mapping[str, Any], token_us: float) -> Point:
     value, unit = columns["step_ms"], "ms a step"
-    if missing := [column for column in COLUMNS if columns[column] is None and column != "step_ms"]:
-        return Point(columns, value, None, unit, "not-modelled", f"{missing[0]} is missing")
-    row = {**columns, "model": columns["model"].lower()}
-    if row["model"] not in COLOCATED:
-        why = f"no colocated baseline of {row['model']} is published; use {', '.join(COLOCATED)}"
-        return Point(columns, value, None, unit, "not-modelled", why)
-    if row["micro_batches"] > min(MOST_MICRO_BATCHES, row["batch_per_attention_gpu"]):
-        why = f"micro_batches={row['micro_batches']}; at most {MOST_MICRO_BATCHES} are simulated, of a sample or more"
-        return Point(columns, value, None, unit, "not-modelled", why)
+    reason = _not_modelled(columns)
+    if reason:
+        return Point(columns, value, None, unit, "not-modelled", reason)
+    setup = DecodeSetup.of(columns)
     try:
-        us = step_us(row, row_us)
+        us = decode_step_us(setup, token_us)
     except ValueError as error:  # such as more FFN GPUs than experts
         return Point(columns, value, None, unit, "not-modelled", str(error))
-    others = {"tokens_per_s_per_gpu": tokens_per_s(row, us)}
-    if _is_calibration(row):
-        own = value == CALIBRATION_MS
-        why = f"a new measurement of the configuration that is calibrated on, as published: {CALIBRATION_MS} ms"
-        why = "the one row that is calibrated on" if own else why
-        return Point(
-            columns, value, us / 1e3, unit, "calibrated" if own else "predicted", why, others
+    others = {"tokens_per_s_per_gpu": setup.tokens_per_s(us)}
+    role, reason = _role(setup, value)
+    return Point(columns, value, us / 1e3, unit, role, reason, others)
+
+
+def _not_modelled(columns: Mapping[str, Any]) -> str:
+    """Why a row has no prediction; empty if it has one."""
+    needed = [column for column in _COLUMNS if column != "step_ms"]
+    missing = [column for column in needed if columns[column] is None]
+    if missing:
+        return f"{missing[0]} is missing"
+    setup = DecodeSetup.of(columns)
+    if setup.model not in COLOCATED:
+        return f"no colocated baseline of {setup.model} is published; use {', '.join(COLOCATED)}"
+    if setup.micro_batches > min(_MAX_MICRO_BATCHES, setup.batch):
+        return (
+            f"micro_batches={setup.micro_batches}; at most {_MAX_MICRO_BATCHES} are simulated, "
+            "of a sample or more"
         )
-    why = "" if row["context"] == CONTEXT else "attention core assumed proportional to the context"
-    return Point(columns, value, us / 1e3, unit, "predicted", why, others)
+    return ""
 
 
-def _is_calibration(row: Mapping[str, Any]) -> bool:
-    return (
-        all(row[key] == value for key, value in CALIBRATION.items()) and row["context"] == CONTEXT
+def _role(setup: DecodeSetup, value: float | None) -> tuple[str, str]:
+    """The role of a prediction and its reason."""
+    if setup != _CALIBRATION:
+        same_context = setup.context == _CONTEXT
+        return "predicted", (
+            "" if same_context else "attention core assumed proportional to the context"
+        )
+    if value == _CALIBRATION_MS:
+        return "calibrated", "the one row that is calibrated on"
+    return "predicted", (
+        "a new measurement of the configuration that is calibrated on, "
+        f"as published: {_CALIBRATION_MS} ms"
     )
 
 
-def _parameters(row_us: float) -> tuple[Parameter, ...]:
-    found = [
-        Parameter("expert row", 1e3 * row_us, "ns a Qwen3 row", "fitted", f"the row {CALIBRATION}")
-    ]
-    for name, base in COLOCATED.items():
-        shares = f"attention core {base.core:.1%}, dense kernels {base.dense:.1%}"
-        found.append(
-            Parameter(
-                f"colocated {name}",
-                base.step_us / 1e3,
-                "ms a step",
-                "published",
-                f"{SOURCE}; {shares}",
-            )
-        )
-    scaled = "other models in proportion to an expert's weights"
+def _parameters(token_us: float) -> tuple[Parameter, ...]:
+    row = {
+        "model": _CALIBRATION.model,
+        "attention_nodes": _CALIBRATION.attention_nodes,
+        "ffn_nodes": _CALIBRATION.ffn_nodes,
+        "micro_batches": _CALIBRATION.micro_batches,
+        "batch_per_attention_gpu": _CALIBRATION.batch,
+    }
+    baselines = []
+    for name, baseline in COLOCATED.items():
+        shares = f"attention core {baseline.core:.1%}, dense kernels {baseline.dense:.1%}"
+        source = f"{FASTAFD.source}; {shares}"
+        step_ms = baseline.step_us / 1e3
+        baselines.append(Parameter(f"colocated {name}", step_ms, "ms a step", "published", source))
+    grouped = f"{_GROUPED_START_US} + {_GROUPED_EXPERT_US}"
+    scaled = f"{FASTAFD.source}; other models in proportion to an expert's weights"
+    profile = "profile gb200, grouped GEMM in fp8 (DeepGEMM)"
+    once = "a token once to each FFN GPU that it needs"
+    sheet = "GB200 data sheet: NVLink 5, 75 % of one direction"
     return (
-        *found,
-        Parameter(
-            "grouped GEMM",
-            f"{LAUNCH_US} + {EXPERT_US}",
-            "us, us an expert",
-            "published",
-            f"{SOURCE}; {scaled}",
-        ),
-        Parameter(
-            "power of the race",
-            POWER,
-            "",
-            "measured",
-            "profile gb200, grouped GEMM in fp8 (DeepGEMM)",
-        ),
-        Parameter(
-            "dispatch",
-            DISPATCH,
-            "FP8 out, BF16 back",
-            "assumed",
-            "a token once to each FFN GPU that it needs",
-        ),
-        Parameter(
-            "link",
-            675,
-            "GB/s of a GPU",
-            "assumed",
-            "GB200 data sheet: NVLink 5, 75 % of one direction",
-        ),
+        Parameter("expert row", 1e3 * token_us, "ns a Qwen3 row", "fitted", f"the row {row}"),
+        *baselines,
+        Parameter("grouped GEMM", grouped, "us, us an expert", "published", scaled),
+        Parameter("power of the race", _OVERLAP_POWER, "", "measured", profile),
+        Parameter("dispatch", _DISPATCH, "FP8 out, BF16 back", "assumed", once),
+        Parameter("link", 675, "GB/s of a GPU", "assumed", sheet),
     )
 
 
-def _checks(points: tuple[Point, ...]) -> tuple[Check, ...]:
-    mape = float(errors(points)["mape_pct"])
-    found = [Check("all rows of step time", "MAPE <= 4 %", f"{mape:.2f} %", mape <= 4)]
+def _checks(points: Sequence[Point]) -> tuple[Check, ...]:
+    mape = error_summary(points).mape_pct
+    assert mape is not None, "every published row is predicted"
+    checks = [Check("all rows of step time", "MAPE <= 4 %", f"{mape:.2f} %", mape <= 4)]
     for model in COLOCATED:
-        rows = [
-            p for p in points if p.columns["model"] == model and p.columns["micro_batches"] == 2
+        pairs = [
+            point
+            for point in points
+            if point.columns["model"] == model and point.columns["micro_batches"] == 2
         ]
-        measured = max(
-            rows, key=lambda p: tokens_per_s(p.columns, 1e3 * p.columns["step_ms"])
-        ).columns["attention_nodes"]
-        told = max(rows, key=lambda p: p.others["tokens_per_s_per_gpu"]).columns["attention_nodes"]
-        name = f"best of the measured numbers of attention nodes, {model}"
-        found.append(Check(name, str(measured), str(told), measured == told))
-    return tuple(found)
+        measured = max(pairs, key=_measured_tokens_per_s).columns["attention_nodes"]
+        predicted = max(pairs, key=_predicted_tokens_per_s).columns["attention_nodes"]
+        statement = f"best of the measured numbers of attention nodes, {model}"
+        checks.append(Check(statement, str(measured), str(predicted), measured == predicted))
+    return tuple(checks)
 
 
-def _remarks(row_us: float) -> tuple[str, ...]:
-    best = []
-    for model, batch in (("qwen3-235b-a22b", 96), ("minimax-m2.5", 72)):
-        rows = [
-            {
-                "model": model,
-                "context": CONTEXT,
-                "attention_nodes": nodes,
-                "ffn_nodes": 1,
-                "micro_batches": 2,
-                "batch_per_attention_gpu": batch,
-            }
-            for nodes in range(1, MOST_NODES + 1)
-        ]
-        speed, nodes = max(
-            (tokens_per_s(row, step_us(row, row_us)), row["attention_nodes"]) for row in rows
-        )
-        best.append(f"{model} {nodes}:1 with {speed:,.0f} tokens/s a GPU")
+def _measured_tokens_per_s(point: Point) -> float:
+    return DecodeSetup.of(point.columns).tokens_per_s(1e3 * point.columns["step_ms"])
+
+
+def _predicted_tokens_per_s(point: Point) -> float:
+    return point.others["tokens_per_s_per_gpu"]
+
+
+def _remarks(token_us: float) -> tuple[str, ...]:
+    ratios = []
+    for model, batch in ((_QWEN3, 96), ("minimax-m2.5", 72)):
+        speed, nodes = _best_ratio(DecodeSetup(model, _CONTEXT, 1, 1, 2, batch), token_us)
+        ratios.append(f"{model} {nodes}:1 with {speed:,.0f} tokens/s a GPU")
     return (
-        f"Best of all ratios from 1:1 to {MOST_NODES}:1, simulated: {', '.join(best)}. Best of the measured ones: 7:1 "
-        "with 2,518 and 17:1 with 2,198.",
-        "Dense kernels are taken to cost the same at any batch, so that m micro-batches pay them m times; at m = 3 the "
-        "measured step is shorter than that.",
+        f"Best of all ratios from 1:1 to {_MAX_NODES}:1, simulated: {', '.join(ratios)}. Best of "
+        "the measured ones: 7:1 with 2,518 and 17:1 with 2,198.",
+        "Dense kernels are taken to cost the same at any batch, so that m micro-batches pay them m "
+        "times; at m = 3 the measured step is shorter than that.",
     )
+
+
+def _best_ratio(setup: DecodeSetup, token_us: float) -> tuple[float, int]:
+    """Tokens/s of a GPU and attention nodes, of the best number of attention nodes."""
+    ratios = []
+    for nodes in range(1, _MAX_NODES + 1):
+        at_nodes = replace(setup, attention_nodes=nodes)
+        ratios.append((at_nodes.tokens_per_s(decode_step_us(at_nodes, token_us)), nodes))
+    return max(ratios)

@@ -20,28 +20,44 @@ import numpy as np
 import pandas as pd
 
 from simdep.calibration.measurements import read_table
+from simdep.checks import InputError, shown
 
 ROLES = ("calibrated", "predicted", "not-modelled")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns of the table of a publication: all, those that a user's table needs, those of words,
-    those that count."""
+class MeasuredColumns:
+    """The columns of a table of measurements that a user may give.
 
-    every: tuple[str, ...]
+    `needed` have to be there. `text` hold words, all others numbers above 0; `counts` are integers.
+    """
+
+    names: tuple[str, ...]
     needed: tuple[str, ...]
-    words: tuple[str, ...]
+    text: tuple[str, ...]
     counts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Publication:
+    """A publication with a table of measurements: `table` under `simdep/data/published`.
+
+    `columns` are those of a table of the user's own; None if there is no such table.
+    """
+
+    name: str
+    title: str
+    source: str
+    table: str
+    columns: MeasuredColumns | None = None
+
+
+@dataclass(frozen=True)
 class Point:
-    """One published figure: the columns that say what it is of, its value, and what simdep makes of
-    it.
+    """One published figure: its columns, its value, and what simdep predicts for it.
 
     `published` is None where a user asks for a prediction and has no measurement. `others` holds
-    what other models make of it, by name.
+    predictions of other models, by name.
     """
 
     columns: Mapping[str, Any]
@@ -61,18 +77,22 @@ class Point:
 
     @property
     def error_pct(self) -> float | None:
+        """The error of the prediction; None without a prediction or a measurement."""
         if self.predicted is None or not self.published:
             return None
         return 100 * (self.predicted / self.published - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        own = {
+        """One row of `--json`."""
+        return {
+            **self.columns,
             "predicted": self.predicted,
             "unit": self.unit,
             "role": self.role,
             "reason": self.reason,
+            "error_pct": self.error_pct,
+            **self.others,
         }
-        return {**self.columns, **own, "error_pct": self.error_pct, **self.others}
 
 
 @dataclass(frozen=True)
@@ -89,8 +109,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Check:
-    """A statement about a group of points: what was wanted of it, what came out, and whether it
-    holds."""
+    """A statement about a group of points: what was wanted, what came out, and whether it holds."""
 
     statement: str
     wanted: str
@@ -99,62 +118,64 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """One publication, reproduced: its points, its parameters, checks on them, and remarks for the
-    reader."""
+class ErrorSummary:
+    """Errors of a group of points in percent; None where nothing was predicted."""
 
-    name: str
-    title: str
-    source: str
+    n: int
+    mape_pct: float | None = None
+    worst_pct: float | None = None
+    bias_pct: float | None = None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One publication, reproduced: points, parameters, checks on the points, and remarks."""
+
+    publication: Publication
     points: tuple[Point, ...]
     parameters: tuple[Parameter, ...]
     checks: tuple[Check, ...]
     remarks: tuple[str, ...] = ()
 
+    def with_role(self, role: str) -> list[Point]:
+        """The points of a role."""
+        return [point for point in self.points if point.role == role]
+
     def to_dict(self) -> dict[str, Any]:
-        """`rows`, one a point, and `summary`: errors by role, checks, parameters and remarks as
-        labelled records."""
-        rows = [{"reproduction": self.name, **point.to_dict()} for point in self.points]
+        """`rows`, one for each point, and `summary`: labelled records of errors by role, checks,
+        parameters and remarks."""
+        label = {"reproduction": self.publication.name}
         summary: list[dict[str, Any]] = []
         for role in ROLES:
-            group = [point for point in self.points if point.role == role]
-            summary.append(
-                {"reproduction": self.name, "kind": "errors", "role": role, **errors(group)}
-            )
-        for kind, records in (("check", self.checks), ("parameter", self.parameters)):
-            summary += [
-                {"reproduction": self.name, "kind": kind, **asdict(record)} for record in records
-            ]
-        summary += [
-            {"reproduction": self.name, "kind": "remark", "text": text} for text in self.remarks
-        ]
-        return {"rows": rows, "summary": summary}
+            errors = asdict(error_summary(self.with_role(role)))
+            summary.append({**label, "kind": "errors", "role": role, **errors})
+        summary += [{**label, "kind": "check", **asdict(check)} for check in self.checks]
+        summary += [{**label, "kind": "parameter", **asdict(value)} for value in self.parameters]
+        summary += [{**label, "kind": "remark", "text": remark} for remark in self.remarks]
+        return {"rows": [{**label, **point.to_dict()} for point in self.points], "summary": summary}
 
 
-def errors(points: Sequence[Point]) -> dict[str, Any]:
-    """Number of points, mean absolute and largest percentage error, and bias; None where nothing
-    was predicted."""
-    found = [point.error_pct for point in points if point.error_pct is not None]
-    if not found:
-        return {"n": len(points), "mape_pct": None, "worst_pct": None, "bias_pct": None}
-    sizes = [abs(error) for error in found]
-    return {
-        "n": len(points),
-        "mape_pct": sum(sizes) / len(sizes),
-        "worst_pct": max(sizes),
-        "bias_pct": sum(found) / len(found),
-    }
-
-
-def out_of_range(caught: Iterable[warnings.WarningMessage]) -> list[str]:
-    """A remark on the kernels that were used beyond the range that they were measured on; none if
-    none was."""
-    numbers = dict.fromkeys(str(each.message).split("=")[0] for each in caught)
-    return (
-        [f"Used beyond the range that its kernel was measured on: {', '.join(sorted(numbers))}."]
-        if numbers
-        else []
+def error_summary(points: Sequence[Point]) -> ErrorSummary:
+    """Number of points, mean absolute and largest percentage error, and bias."""
+    errors = [point.error_pct for point in points if point.error_pct is not None]
+    if not errors:
+        return ErrorSummary(len(points))
+    sizes = [abs(error) for error in errors]
+    return ErrorSummary(
+        n=len(points),
+        mape_pct=sum(sizes) / len(sizes),
+        worst_pct=max(sizes),
+        bias_pct=sum(errors) / len(errors),
     )
+
+
+def range_remarks(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """A remark that names the kernels used beyond their measured range; none if none was."""
+    attributes = {str(warning.message).split("=")[0] for warning in caught}
+    if not attributes:
+        return []
+    names = ", ".join(sorted(attributes))
+    return [f"Used beyond the range that its kernel was measured on: {names}."]
 
 
 def published(name: str) -> pd.DataFrame:
@@ -165,53 +186,76 @@ def published(name: str) -> pd.DataFrame:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table by column, with None for an empty cell."""
-    rows = table.astype(object).to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+    plain = []
+    for row in table.astype(object).to_dict("records"):
+        plain.append({str(column): _plain(cell) for column, cell in row.items()})
+    return plain
 
 
-def _plain(value: Any) -> Any:
-    """A cell as JSON has it: None where it is empty, whole numbers without a fraction."""
-    if pd.isna(value):
+def _plain(cell: Any) -> Any:
+    """A cell as JSON has it: None where it is empty, integers without a fraction."""
+    if pd.isna(cell):
         return None
-    value = value.item() if isinstance(value, np.generic) else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    value = cell.item() if isinstance(cell, np.generic) else cell
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
-def read_measured(path: Path, kinds: Mapping[str, Columns]) -> tuple[str, pd.DataFrame]:
-    """A user's table and which of `kinds` it is, by its columns; columns that it lacks but may lack
-    come out empty.
+def read_measured(
+    path: Path, publications: Sequence[Publication]
+) -> tuple[Publication, pd.DataFrame]:
+    """A user's table, and which of `publications` it belongs to by its columns.
 
-    Numbers are above 0, and whole where they count something, where they are given. Raises
-    ValueError naming the file, and the line and column at fault.
+    Optional columns that it lacks come out empty. Raises ValueError naming the file, and the line
+    and column at fault.
     """
     table = read_table(path)
-    missing = {
-        name: [column for column in kind.needed if column not in table]
-        for name, kind in kinds.items()
-    }
-    which = min(missing, key=lambda name: len(missing[name]) / len(kinds[name].needed))
-    kind = kinds[which]
-    if missing[which]:
-        known = "; ".join(f"{name}: {','.join(each.every)}" for name, each in kinds.items())
-        has = f"columns {','.join(table.columns)} are of no reproduction ({known})"
-        raise ValueError(f"{path}: {has}; {which} lacks {','.join(missing[which])}")
+    publication, columns = _nearest(table, publications, path)
     if table.empty:
-        raise ValueError(f"{path} has no rows; give at least one measurement")
-    for column in kind.every:
+        raise InputError("no rows; give at least one measurement", path)
+    for column in columns.names:
         if column not in table:
             table[column] = None
-        if column in kind.words:
-            continue
-        numbers, given = pd.to_numeric(table[column], errors="coerce"), table[column].notna()
-        whole = column in kind.counts
-        good = (
-            np.isfinite(numbers)
-            & (numbers > 0)
-            & (~pd.Series(whole, table.index) | (numbers % 1 == 0))
+        if column not in columns.text:
+            table[column] = _numbers(table[column], column in columns.counts, path)
+    return publication, table.reset_index(drop=True)
+
+
+def _nearest(
+    table: pd.DataFrame, publications: Sequence[Publication], path: Path
+) -> tuple[Publication, MeasuredColumns]:
+    """The publication whose columns a table has. Raises ValueError if it has those of none."""
+    missing: dict[Publication, list[str]] = {}
+    known = {each: each.columns for each in publications if each.columns is not None}
+    for publication, columns in known.items():
+        missing[publication] = [column for column in columns.needed if column not in table]
+    best = min(known, key=lambda each: len(missing[each]) / len(known[each].needed))
+    if missing[best]:
+        columns = known[best]
+        raise InputError(
+            f"expected the columns of {' or '.join(each.name for each in known)}; for {best.name} "
+            f"({','.join(columns.needed)}) it lacks {','.join(missing[best])}",
+            path,
         )
-        if (given & ~good).any():
-            line = (given & ~good).idxmax()
-            rule = f"it is a {'whole ' if whole else ''}number above 0, or empty"
-            raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
-        table[column] = numbers
-    return which, table.reset_index(drop=True)
+    return best, known[best]
+
+
+def _numbers(cells: pd.Series[Any], is_count: bool, path: Path) -> pd.Series[Any]:
+    """A column as numbers above 0, integers where it counts something, or empty cells.
+
+    The index holds the lines of the file. Raises ValueError naming the line and the column.
+    """
+    numbers = pd.to_numeric(cells, errors="coerce")
+    good = np.isfinite(numbers) & (numbers > 0)
+    if is_count:
+        good &= numbers % 1 == 0
+    wrong = cells.notna() & ~good
+    if wrong.any():
+        line = wrong.idxmax()
+        kind = "an integer" if is_count else "a number"
+        sentence = (
+            f"{cells.name}={shown(_plain(cells[line]))}; expected {kind} > 0 or an empty cell"
+        )
+        raise InputError(sentence, f"{path}:{line}")
+    return numbers
