@@ -1,8 +1,8 @@
 """Replay: the measured task times of a real run in the simulated order, to see what the order alone
 explains.
 
-A run is a CSV with the columns of `COLUMNS`: computations and sends of the nodes `attention` and
-`ffn`, by layer and micro-batch. Every computation takes its measured time, in the order in which
+A run is a CSV with the columns of `EVENT_COLUMNS`: computations and sends of the nodes `attention`
+and `ffn`, by layer and micro-batch. Every computation takes its measured time, in the order in which
 its node ran it; sending takes its measured time of the node that sends. Waits for messages are not
 replayed: they are what the simulation predicts. The one constant is the host gap before every
 computation. It is fitted on the first half of the layers, so that the makespan of the whole run is
@@ -19,167 +19,199 @@ from typing import Any
 import pandas as pd
 
 from simdep.calibration.measurements import read_table
+from simdep.checks import InputError
 from simdep.costs import Host
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import makespan_us
 
-RUN = ["mode", "batch", "seq"]
-COLUMNS = [*RUN, "node", "op", "layer", "mb", "start_ms", "end_ms"]
-COMPUTE = {"attn_compute": Kind.ATTENTION, "ffn_compute": Kind.EXPERT}
-SEND, WAIT = "send_transfer", "recv_wait"
-NODES = {"attention": Kind.ATTENTION, "ffn": Kind.EXPERT}
-PRECISION_US, PRECISION = (
-    1.0,
-    1e-5,
-)  # of the fitted gap: microseconds, or that share of the makespan if it is less
+_RUN_COLUMNS = ["mode", "batch", "seq"]  # that tell runs apart
+_NUMBERS = ["layer", "mb", "start_ms", "end_ms"]
+EVENT_COLUMNS = [*_RUN_COLUMNS, "node", "op", *_NUMBERS]
+_ATTENTION, _EXPERTS, _SEND = "attn_compute", "ffn_compute", "send_transfer"
+_COMPUTATIONS = (_ATTENTION, _EXPERTS)
+_OPS = (*_COMPUTATIONS, _SEND, "recv_wait")
+_NODES = ("attention", "ffn")
+_GAP_PRECISION_US = 1.0  # of the fitted gap, or that share of the makespan if it is less:
+_GAP_PRECISION = 1e-5
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """One real run: its schedule as it was ordered, the measured microseconds of every task, and
-    the makespan."""
+class RecordedRun:
+    """One real run: the schedule that it followed, microseconds of every task, and its makespan."""
 
     name: Mapping[str, Any]
     schedule: Schedule
-    us: Mapping[str, float]
+    task_us: Mapping[str, float]
     measured_us: float
 
     def simulated_us(self, gap_us: float) -> float:
         """The makespan with this host gap before every computation."""
-        host = Host(gap_us=gap_us, post_us=lambda task: self.us[task.name])
-        return makespan_us(self.schedule, lambda task: self.us[task.name], host)
+        host = Host(gap_us=gap_us, post_us=self._us)
+        return makespan_us(self.schedule, self._us, host)
+
+    def _us(self, task: Task) -> float:
+        return self.task_us[task.name]
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A prediction of the whole run, with the gap that fits its first half."""
+    """A prediction of a whole run, with the gap that fits its first half."""
 
-    recorded: Recorded
+    run: RecordedRun
     host_gap_us: float
     predicted_us: float
-    no_gap_us: float
-    whole_gap_us: float
+    without_gap_us: float
+    whole_run_gap_us: float
+
+    @property
+    def measured_us(self) -> float:
+        return self.run.measured_us
 
     def to_dict(self) -> dict[str, Any]:
-        measured = self.recorded.measured_us
+        """The keys of `--json`."""
+        measured = self.measured_us
         return {
-            **self.recorded.name,
+            **self.run.name,
             "predicted_us": self.predicted_us,
             "measured_us": measured,
             "host_gap_us": self.host_gap_us,
             "error_pct": 100 * (self.predicted_us / measured - 1),
-            "tasks": len(self.recorded.schedule),
+            "tasks": len(self.run.schedule),
             "fitted_on": "the first half of the layers",
-            "error_without_gap_pct": 100 * (self.no_gap_us / measured - 1),
-            "host_gap_fitted_on_the_whole_run_us": self.whole_gap_us,
+            "error_without_gap_pct": 100 * (self.without_gap_us / measured - 1),
+            "host_gap_fitted_on_the_whole_run_us": self.whole_run_gap_us,
         }
 
 
-def replay(events: pd.DataFrame, where: str = "events") -> Replay:
-    """Simulate the order of one run with its measured task times; raises ValueError where events
-    are missing."""
-    whole = recorded(events, where)
-    middle = (events.layer.min() + events.layer.max() + 1) / 2
-    half = events[events.layer < middle] if events.layer.nunique() > 1 else events
-    gap = fitted_gap(recorded(half, where))
-    return Replay(whole, gap, whole.simulated_us(gap), whole.simulated_us(0), fitted_gap(whole))
+def replay(events: pd.DataFrame, source: str = "events") -> Replay:
+    """Simulate the order of one run with its measured task times.
+
+    Raises ValueError, naming the source, where events are missing.
+    """
+    run = recorded_run(events, source)
+    first_half = events
+    if events.layer.nunique() > 1:
+        middle = (events.layer.min() + events.layer.max() + 1) / 2
+        first_half = events[events.layer < middle]
+    gap = fitted_gap_us(recorded_run(first_half, source))
+    return Replay(run, gap, run.simulated_us(gap), run.simulated_us(0), fitted_gap_us(run))
 
 
-def fitted_gap(run: Recorded) -> float:
-    """The host gap, at least 0, with which the simulated makespan of a run is the measured one, to
-    1 us."""
+def fitted_gap_us(run: RecordedRun) -> float:
+    """The host gap, at least 0, with which the simulated makespan is the measured one, to 1 us."""
     if run.simulated_us(0) >= run.measured_us:
         return 0.0
-    precision = min(PRECISION_US, PRECISION * run.measured_us)
+    precision = min(_GAP_PRECISION_US, _GAP_PRECISION * run.measured_us)
     low, high = 0.0, run.measured_us / len(run.schedule) + precision
     while run.simulated_us(high) < run.measured_us:
         low, high = high, 2 * high
     while high - low > precision:
         middle = (low + high) / 2
-        low, high = (middle, high) if run.simulated_us(middle) < run.measured_us else (low, middle)
+        if run.simulated_us(middle) < run.measured_us:
+            low = middle
+        else:
+            high = middle
     return (low + high) / 2
 
 
 def read_events(path: Path) -> list[pd.DataFrame]:
-    """The runs of an events file, one table each; raises ValueError naming the file and the row or
-    column at fault."""
+    """The runs of an events file, one table for each.
+
+    Raises ValueError naming the file and the event or column at fault.
+    """
     table = read_table(path)
-    if missing := [column for column in COLUMNS if column not in table]:
-        raise ValueError(
-            f"{path}: column {missing[0]} is missing; an events file has {','.join(COLUMNS)}"
-        )
+    missing = [column for column in EVENT_COLUMNS if column not in table]
+    if missing:
+        columns = ",".join(EVENT_COLUMNS)
+        raise InputError(f"column {missing[0]} is missing; expected {columns}", path)
     if table.empty:
-        raise ValueError(f"{path}: no events")
-    numbers = table[["layer", "mb", "start_ms", "end_ms"]].apply(pd.to_numeric, errors="coerce")
-    faults = {
+        raise InputError("no events", path)
+    numbers = table[_NUMBERS].apply(pd.to_numeric, errors="coerce")
+    for rule, is_wrong in _faults(table, numbers).items():
+        if is_wrong.any():
+            event = int(is_wrong.to_numpy().argmax())
+            cells = ",".join(map(str, table.iloc[event][EVENT_COLUMNS]))
+            raise InputError(f"event {event + 1}, {cells}: {rule}", path)
+    absent = [op for op in _COMPUTATIONS if op not in set(table.op)]
+    if absent:
+        raise InputError(f"no event is {absent[0]}; a run has computations of both nodes", path)
+    return [run for _, run in table.assign(**numbers).groupby(_RUN_COLUMNS, sort=False)]
+
+
+def _faults(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, pd.Series[bool]]:
+    """Rules of events, each with the events that break it."""
+    places = numbers[["layer", "mb"]]
+    return {
         "a number is missing": numbers.isna().any(axis=1),
         "an event ends before it starts": numbers.end_ms < numbers.start_ms,
-        "layer and mb count from 0": (
-            (numbers[["layer", "mb"]] < 0) | (numbers[["layer", "mb"]] % 1 != 0)
-        ).any(axis=1),
-        "mode, batch or seq is empty": table[RUN].isna().any(axis=1),
-        f"node is one of {', '.join(NODES)}": ~table.node.isin(NODES),
-        f"op is one of {', '.join((*COMPUTE, SEND, WAIT))}": ~table.op.isin([*COMPUTE, SEND, WAIT]),
+        "layer and mb count from 0": ((places < 0) | (places % 1 != 0)).any(axis=1),
+        "mode, batch or seq is empty": table[_RUN_COLUMNS].isna().any(axis=1),
+        f"node is one of {', '.join(_NODES)}": ~table.node.isin(_NODES),
+        f"op is one of {', '.join(_OPS)}": ~table.op.isin(_OPS),
     }
-    for rule, wrong in faults.items():
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise ValueError(
-                f"{path}: event {row + 1}, {','.join(map(str, table.iloc[row][COLUMNS]))}: {rule}"
-            )
-    if absent := [op for op in COMPUTE if op not in set(table.op)]:
-        raise ValueError(f"{path}: no event is {absent[0]}; a run has computations of both nodes")
-    return [run for _, run in table.assign(**numbers).groupby(RUN, sort=False)]
 
 
-def recorded(events: pd.DataFrame, where: str) -> Recorded:
-    """The schedule that a run followed. A layer that comes again (a later decode step) follows its
-    last layer."""
-    rows = events.sort_values(["start_ms", "end_ms"], kind="stable")
-    step = rows.groupby(["node", "op", "layer", "mb"]).cumcount()
-    rows = rows.assign(
-        layer=(rows.layer + step * (rows.layer.max() + 1)).astype(int),
-        us=1e3 * (rows.end_ms - rows.start_ms),
-    )
-    computed = rows[rows.op.isin(list(COMPUTE))]
-    sends = rows[rows.op == SEND].set_index(["node", "layer", "mb"]).us.to_dict()
-    arrived = {
-        (layer, mb)
-        for op, layer, mb in zip(computed.op, computed.layer, computed.mb, strict=True)
-        if op == "ffn_compute"
-    }
+def recorded_run(events: pd.DataFrame, source: str) -> RecordedRun:
+    """The schedule that a run followed, with its measured times.
+
+    A layer that comes again (a later decode step) follows its last layer. Raises ValueError, naming
+    the source, for an FFN computation without its attention, and for a run that takes no time.
+    """
+    ordered = _by_start(events)
+    computed = ordered[ordered.op.isin(_COMPUTATIONS)]
+    measured_us = 1e3 * (computed.end_ms.max() - computed.start_ms.min())
+    tasks, task_us = _tasks(computed, _send_us(ordered))
+    name = {str(key): value for key, value in events[_RUN_COLUMNS].iloc[0].to_dict().items()}
+    try:
+        schedule = Schedule({stream: tuple(tasks[stream]) for stream in tasks}, "replay")
+    except ValueError as error:
+        rule = "every FFN computation needs the attention of its layer"
+        raise InputError(f"{error}; {rule}", source) from None
+    if not measured_us > 0:
+        raise InputError(
+            "all computations take no time; start_ms and end_ms are milliseconds of a clock", source
+        )
+    return RecordedRun(name, schedule, task_us, float(measured_us))
+
+
+def _by_start(events: pd.DataFrame) -> pd.DataFrame:
+    """Events in the order of their start, with `us`; later steps have layers of their own."""
+    ordered = events.sort_values(["start_ms", "end_ms"], kind="stable")
+    step = ordered.groupby(["node", "op", "layer", "mb"]).cumcount()
+    layer = ordered.layer + step * (ordered.layer.max() + 1)
+    duration_us = 1e3 * (ordered.end_ms - ordered.start_ms)
+    return ordered.assign(layer=layer.astype(int), mb=ordered.mb.astype(int), us=duration_us)
+
+
+def _send_us(ordered: pd.DataFrame) -> dict[tuple[str, int, int], float]:
+    """Microseconds of every send by its node, layer and micro-batch."""
+    sends = ordered[ordered.op == _SEND]
+    us: dict[tuple[str, int, int], float] = sends.set_index(["node", "layer", "mb"]).us.to_dict()  # type: ignore[assignment]
+    return us
+
+
+def _tasks(
+    computed: pd.DataFrame, send_us: Mapping[tuple[str, int, int], float]
+) -> tuple[dict[str, list[Task]], dict[str, float]]:
+    """The tasks of every stream in order, and microseconds of every task by its name."""
     streams: dict[str, list[Task]] = {stream: [] for stream in ("AG", "A2E", "EG", "E2A")}
-    us: dict[str, float] = {}
-    for op, layer, mb, time in zip(
-        computed.op, computed.layer, computed.mb.astype(int), computed.us, strict=True
-    ):
-        if COMPUTE[op] is Kind.ATTENTION:
-            before = (f"E2A[{layer - 1}.{mb}.0]",) if (layer - 1, mb) in arrived else ()
-            task, message, node = (
-                Task(Kind.ATTENTION, layer, mb, after=before),
-                Kind.A2E,
-                "attention",
-            )
+    task_us: dict[str, float] = {}
+    experts = computed[computed.op == _EXPERTS]
+    has_experts = set(zip(experts.layer, experts.mb, strict=True))
+    columns = [computed[column].tolist() for column in ("op", "layer", "mb", "us")]
+    for op, layer, mb, us in zip(*columns, strict=True):
+        after: tuple[str, ...] = ()
+        if op == _ATTENTION:
+            if (layer - 1, mb) in has_experts:
+                after = (f"E2A[{layer - 1}.{mb}.0]",)
+            task = Task(Kind.ATTENTION, layer, mb, after=after)
+            message, node = Kind.A2E, "attention"
         else:
-            task, message, node = (
-                Task(Kind.EXPERT, layer, mb, 0, after=(f"A2E[{layer}.{mb}.0]",)),
-                Kind.E2A,
-                "ffn",
-            )
+            task = Task(Kind.EXPERT, layer, mb, 0, after=(f"A2E[{layer}.{mb}.0]",))
+            message, node = Kind.E2A, "ffn"
         sent = Task(message, layer, mb, 0, after=(task.name,))
         streams[task.kind.stream].append(task)
         streams[message.stream].append(sent)
-        us |= {task.name: time, sent.name: sends.get((node, layer, mb), 0.0)}
-    name = {str(key): value for key, value in events[RUN].iloc[0].to_dict().items()}
-    try:
-        schedule = Schedule({stream: tuple(tasks) for stream, tasks in streams.items()}, "replay")
-    except ValueError as error:
-        raise ValueError(
-            f"{where}: {error}; every FFN computation needs the attention of its layer"
-        ) from None
-    measured = 1e3 * (computed.end_ms.max() - computed.start_ms.min())
-    if not measured > 0:
-        raise ValueError(
-            f"{where}: all computations take no time; start_ms and end_ms are milliseconds of a clock"
-        )
-    return Recorded(name, schedule, us, float(measured))
+        task_us[task.name] = us
+        task_us[sent.name] = send_us.get((node, layer, mb), 0.0)
+    return streams, task_us

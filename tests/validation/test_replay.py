@@ -9,7 +9,7 @@ import pytest
 from places import SHARED
 from samples import events
 
-from simdep.validation.replay import COLUMNS, fitted_gap, read_events, recorded, replay
+from simdep.validation.replay import EVENT_COLUMNS, fitted_gap_us, read_events, recorded_run, replay
 
 EXAMPLE = SHARED / "data" / "afd_v100_example.csv"
 
@@ -21,7 +21,7 @@ def test_a_simulated_run_is_replayed_with_its_own_gap(
 ) -> None:
     found = replay(events(attention=attention, expert=expert, gap=gap))
     assert found.host_gap_us == pytest.approx(gap, abs=5)
-    assert found.predicted_us == pytest.approx(found.recorded.measured_us, rel=0.01)
+    assert found.predicted_us == pytest.approx(found.measured_us, rel=0.01)
 
 
 def test_the_numbers_of_a_replay_are_those_of_the_interface() -> None:
@@ -34,14 +34,14 @@ def test_the_numbers_of_a_replay_are_those_of_the_interface() -> None:
 def test_a_later_step_follows_the_last_layer_of_the_one_before() -> None:
     first = events(layers=2)
     second = first.assign(start_ms=first.start_ms + 100, end_ms=first.end_ms + 100)
-    run = recorded(pd.concat([first, second], ignore_index=True), "events")
+    run = recorded_run(pd.concat([first, second], ignore_index=True), "events")
     assert len(run.schedule) == 2 * len(first)
     assert run.schedule["A[2.0]"].after == ("E2A[1.0.0]",)
 
 
 def test_a_run_faster_than_its_tasks_allow_has_no_gap() -> None:
-    run = recorded(events(gap=0), "events")
-    assert fitted_gap(run) == 0
+    run = recorded_run(events(gap=0), "events")
+    assert fitted_gap_us(run) == 0
 
 
 def test_several_runs_in_a_file_are_told_apart(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_missing_column_or_an_empty_file_is_refused(tmp_path: Path) -> None:
     events(layers=1).drop(columns="mb").to_csv(file, index=False)
     with pytest.raises(ValueError, match="column mb is missing"):
         read_events(file)
-    file.write_text(",".join(COLUMNS) + "\n")
+    file.write_text(",".join(EVENT_COLUMNS) + "\n")
     with pytest.raises(ValueError, match="no events"):
         read_events(file)
 
@@ -85,7 +85,7 @@ def test_a_missing_column_or_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_an_ffn_task_without_its_attention_is_refused() -> None:
     table = events(layers=1)
     with pytest.raises(ValueError, match="every FFN computation needs the attention of its layer"):
-        recorded(table[table.op != "attn_compute"], "events")
+        recorded_run(table[table.op != "attn_compute"], "events")
 
 
 def test_a_run_of_one_node_or_of_no_time_is_refused(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_run_of_one_node_or_of_no_time_is_refused(tmp_path: Path) -> None:
     ):
         read_events(file)
     with pytest.raises(ValueError, match="all computations take no time"):
-        recorded(table.assign(start_ms=5.0, end_ms=5.0), "events")
+        recorded_run(table.assign(start_ms=5.0, end_ms=5.0), "events")
 
 
 def test_rows_and_columns_may_come_in_any_order(tmp_path: Path) -> None:
