@@ -66,6 +66,11 @@ def shown(value: object) -> str:
     return shortened(printable(text), MAX_VALUE_LETTERS)
 
 
+def shown_text(text: str) -> str:
+    """A text as errors repeat it: as `shown` has it, without quotes."""
+    return shortened(printable(text[: 10 * MAX_VALUE_LETTERS]), MAX_VALUE_LETTERS)
+
+
 def printable(text: str, keep: str = "") -> str:
     """A text with its control and other invisible characters escaped, except those in `keep`."""
     if text.isprintable():

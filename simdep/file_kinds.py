@@ -26,6 +26,15 @@ RESULT = "the result of a validation"
 PLAN = "the plan of a measurement"
 RUNS = "the runs of a measurement"
 
+FORMATS = {  # kinds that say no more than the format
+    "a CSV table": "CSV",
+    "a Parquet table": "Parquet",
+    "a JSON object": "JSON",
+    "a JSON list": "JSON",
+    "a file of JSON lines": "JSON lines",
+    "a TOML file": "TOML",
+    "a YAML file": "YAML",
+}
 _MAGIC = (
     (b"PAR1", "a Parquet table"),
     (b"SQLite format 3\0", "an SQLite database, such as Nsight Systems exports"),
@@ -56,11 +65,11 @@ _JSON = (  # keys, all of which it has
     ("format costs name", PROFILE),
     ("format kernels name", PROFILE),
     ("costs kernels", PROFILE),
-    ("num_hidden_layers n_routed_experts", MOE_CONFIG),
-    ("num_hidden_layers num_experts", MOE_CONFIG),
-    ("num_hidden_layers num_local_experts", MOE_CONFIG),
-    ("num_hidden_layers moe_num_experts", MOE_CONFIG),
-    ("num_hidden_layers num_experts_per_tok", MOE_CONFIG),
+    ("hidden_size n_routed_experts", MOE_CONFIG),
+    ("hidden_size num_experts", MOE_CONFIG),
+    ("hidden_size num_local_experts", MOE_CONFIG),
+    ("hidden_size moe_num_experts", MOE_CONFIG),
+    ("hidden_size num_experts_per_tok", MOE_CONFIG),
     ("num_hidden_layers hidden_size", "the config.json of a dense model"),
     ("n_layer n_embd", "the config.json of a dense model"),
     ("hidden_size num_attention_heads", "the config.json of a dense model"),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from simdep.checks import InputError, RunError, printable, shown
-from simdep.file_kinds import kind_of
+from simdep.file_kinds import FORMATS, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,18 +64,20 @@ _TOML_RULES = {  # what tomllib says -> what was expected
 
 
 @contextlib.contextmanager
-def context(path: Path, expected: str = "") -> Iterator[None]:
+def context(path: Path, expected: str = "", parsing: str = "") -> Iterator[None]:
     """Errors of what was read from `path` name it, and say what the file looks like if it is not
     what was `expected`.
 
-    `expected` is one of the nouns of `simdep.file_kinds`.
+    `expected` is one of the nouns of `simdep.file_kinds`; `parsing` is the format that the file is
+    being read as.
     """
     try:
         yield
     except InputError as error:
-        if error.place:
-            raise
-        raise _refused(path, str(error), expected) from None
+        if error.place not in ("", str(path), shown_path(path)):
+            raise  # it names another file, or a line of this one
+        sentence = str(error).removeprefix(f"{error.place}: ")
+        raise _refused(path, sentence, expected, parsing) from None
     except (OverflowError, RecursionError, MemoryError):
         raise _refused(path, "a number or a nesting in it is too large", expected) from None
     except ValueError as error:
@@ -114,7 +116,7 @@ def read_json(path: Path, expected: str = "", *, limit: int = MAX_JSON_BYTES) ->
     if data.startswith(_GZIP) and path.name.lower().endswith(".gz"):
         data = _decompressed(data, path, limit, expected)
     text = _decoded(data, path, expected)
-    with context(path, expected):
+    with context(path, expected, "JSON"):
         return parse_json(text)
 
 
@@ -145,7 +147,7 @@ def read_json_lines(
     text = read_text(path, limit, expected)
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            with context(path, expected), _in_line(number):
+            with context(path, expected, "JSON lines"), _in_line(number):
                 value = parse_json(line)
             yield number, value
 
@@ -153,7 +155,7 @@ def read_json_lines(
 def read_toml(path: Path, expected: str = "", *, limit: int = MAX_TOML_BYTES) -> dict[str, Any]:
     """The tables of a TOML file."""
     text = read_text(path, limit, expected)
-    with context(path, expected):
+    with context(path, expected, "TOML"):
         return parse_toml(text)
 
 
@@ -222,7 +224,7 @@ def read_csv(
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if remarks:
         text = "\n".join(line.partition("#")[0] for line in text.split("\n"))
-    with context(path, expected):
+    with context(path, expected, "CSV"):
         if text.count(",") + text.count("\n") > MAX_CELLS:
             raise InputError(f"it has more than {MAX_CELLS:,} cells")
         rows = _csv_rows(text)
@@ -247,7 +249,7 @@ def read_parquet(path: Path, expected: str = "") -> pd.DataFrame:
     import pandas as pd
 
     data = io.BytesIO(read_bytes(path, MAX_PARQUET_BYTES, expected))
-    with context(path, expected):
+    with context(path, expected, "Parquet"):
         try:
             from pyarrow import parquet
 
@@ -359,11 +361,13 @@ def shown_path(path: Path) -> str:
     return text if len(text) <= 160 else f"...{text[-157:]}"
 
 
-def _refused(path: Path, sentence: str, expected: str) -> InputError:
+def _refused(path: Path, sentence: str, expected: str, parsing: str = "") -> InputError:
     """The error of a file: what is wrong in it, or, if it is another kind of file, that."""
     kind = describe(path)
-    if kind and expected and kind != expected:
-        sentence = f"it looks like {kind}; expected {expected}"
+    if kind in FORMATS:
+        kind = kind if parsing and FORMATS[kind] != parsing else ""
+    if kind and kind != expected:
+        sentence = f"it looks like {kind}; expected {expected or parsing}"
     return InputError(sentence, shown_path(path))
 
 

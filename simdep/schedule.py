@@ -22,6 +22,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from simdep import files
+from simdep.file_kinds import SCHEDULE
+
 FORMAT = 1  # version of the JSON form
 
 
@@ -332,15 +335,15 @@ class Schedule:
         return schedule
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict()) + "\n")
+        """Write the JSON form; `load` reads it."""
+        files.write(path, json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Schedule:
         """Read a schedule from a JSON file; raises ValueError that begins with the file's name."""
-        try:
-            return cls.from_dict(json.loads(path.read_text()))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        data = files.read_json(path, SCHEDULE)
+        with files.context(path, SCHEDULE):
+            return cls.from_dict(data)
 
 
 def _task(row: Any) -> Task:

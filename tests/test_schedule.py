@@ -181,7 +181,7 @@ def test_a_file_that_is_no_json_is_refused_by_its_name(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError) as error:
         Schedule.load(path)
-    assert str(error.value).startswith(f"{path}: Expecting property name")
+    assert str(error.value).startswith(f"{path}: line 1, column 2: expected JSON")
 
 
 def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from simdep import files
 from simdep.schedule import Kind
 from simdep.timeline import Timeline
 from simdep.units import human_us
@@ -289,7 +290,7 @@ def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
             }
             body.append(f"<figure>{section.figure.to_html(CONFIG, **place)}</figure>")
             drawn += 1
-    path.write_text(_PAGE.format(title=escape(title), body="\n".join(body)), encoding="utf-8")
+    files.write(path, _PAGE.format(title=escape(title), body="\n".join(body)))
 
 
 def human(us: float) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import MEASUREMENTS
 from simdep.hardware.forms import Array
 from simdep.hardware.gpus import Gpu, find_gpu
 from simdep.hardware.operations import (
@@ -47,34 +47,31 @@ class Series:
         return " ".join([self.operation.name, *self.variant.values()])
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, expected: str = MEASUREMENTS) -> pd.DataFrame:
     """The table of a CSV file, indexed by the lines of the file that its rows stand on.
 
-    Lines that begin with # are remarks; blanks around names and words do not count. Raises
-    ValueError naming the file.
+    Lines that begin with # are remarks; blanks around names and words do not count. `expected` is
+    the noun of the file, for errors. Raises InputError naming the file.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        table = pd.read_csv(StringIO("\n".join(lines)), comment="#", skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {str(error).strip()}") from None
-    table.columns = table.columns.astype(str).str.strip()
-    filled = [number for number, text in enumerate(lines, 1) if text.partition("#")[0].strip()][1:]
-    if not isinstance(table.index, pd.RangeIndex) or len(filled) != len(table):
-        raise ValueError(
-            f"{path}: a row does not have one field for each of the {len(table.columns)} columns"
-        )
+    source = files.read_csv(path, expected, remarks=True)
+    with files.context(path, expected):
+        table = source.frame()
     words = table.select_dtypes(["object", "string"]).columns
     table[words] = table[words].map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
-    return table.set_index(pd.Index(filled))
+    return table
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A checked table of measurements. Raises ValueError naming file, line and column."""
+    """A checked table of measurements. Raises InputError naming file, line and column."""
     table = read_table(path)
-    operations = operations_of(list(table.columns), str(path))
+    with files.context(path, MEASUREMENTS):
+        return _checked(table)
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    operations = operations_of(list(table.columns))
     if "us" not in table:
-        raise ValueError(f"{path}: column us is missing; it holds the measured microseconds")
+        raise ValueError("column us is missing; it holds the measured microseconds")
     for column in ("us", *operations[0].numbers):
         low = -1 if column == "sms" else 0
         numbers = pd.to_numeric(table[column], errors="coerce")
@@ -82,37 +79,38 @@ def read_csv(path: Path) -> pd.DataFrame:
         if wrong.any():
             line = wrong.idxmax()
             rule = f"expected a finite number > {low}"
-            raise ValueError(f"{path}:{line}: {column}={table[column][line]}; {rule}")
+            value = checks.shown_text(str(table[column][line]))
+            raise ValueError(f"line {line}: {column}={value}; {rule}")
         table[column] = numbers.astype(float)
     if table.empty:
-        raise ValueError(f"{path} has no rows; give at least one measurement")
+        raise ValueError("it has no rows; give at least one measurement")
     for column in operations[0].needs:
         if column not in table:
-            raise ValueError(f"{path}: column {column} is missing; it says which kernel ran")
+            raise ValueError(f"column {column} is missing; it says which kernel ran")
     for column in {word for op in operations for word in (*op.words, *op.where)} & set(
         table.columns
     ):
         if table[column].isna().any():
             raise ValueError(
-                f"{path}:{table[column].isna().idxmax()}: {column} is empty; it says which kernel ran"
+                f"line {table[column].isna().idxmax()}: {column} is empty; it says which kernel ran"
             )
     if "dtype" in table:
         table["dtype"] = table["dtype"].astype(str).str.lower().replace(DTYPE_NAMES)
-        for word in table["dtype"].unique():
-            checks.known(word, DTYPE_BYTES, f"dtype in {path}")
+        for line, dtype in table["dtype"].drop_duplicates().items():
+            checks.known(dtype, DTYPE_BYTES, f"dtype in line {line}")
     return table.reset_index(drop=True)
 
 
-def operations_of(columns: Sequence[str], where: str) -> list[Operation]:
+def operations_of(columns: Sequence[str]) -> list[Operation]:
     """The operations whose columns a table has, those with the most columns. Raises ValueError if
     there is none."""
     have = set(columns)
     fits = [op for op in OPERATIONS.values() if have >= set(op.columns)]
     if not fits:
-        known = "; ".join(f"{op.name}: {','.join(op.columns)}" for op in OPERATIONS.values())
-        raise ValueError(
-            f"{where}: columns {','.join(columns)} are of no known operation ({known})"
-        )
+        nearest = max(OPERATIONS.values(), key=lambda op: len(have & set(op.columns)))
+        needed = f"{nearest.name} needs {','.join(nearest.columns)}"
+        shown = checks.shown_text(",".join(columns))
+        raise ValueError(f"columns {shown} are of no known operation; {needed}")
     fits = [op for op in fits if have >= set(op.needs)] or fits
     known_columns = [len(op.columns) + len(have & set(op.words)) for op in fits]
     return [
@@ -142,7 +140,7 @@ def of_gpu(table: pd.DataFrame, gpu: Gpu | None, name: str, where: str) -> pd.Da
 def series_of(table: pd.DataFrame, where: str) -> Iterator[Series]:
     """The series of a table, one for every operation and combination of words. Rows out of the
     window are counted."""
-    operations = operations_of(list(table.columns), where)
+    operations = operations_of(list(table.columns))
     for column in {column: None for op in operations for column in op.where}:
         known = [value for op in operations for value in op.where.get(column, ())]
         if not table[column].isin(known).any():

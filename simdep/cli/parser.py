@@ -6,12 +6,14 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
+from simdep.checks import sentence
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: {sentence(message)}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from simdep import __version__
-from simdep.checks import InfeasibleError, condensed
+from simdep.checks import InfeasibleError, condensed, sentence
 from simdep.cli import (
     compare,
     costs,
@@ -32,7 +32,7 @@ from simdep.cli.parser import Parser, add_command
 ABOUT = """Predict how disaggregated MoE inference runs, before it runs.
 
 Data goes to stdout, messages to stderr. Exit codes: 0 good, 1 internal error, 2 bad input, 3
-infeasible.
+infeasible, 130 interrupted by Ctrl-C.
 """
 COMMANDS = {
     "simulate": simulate,
@@ -53,13 +53,14 @@ EXTRAS = {  # packages that are optional
     "psutil": "real",
     "rich": "real",
 }
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def run_command(prog: str, command: Callable[[], int]) -> int:
     """Run a command; an error becomes one sentence on stderr and its exit code.
 
     2 for bad input (ValueError), 3 for InfeasibleError, 1 for a run that could not go on
-    (RuntimeError, OSError).
+    (RuntimeError, OSError), 130 for Ctrl-C.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -68,29 +69,31 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
-                raise
-            print(
-                f"{prog}: this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'",
-                file=sys.stderr,
-            )
-            return 2
-        except (MemoryError, OverflowError) as error:
-            print(f"{prog}: this is too large to compute ({type(error).__name__})", file=sys.stderr)
-            return 1
-        except (ValueError, InfeasibleError, RuntimeError, OSError) as error:
-            print(f"{prog}: {error}", file=sys.stderr)
-            return (
-                2
-                if isinstance(error, ValueError)
-                else 3
-                if isinstance(error, InfeasibleError)
-                else 1
-            )
-    for note in condensed(str(each.message) for each in caught):
-        print(f"{prog}: note: {note}", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            print(f"{prog}: {sentence(interrupt) or 'interrupted'}", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            code, message = _exit_code(error)
+            print(f"{prog}: {message}", file=sys.stderr)
+            return code
+    for note in condensed(str(warning.message) for warning in caught):
+        print(f"{prog}: note: {sentence(note)}", file=sys.stderr)
     return code
+
+
+def _exit_code(error: Exception) -> tuple[int, str]:
+    """The exit code of an error, and its sentence; raises an error that is a fault of simdep."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return 2, f"this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'"
+    if isinstance(error, (MemoryError, OverflowError, RecursionError)):
+        return 2, f"this is too large to compute ({type(error).__name__})"
+    if isinstance(error, ValueError):
+        return 2, sentence(error)
+    if isinstance(error, InfeasibleError):
+        return 3, sentence(error, max_lines=5)
+    if isinstance(error, (RuntimeError, OSError)):
+        return 1, sentence(error, max_lines=20)
+    raise error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import PROFILE
 from simdep.hardware.datasheet import kernels_of
 from simdep.hardware.gpus import Gpu, find_gpu, gpus
 from simdep.hardware.kernels import LABELS, Kernel, kernel_from_dict
@@ -144,7 +145,7 @@ class HardwareProfile:
 
     def save(self, path: Path) -> None:
         """Write the JSON form, a line a cost and a kernel."""
-        path.write_text(_json(self.to_dict()))
+        files.write(path, _json(self.to_dict()))
 
 
 def _json(data: Mapping[str, Any]) -> str:
@@ -168,10 +169,9 @@ def load_hardware(name: str) -> HardwareProfile:
     """
     path = Path(name)
     if path.suffix == ".json":
-        try:
-            return profile_from_dict(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"hardware {name}: {error}") from None
+        data = files.read_json(path, PROFILE)
+        with files.context(path, PROFILE):
+            return profile_from_dict(data)
     builtin = {
         entry.name.removesuffix(".json"): entry
         for entry in _data().iterdir()

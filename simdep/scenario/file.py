@@ -43,13 +43,13 @@ What a file may hold:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import SCENARIO
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
 from simdep.scenario.imbalance import KEYS as RANKS_KEYS
 from simdep.scenario.imbalance import Ranks, ranks_from_dict
@@ -106,10 +106,7 @@ _REPLACES = {  # a flag -> the keys of the file that it takes the place of
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a scenario file; raises ValueError that begins with the file's name."""
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    return files.read_toml(path, SCENARIO)
 
 
 def scenario_from_dict(data: Any, hardware: HardwareProfile | None = None) -> Scenario:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import MOE_CONFIG
 
 
 @dataclass(frozen=True)
@@ -244,11 +245,9 @@ def load_model(name: str) -> ModelSpec:
     if path.is_dir():
         path = path / "config.json"
     if path.suffix == ".json":
-        try:
-            config = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"model {name}: {error}") from None
-        return from_hf_config(config, path.parent.resolve().name, str(path))
+        config = files.read_json(path, MOE_CONFIG)
+        with files.context(path, MOE_CONFIG):
+            return from_hf_config(config, path.parent.resolve().name, str(path))
     models = builtin_models()
     return models[checks.known(name.lower(), models, "model")]
 
@@ -257,16 +256,16 @@ def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
     """A ModelSpec from the content of a HuggingFace config.json; raises ValueError naming a missing
     or wrong field."""
     if not isinstance(config, Mapping):
-        raise ValueError(f"model {where}: a config.json holds one JSON object")
+        raise ValueError("a config.json holds one JSON object")
     if isinstance(config.get("text_config"), Mapping):
         config = config["text_config"]  # the language part of a multi-modal model
 
     def field(*keys: str, default: int | None = None, low: int = 1) -> int:
         for key in keys:
             if config.get(key) is not None:
-                return checks.integer(config[key], f"model {where}: {key}", low)
+                return checks.integer(config[key], f"{key}", low)
         if default is None:
-            raise ValueError(f"model {where}: {' or '.join(keys)} is missing")
+            raise ValueError(f"{' or '.join(keys)} is missing")
         return default
 
     hidden, _, layers = (
@@ -323,9 +322,7 @@ def _attention(
         )
     kv_heads = field("num_key_value_heads", "num_attention_groups", default=heads)
     if heads % kv_heads:
-        raise ValueError(
-            f"model {where}: num_key_value_heads={kv_heads} does not divide {heads} attention heads"
-        )
+        raise ValueError(f"num_key_value_heads={kv_heads} does not divide {heads} attention heads")
     head_dim = field("head_dim", default=max(1, field("hidden_size") // heads))
     q_rank = field("share_q_dim", default=0, low=0) or None
     kinds = config.get("layer_types") or ["full_attention"] * layers
@@ -333,9 +330,7 @@ def _attention(
     every = full[0] if full else 1
     if len(kinds) != layers or full != list(range(every, layers + 1, every)):
         rule = "attention over everything in every n-th layer, for some n"
-        raise ValueError(
-            f"model {where}: layer_types has full attention in layers {full} of {layers}; {rule}"
-        )
+        raise ValueError(f"layer_types has full attention in layers {full} of {layers}; {rule}")
     window = field("sliding_window") if every > 1 else None
     return GQA(heads, kv_heads, head_dim, q_rank, window, every)
 
@@ -346,19 +341,17 @@ def _dense_layers(config: Mapping[str, Any], layers: int, where: str) -> tuple[i
     if listed is not None:
         return layers - len(str(listed).split(",")), 1
     first = config.get("first_k_dense_replace") or 0
-    checks.integer(first, f"model {where}: first_k_dense_replace", 0)
+    checks.integer(first, "first_k_dense_replace", 0)
     for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"):
         every = config.get(key)
         if every not in (None, 1):
-            checks.integer(every, f"model {where}: {key}")
+            checks.integer(every, f"{key}")
             if first:
-                raise ValueError(
-                    f"model {where}: {key}={every} beside {first} leading dense layers is not known"
-                )
+                raise ValueError(f"{key}={every} beside {first} leading dense layers is not known")
             return layers - layers // every, every
     if config.get("mlp_only_layers"):
         raise ValueError(
-            f"model {where}: mlp_only_layers={config['mlp_only_layers']}; only leading or alternating "
+            f"mlp_only_layers={config['mlp_only_layers']}; only leading or alternating "
             "dense layers are known"
         )
     return first, 1

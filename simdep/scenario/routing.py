@@ -15,8 +15,6 @@ goes to the others.
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import ROUTING
 from simdep.hardware.expert_load import DRAWS, draws
 
 Array = NDArray[np.float64]
@@ -160,17 +159,17 @@ def load(path: Path) -> Routing:
     """Counts from a .json file (lists as in `given`) or a .csv with the columns expert, rows and,
     if it differs, layer and rank (of the AG); what is not listed is 0. Raises ValueError that
     begins with the file's name."""
-    try:
-        if path.suffix == ".json":
-            return given(json.loads(path.read_text()), path.name)
-        with path.open(newline="") as file:
-            return given(_grid(csv.DictReader(file)), path.name)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    if path.suffix == ".json":
+        counts = files.read_json(path, ROUTING)
+        with files.context(path, ROUTING):
+            return given(counts, path.name)
+    table = files.read_csv(path, ROUTING)
+    with files.context(path, ROUTING):
+        return given(_grid(table), path.name)
 
 
-def _grid(lines: csv.DictReader[str]) -> Array:
-    names = lines.fieldnames or ()
+def _grid(table: files.CsvTable) -> Array:
+    names = table.columns
     for name in names:
         checks.known(name, _COLUMNS, "column")
     if missing := [name for name in ("expert", "rows") if name not in names]:
@@ -178,17 +177,17 @@ def _grid(lines: csv.DictReader[str]) -> Array:
             f"column {missing[0]} is missing; a routing has expert, rows and maybe layer and rank"
         )
     cells: dict[tuple[int, int, int], float] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in table.records():
         try:
             at = tuple(int(line[name]) if name in names else 0 for name in _COLUMNS[:3])
             rows = float(line["rows"])
         except (TypeError, ValueError):
             raise ValueError(
-                f"row {number}: {', '.join(map(str, line.values()))}; cells are numbers"
+                f"line {number}: {checks.shown_text(','.join(line.values()))}; expected numbers"
             ) from None
         if min(at) < 0 or at in cells:
             rule = "is there already" if at in cells else "counts from 0"
-            raise ValueError(f"row {number}: layer {at[0]}, rank {at[1]}, expert {at[2]} {rule}")
+            raise ValueError(f"line {number}: layer {at[0]}, rank {at[1]}, expert {at[2]} {rule}")
         cells[at[0], at[1], at[2]] = rows
     if not cells:
         raise ValueError("there are no rows")

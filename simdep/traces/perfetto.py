@@ -26,7 +26,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from simdep import __version__
+from simdep import __version__, files
+from simdep.file_kinds import TIMELINE
 from simdep.schedule import Kind, Schedule, Task, lane
 from simdep.timeline import COLUMNS, Timeline
 
@@ -63,12 +64,16 @@ def write(path: Path, *timelines: Timeline) -> None:
                 f"{path}: {suffix} holds one timeline, not {len(timelines)}; write .json for several"
             )
         table = timelines[0].rows[list(COLUMNS)]
-        table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path, index=False)
+        with files.replacing(path) as file:
+            if suffix == ".csv":
+                table.to_csv(file, index=False)
+            else:
+                table.to_parquet(file, index=False)
         return
     if not timelines:
         raise ValueError(f"{path}: there is no timeline to write; give at least one")
     data = json.dumps(chrome_trace(*timelines)).encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if suffix == ".json.gz" else data)
+    files.write(path, gzip.compress(data, mtime=0) if suffix == ".json.gz" else data)
 
 
 def read_table(path: Path, schedule: Schedule, source: Literal["sim", "real"]) -> Timeline:
@@ -78,10 +83,9 @@ def read_table(path: Path, schedule: Schedule, source: Literal["sim", "real"]) -
     Raises ValueError that begins with the file's name and gives the row at fault.
     """
     suffix = _suffix(path, TABLES)
-    try:
-        rows = _checked(_read_csv(path) if suffix == ".csv" else pd.read_parquet(path), schedule)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {str(error).strip()}") from None
+    table = _read_csv(path) if suffix == ".csv" else files.read_parquet(path, TIMELINE)
+    with files.context(path, TIMELINE):
+        rows = _checked(table, schedule)
     columns = (rows[name].tolist() for name in ("task", "rank", "start_us", "end_us"))
     return Timeline.from_times(schedule, source, zip(*columns, strict=True))
 
@@ -254,7 +258,9 @@ def _suffix(path: Path, known: Sequence[str]) -> str:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read as text first: pandas 2 reads some floats a bit off, and takes a stream called NA for a
     missing value."""
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = files.read_csv(path, TIMELINE)
+    with files.context(path, TIMELINE):
+        rows = table.frame(dtype=str, keep_default_na=False).reset_index(drop=True)
     return rows.assign(
         **{name: [_number(cell) for cell in rows[name]] for name in _NUMBERS if name in rows}
     )

@@ -18,9 +18,11 @@ from typing import Any
 
 import pandas as pd
 
+from simdep import files
 from simdep.calibration.measurements import read_table
-from simdep.checks import InputError
+from simdep.checks import InputError, shown_text
 from simdep.costs import Host
+from simdep.file_kinds import EVENTS
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import makespan_us
 
@@ -31,6 +33,7 @@ _ATTENTION, _EXPERTS, _SEND = "attn_compute", "ffn_compute", "send_transfer"
 _COMPUTATIONS = (_ATTENTION, _EXPERTS)
 _OPS = (*_COMPUTATIONS, _SEND, "recv_wait")
 _NODES = ("attention", "ffn")
+_MAX_MS, _MAX_INDEX = 1e12, 1_000_000  # of times, and of layers and micro-batches
 _GAP_PRECISION_US = 1.0  # of the fitted gap, or that share of the makespan if it is less:
 _GAP_PRECISION = 1e-5
 
@@ -119,28 +122,34 @@ def read_events(path: Path) -> list[pd.DataFrame]:
 
     Raises ValueError naming the file and the event or column at fault.
     """
-    table = read_table(path)
+    table = read_table(path, EVENTS)
+    with files.context(path, EVENTS):
+        return _runs(table)
+
+
+def _runs(table: pd.DataFrame) -> list[pd.DataFrame]:
     missing = [column for column in EVENT_COLUMNS if column not in table]
     if missing:
         columns = ",".join(EVENT_COLUMNS)
-        raise InputError(f"column {missing[0]} is missing; expected {columns}", path)
+        raise InputError(f"column {missing[0]} is missing; expected {columns}")
     if table.empty:
-        raise InputError("no events", path)
+        raise InputError("no events")
     numbers = table[_NUMBERS].apply(pd.to_numeric, errors="coerce")
     for rule, is_wrong in _faults(table, numbers).items():
         if is_wrong.any():
             event = int(is_wrong.to_numpy().argmax())
             cells = ",".join(map(str, table.iloc[event][EVENT_COLUMNS]))
-            raise InputError(f"event {event + 1}, {cells}: {rule}", path)
+            line = table.index[event]
+            raise InputError(f"line {line}: {rule}: {shown_text(cells)}")
     absent = [op for op in _COMPUTATIONS if op not in set(table.op)]
     if absent:
-        raise InputError(f"no event is {absent[0]}; a run has computations of both nodes", path)
+        raise InputError(f"no event is {absent[0]}; a run has computations of both nodes")
     return [run for _, run in table.assign(**numbers).groupby(_RUN_COLUMNS, sort=False)]
 
 
 def _faults(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, pd.Series[bool]]:
     """Rules of events, each with the events that break it."""
-    places = numbers[["layer", "mb"]]
+    places, times = numbers[["layer", "mb"]], numbers[["start_ms", "end_ms"]]
     return {
         "a number is missing": numbers.isna().any(axis=1),
         "an event ends before it starts": numbers.end_ms < numbers.start_ms,
@@ -148,6 +157,12 @@ def _faults(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, pd.Series[b
         "mode, batch or seq is empty": table[_RUN_COLUMNS].isna().any(axis=1),
         f"node is one of {', '.join(_NODES)}": ~table.node.isin(_NODES),
         f"op is one of {', '.join(_OPS)}": ~table.op.isin(_OPS),
+        f"node attention runs {_ATTENTION}": (table.op == _ATTENTION)
+        != ((table.node == "attention") & table.op.isin(_COMPUTATIONS)),
+        f"node ffn runs {_EXPERTS}": (table.op == _EXPERTS)
+        != ((table.node == "ffn") & table.op.isin(_COMPUTATIONS)),
+        f"expected times of at most {_MAX_MS:g} ms": times.abs().max(axis=1) > _MAX_MS,
+        f"expected layer and mb <= {_MAX_INDEX:,}": places.max(axis=1) > _MAX_INDEX,
     }
 
 

@@ -84,15 +84,15 @@ def test_a_file_of_several_machines_needs_a_choice() -> None:
     [
         (
             "m,n,k,us\n1,2,3,4\n1,2,x,4\n",
-            r"gemm\.csv:3: k=x; expected a finite number > 0$",
+            r"gemm\.csv: line 3: k=x; expected a finite number > 0$",
         ),
         (
             "# remark\nm,n,k,us\n1,2,3,0\n",
-            r"gemm\.csv:3: us=0; expected a finite number > 0$",
+            r"gemm\.csv: line 3: us=0; expected a finite number > 0$",
         ),
         ("m,n,k\n1,2,3\n", r"gemm\.csv: column us is missing"),
         ("a,b,us\n1,2,3\n", r"gemm\.csv: columns a,b,us are of no known operation"),
-        ("m,n,k,us\n", r"gemm\.csv has no rows"),
+        ("m,n,k,us\n", r"gemm\.csv: it has no rows"),
     ],
 )
 def test_a_malformed_file_is_refused_by_its_line_and_column(
@@ -173,10 +173,10 @@ def test_rows_of_another_machine_are_not_taken_for_those_of_a_known_gpu(tmp_path
     ("header", "row", "message"),
     [
         ("m,n,k,us", "1,2,3,4", "column dtype is missing"),
-        ("dtype,m,n,k,us", ",1,2,3,4", r"mine.csv:2: dtype is empty"),
-        ("dtype,m,n,k,us", "int4,1,2,3,4", r"unknown dtype in .*mine.csv 'int4'"),
-        ("dtype,m,n,k,us", "bf16,1,,3,4", r"mine.csv:2: n=nan"),
-        ("dtype,m,n,k,us", "bf16,1,2,3,4,5", "one field for each of the 5 columns"),
+        ("dtype,m,n,k,us", ",1,2,3,4", r"mine.csv: line 2: dtype is empty"),
+        ("dtype,m,n,k,us", "int4,1,2,3,4", r"mine.csv: unknown dtype in line 2 'int4'"),
+        ("dtype,m,n,k,us", "bf16,1,,3,4", r"mine.csv: line 2: n=nan"),
+        ("dtype,m,n,k,us", "bf16,1,2,3,4,5", "6 fields; expected 5, one for each column"),
     ],
 )
 def test_what_a_row_lacks_is_told(tmp_path: Path, header: str, row: str, message: str) -> None:

@@ -172,7 +172,7 @@ FILES = [
         "stream AG: 5 is not a list",
     ),
     # file name, content, command, what the sentence holds
-    ("s.toml", "model = ", "simdep simulate FILE", "s.toml: Invalid value"),
+    ("s.toml", "model = ", "simdep simulate FILE", "s.toml: expected a value"),
     (
         "s.toml",
         'model = "deepseek-v2"\nlayer = 3',
@@ -230,7 +230,7 @@ FILES = [
         f"simdep {SERVED} --hardware FILE",
         "costs[0].alpha_us=-1",
     ),
-    ("x.json", "{", f"simdep {BARE} --schedule FILE", "x.json: Expecting"),
+    ("x.json", "{", f"simdep {BARE} --schedule FILE", "x.json: line 1, column 2: expected JSON"),
     (
         "x.json",
         json.dumps({"format": 1, "streams": {"AG": [{"task": "A[0.0]", "after": ["E2A[7.0.0]"]}]}}),

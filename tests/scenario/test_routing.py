@@ -227,8 +227,8 @@ def test_lists_of_any_depth_are_read_back(
     [
         ("expert,count\n0,1\n", "unknown column 'count'|did you mean|use"),
         ("layer,rows\n0,1\n", "column expert is missing"),
-        ("expert,rows\n0,x\n", "row 1: 0, x; cells are numbers"),
-        ("expert,rows\n0,1\n0,2\n", "row 2: layer 0, rank 0, expert 0 is there already"),
+        ("expert,rows\n0,x\n", "line 2: 0,x; expected numbers"),
+        ("expert,rows\n0,1\n0,2\n", "line 3: layer 0, rank 0, expert 0 is there already"),
         ("expert,rows\n-1,1\n", "counts from 0"),
         ("expert,rows\n", "there are no rows"),
         ("expert,rows\n0,-1\n", "at least 0"),

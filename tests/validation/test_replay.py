@@ -68,7 +68,7 @@ def test_a_malformed_event_is_refused_by_its_row_and_rule(
     table = events(layers=1).astype({column: object})
     table.loc[1, column] = value
     table.to_csv(tmp_path / "events.csv", index=False)
-    with pytest.raises(ValueError, match=rf"events\.csv: event 2, .*: {message}"):
+    with pytest.raises(ValueError, match=rf"events\.csv: line 3: {message}: prefill,"):
         read_events(tmp_path / "events.csv")
 
 

@@ -203,9 +203,9 @@ def test_what_cannot_be_configured_or_simulated_is_not_modelled_row_by_row(tmp_p
         (header(FASTAFD).removeprefix("model,") + "\n8192,2,1,2,96,33\n", "it lacks model"),
         (
             header(FASTAFD) + "\nqwen3-235b-a22b,8192,2,1,2,96,33,4,5\n",
-            "one field for each of the 7 columns",
+            "9 fields; expected 7, one for each column",
         ),
-        ("", "No columns to parse from file"),
+        ("", "it looks like an empty file; expected a table of published figures"),
     ],
 )
 def test_a_malformed_table_is_refused_by_row_and_column(

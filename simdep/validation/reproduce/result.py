@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from simdep import files
 from simdep.calibration.measurements import read_table
 from simdep.checks import InputError, shown
+from simdep.file_kinds import PUBLISHED
 
 ROLES = ("calibrated", "predicted", "not-modelled")
 
@@ -210,8 +212,9 @@ def read_measured(
     Optional columns that it lacks come out empty. Raises ValueError naming the file, and the line
     and column at fault.
     """
-    table = read_table(path)
-    publication, columns = _nearest(table, publications, path)
+    table = read_table(path, PUBLISHED)
+    with files.context(path, PUBLISHED):
+        publication, columns = _nearest(table, publications, path)
     if table.empty:
         raise InputError("no rows; give at least one measurement", path)
     for column in columns.names:
