@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realrun.place import LINKS
-from simdep import checks
+from simdep import checks, files
 from simdep.cli.parser import Parser
 from simdep.cli.run import run_command
 
@@ -373,7 +373,7 @@ def experiment(args: argparse.Namespace) -> int:
         result = experiments.experiment(
             args.name, _rounds(args.rounds), args.seed, folder, ready, progress
         )
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write(folder / "result.json", json.dumps(result, indent=1) + "\n")
     print(
         json.dumps(result)
         if args.json

@@ -3,7 +3,6 @@ run."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from realrun.backends.registry import free_bytes
 from realrun.backends.shared_memory import MAX_MESSAGES, LinkSpeed
 from realrun.plan import PlannedCase
 from realrun.runtime.layers import owned
-from simdep import checks
+from simdep import checks, files
+from simdep.file_kinds import CASES
 from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.policies import schedule_for
 from simdep.scenario.file import scenario_from_dict
@@ -188,13 +188,11 @@ class Case:
 def load_cases(path: Path) -> list[Case]:
     """The cases of a schedules file, a JSON list of objects; raises ValueError naming the file and
     the object."""
-    try:
-        rows = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path}: a schedules file is a JSON list of at least one object")
-    return [Case.from_dict(row, f"{path}: schedule {index}") for index, row in enumerate(rows)]
+    rows = files.read_json(path, CASES)
+    with files.context(path, CASES):
+        if not isinstance(rows, list) or not rows:
+            raise ValueError("expected a JSON list of at least one object")
+        return [Case.from_dict(row, f"schedule {index}") for index, row in enumerate(rows)]
 
 
 def standard_cases(size: str = "default") -> list[Case]:

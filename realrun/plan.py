@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from realrun.backends.shared_memory import LinkSpeed
+from simdep import files
+from simdep.file_kinds import PLAN
 from simdep.schedule import Schedule
 
 
@@ -64,6 +66,6 @@ class Plan:
     @classmethod
     def load(cls, path: Path) -> Plan:
         """The plan in a file that `to_json` made."""
-        row = json.loads(path.read_text())
+        row = files.read_json(path, PLAN)
         cases = {case_id: PlannedCase.from_dict(case) for case_id, case in row["cases"].items()}
         return cls(**{**row, "cases": cases})

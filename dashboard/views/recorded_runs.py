@@ -18,9 +18,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.widgets import changed, choose, decimals, literal, tile
-from simdep import checks
+from simdep import checks, files
 from simdep.analysis import figures
 from simdep.analysis import summary as report
+from simdep.file_kinds import RESULT as RESULT_KIND
 from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
@@ -86,8 +87,10 @@ def run_names(root: Path) -> list[str]:
 def load_result(path: Path, when: float) -> dict[str, Any]:
     """A run's result with every schedule checked; raises ValueError that begins with the file's
     name."""
-    try:
-        result = json.loads(path.read_text())
+    if not path.exists():
+        raise ValueError(f"{path} is missing; it holds the run's makespans")
+    result = files.read_json(path, RESULT_KIND)
+    with files.context(path, RESULT_KIND):
         if (
             not isinstance(result, dict)
             or not isinstance(result.get("schedules"), list)
@@ -96,11 +99,7 @@ def load_result(path: Path, when: float) -> dict[str, Any]:
             raise ValueError("schedules is missing; a result lists at least one")
         for index, row in enumerate(result["schedules"]):
             check_row(row, f"schedules[{index}]")
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; it holds the run's makespans") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return result
+    return dict(result)
 
 
 def check_row(row: Any, where: str) -> None:

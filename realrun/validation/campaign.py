@@ -25,6 +25,7 @@ from realrun.plan import Plan
 from realrun.runtime.launch import spawn
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.worker import work_through
+from simdep import files
 from simdep.timeline import Timeline
 
 # Share of a run that a rank may be kept from its own core; above it other programs were at work
@@ -190,10 +191,10 @@ def _network(plan: Plan) -> AbstractContextManager[Namespaces | None]:
 
 def _keep_plan(plan: Plan, path: Path) -> None:
     text = plan.to_json()
-    if path.exists() and path.read_text() != text:
+    if path.exists() and files.read_text(path) != text:
         raise ValueError(f"{path.parent} holds the results of another campaign; give another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    files.write(path, text)
 
 
 def _lines(path: Path) -> int:

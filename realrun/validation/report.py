@@ -14,6 +14,7 @@ import pandas as pd
 from realrun.validation.decomposition import DISTINCT_PCT
 from realrun.validation.evaluate import UNSTABLE_PCT, Evidence
 from realrun.validation.trial import Trial
+from simdep import files
 from simdep.analysis import figures
 from simdep.analysis.summary import compare
 from simdep.hardware.profile import HardwareProfile
@@ -63,7 +64,7 @@ def write(folder: Path, evidence: Evidence, result: dict[str, Any]) -> None:
         if index in shown:
             title = f"{row['label']}: {shown[index]} ({row['error_pct']:+.1f} %)"
             drawn += _timelines(title, trial)
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write(folder / "result.json", json.dumps(result, indent=1) + "\n")
     sections = [*_statistics(result), *drawn, *_origins(evidence.profile)]
     figures.write_html(folder / "report.html", "simdep: predicted against measured", sections)
 

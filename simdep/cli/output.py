@@ -9,6 +9,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from simdep.checks import InputError, sentence
+from simdep.files import check_writable, shown_path
+
 DIGITS, NOTHING = 4, 1e-12  # of numbers in tables: digits, and what is shown as 0
 
 
@@ -37,19 +40,19 @@ def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
         path = getattr(args, name, None)
         if path is None:
             continue
-        flag = f"--{name.replace('_', '-')} {path}"
-        if path.is_dir():
-            raise ValueError(f"{flag}: it is a folder; name a file")
-        if not path.parent.is_dir():
-            raise ValueError(f"{flag}: there is no folder {path.parent}")
+        flag = f"--{name.replace('_', '-')}"
+        try:
+            check_writable(path)
+        except InputError as error:
+            raise InputError(f"{flag} {error}") from None
         if not path.name.endswith(suffix):
-            raise ValueError(f"{flag}: it is a {suffix} file")
+            raise InputError(f"{flag} {shown_path(path)}: expected the name of a {suffix} file")
 
 
 def tell(notes: Iterable[str]) -> None:
     """What a user should know about the result, on stderr."""
     for note in notes:
-        print(f"simdep: note: {note}", file=sys.stderr)
+        print(f"simdep: note: {sentence(note)}", file=sys.stderr)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

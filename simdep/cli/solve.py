@@ -4,20 +4,19 @@ optimal it may be."""
 from __future__ import annotations
 
 import argparse
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep import checks
+from simdep import checks, files
 from simdep.checks import InfeasibleError
 from simdep.cli import scenario_args as given
 from simdep.cli.output import emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.costs import Line, StageCosts
+from simdep.file_kinds import STAGE_COSTS
 from simdep.units import human_us
 
 if TYPE_CHECKING:
@@ -138,10 +137,8 @@ def _bare(args: argparse.Namespace) -> Problem:
     lines: StageCosts | None = None
     if args.stage_times_model is not None:
         data = _read(args.stage_times_model)
-        try:
+        with files.context(args.stage_times_model, STAGE_COSTS):
             lines = _stage_costs(data)
-        except ValueError as error:
-            raise ValueError(f"{args.stage_times_model}: {error}") from None
         sizes = {name: data.get(name) if value is None else value for name, value in sizes.items()}
     layers, samples, tokens = (
         checks.integer(1 if value is None else value, name.replace("_", " "))
@@ -156,20 +153,12 @@ def _bare(args: argparse.Namespace) -> Problem:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        data = (
-            tomllib.loads(path.read_text())
-            if path.suffix == ".toml"
-            else json.loads(path.read_text())
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    try:
+    reader = files.read_toml if path.suffix == ".toml" else files.read_json
+    data = reader(path, STAGE_COSTS)
+    with files.context(path, STAGE_COSTS):
         return checks.mapping(
             data, (*_LINES, "layers", "samples", "tokens_per_sample"), "stage costs"
         )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _stage_costs(data: Mapping[str, Any]) -> StageCosts:

@@ -7,20 +7,22 @@ import argparse
 import hashlib
 import itertools
 import json
-import sys
+import math
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep import __version__
-from simdep.checks import condensed, known
+from simdep import __version__, files
+from simdep.checks import InputError, condensed, known
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
+from simdep.file_kinds import SWEEP, SWEEP_KEY
 from simdep.planning.axes import SPLIT, WORDS, Axis
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
 TEXTS = {*WORDS, Axis(SPLIT, ()).column, "reason"}
 MOST_SHOWN, MOST_PICTURES, MOST_NOTES = 40, 12, 10
-STOPPED = 130  # exit code after Ctrl-C, as shells have it
+
+
+Point = tuple[Any, ...]  # a value of every axis
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,47 +62,76 @@ class Store:
     def beside(self) -> Path:
         return self.path.with_name(self.path.name + ".sweep.json")
 
-    def load(self, force: bool) -> list[dict[str, Any]]:
-        """The rows that are there; raises ValueError, unless `force`, for those of another
-        sweep."""
-        import pandas as pd
+    def load(self, sweep: Sweep, force: bool) -> dict[Point, Row]:
+        """The rows that are there by their point; raises InputError, unless `force`, for those of
+        another sweep.
 
+        Rows that are of no point of the sweep, or of a point that has several, are left out, and
+        stderr says so.
+        """
         if self.path.suffix not in FORMATS:
-            raise ValueError(f"--out {self.path}: write a table as {' or '.join(FORMATS)}")
+            raise InputError(f"--out {self.path}: write a table as {' or '.join(FORMATS)}")
         if force or not self.path.exists():
-            return []
-        try:
-            same = json.loads(self.beside.read_text()) == json.loads(json.dumps(self.key))
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            raise ValueError(
-                f"--out {self.path} holds something else; give another name, or --force to begin again"
-            )
-        if self.path.suffix == ".csv":
-            found = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-            return [
-                {str(name): _read(str(name), text) for name, text in row.items() if text}
-                for row in found.to_dict("records")
-            ]
-        rows = pd.read_parquet(self.path).to_dict("records")
-        return [
-            {str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows
-        ]
+            return {}
+        if not self._is_of_same_sweep():
+            rule = "holds something else; give another name, or --force to begin again"
+            raise InputError(f"--out {files.shown_path(self.path)} {rule}")
+        with files.context(self.path, SWEEP):
+            rows = list(self._rows())
+        columns = [axis.column for axis in sweep.axes]
+        known = {tuple(point.values()) for point in sweep.points()}
+        found = Counter(tuple(row.get(column) for column in columns) for row in rows)
+        foreign = sum(count for point, count in found.items() if point not in known)
+        repeated = [point for point, count in found.items() if count > 1 and point in known]
+        if foreign:
+            tell([f"{self.path}: {foreign:,} rows are of no point of this sweep and are left out"])
+        if repeated:
+            named = ", ".join(f"{c}={v}" for c, v in zip(columns, repeated[0], strict=True))
+            points = f"{len(repeated):,} points have several rows and are computed anew"
+            tell([f"{self.path}: {points}, first {named}"])
+        kept = {}
+        for row in rows:
+            point = tuple(row.get(column) for column in columns)
+            if found[point] == 1 and point in known:
+                kept[point] = row
+        return kept
 
-    def save(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _is_of_same_sweep(self) -> bool:
+        """Whether the file beside the table has the parameters of this sweep."""
+        if not self.beside.exists():
+            return False
+        key = files.read_json(self.beside, SWEEP_KEY)
+        return bool(key == json.loads(json.dumps(self.key)))
+
+    def _rows(self) -> Iterator[Row]:
+        """The rows of the table, without their empty cells."""
+        if self.path.suffix == ".csv":
+            for line, row in files.read_csv(self.path, SWEEP).records():
+                try:
+                    yield {name: _read(name, text) for name, text in row.items() if text}
+                except ValueError:
+                    raise InputError(f"line {line}: expected numbers") from None
+            return
+        for cells in files.read_parquet(self.path, SWEEP).to_dict("records"):
+            yield {str(name): value for name, value in cells.items() if not _is_empty(value)}
+
+    def save(self, rows: Sequence[Row]) -> None:
         """Write both files, each whole or not at all."""
         import pandas as pd
 
-        part = self.path.with_name(self.path.name + ".part")
         columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
         frame = pd.DataFrame(list(rows), columns=columns)
-        if self.path.suffix == ".csv":
-            frame.to_csv(part, index=False)
-        else:
-            frame.to_parquet(part, index=False)
-        self.beside.write_text(json.dumps(self.key) + "\n")
-        part.replace(self.path)
+        files.write(self.beside, json.dumps(self.key) + "\n")
+        with files.replacing(self.path) as file:
+            if self.path.suffix == ".csv":
+                frame.to_csv(file, index=False)
+            else:
+                frame.to_parquet(file, index=False)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a cell of a Parquet table is empty."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read(column: str, text: str) -> Any:
@@ -156,16 +190,17 @@ def run(args: argparse.Namespace) -> int:
         )
     check_paths(args)
     store = Store(args.out, _key(sweep)) if args.out else None
-    rows = store.load(args.force) if store else []
-    skipped, began = len(rows), time.perf_counter()
+    done = store.load(sweep, args.force) if store else {}
+    skipped, began = len(done), time.perf_counter()
     said: dict[str, None] = {}
-    finished = _evaluate(sweep, rows, store, said)
+    finished = _evaluate(sweep, done, store, said)
+    rows = _ordered(sweep, done)
     seconds = time.perf_counter() - began
     notes = condensed(said)
-    tell(
-        notes[:MOST_NOTES]
-        + ([f"and {len(notes) - MOST_NOTES} more"] if len(notes) > MOST_NOTES else [])
-    )
+    if finished:
+        tell(notes[:MOST_NOTES])
+        if len(notes) > MOST_NOTES:
+            tell([f"and {len(notes) - MOST_NOTES} more"])
     if args.html and rows:
         _write_html(args.html, sweep, rows, args.value)
     told = {"points": len(sweep), "done": len(rows), "seconds": seconds, "taken_from_out": skipped}
@@ -177,40 +212,48 @@ def run(args: argparse.Namespace) -> int:
             if store
             else "; with --out FILE the next one would go on"
         )
-        print(f"simdep: stopped at {len(rows):,} of {len(sweep):,} points{kept}", file=sys.stderr)
-        return STOPPED
+        raise KeyboardInterrupt(f"stopped at {len(rows):,} of {len(sweep):,} points{kept}")
     if rows and all(row.get("reason") for row in rows):
         raise ValueError(f"no point of the sweep has an answer; the first: {rows[0]['reason']}")
     return 0
 
 
 def _evaluate(
-    sweep: Sweep, rows: list[dict[str, Any]], store: Store | None, notes: dict[str, None]
+    sweep: Sweep, done: dict[Point, Row], store: Store | None, notes: dict[str, None]
 ) -> bool:
-    """Add the points that are missing to `rows`; False if Ctrl-C ended that early."""
+    """Add the points that are missing to `done`; False if Ctrl-C ended that early."""
     from tqdm import tqdm
 
     from simdep.planning.sweep import run
 
     saved = time.perf_counter()
     finished = True
+    missing = [point for point in sweep.points() if tuple(point.values()) not in done]
     bar = tqdm(
-        total=len(sweep), initial=len(rows), unit="point", desc="sweep", disable=None, leave=False
+        total=len(sweep), initial=len(done), unit="point", desc="sweep", disable=None, leave=False
     )
+    remaining = iter(missing)
     try:
-        for block in run(sweep, len(rows), notes):
-            rows += block
+        for block in run(sweep, missing, notes):
+            for row, point in zip(block, remaining, strict=False):  # takes no point too many
+                done[tuple(point.values())] = row
             bar.update(len(block))
             if store and time.perf_counter() - saved > SAVE_EVERY_S:
-                store.save(rows)
+                store.save(_ordered(sweep, done))
                 saved = time.perf_counter()
     except KeyboardInterrupt:
         finished = False
     finally:
         bar.close()
     if store:
-        store.save(rows)
+        store.save(_ordered(sweep, done))
     return finished
+
+
+def _ordered(sweep: Sweep, done: Mapping[Point, Row]) -> list[Row]:
+    """The rows that are done, in the order of the points."""
+    points = (tuple(point.values()) for point in sweep.points())
+    return [done[point] for point in points if point in done]
 
 
 def _key(sweep: Sweep) -> dict[str, Any]:
@@ -223,8 +266,10 @@ def _key(sweep: Sweep) -> dict[str, Any]:
         if isinstance(part, Mapping)
         for value in part.values()
     ]
-    files = [word for word in words if isinstance(word, str) and Path(word).is_file()]
-    digests = {word: hashlib.sha256(Path(word).read_bytes()).hexdigest() for word in files}
+    digests = {}
+    for word in words:
+        if isinstance(word, str) and os.path.isfile(word):
+            digests[word] = hashlib.sha256(files.read_bytes(Path(word))).hexdigest()
     return sweep.to_dict() | {"files": digests, "version": __version__}
 
 

@@ -137,16 +137,19 @@ class Sweep:
 
 
 def run(
-    sweep: Sweep, skip: int = 0, notes: dict[str, None] | None = None, seconds: float = 1.0
+    sweep: Sweep,
+    points: Sequence[Mapping[str, Any]] | None = None,
+    notes: dict[str, None] | None = None,
+    seconds: float = 1.0,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a sweep from point `skip` on, in the order of the points, in blocks that take
-    about `seconds` each.
+    """The rows of some points of a sweep, default all, in their order, in blocks that take about
+    `seconds` each.
 
     What was assumed for want of a measurement is added to `notes`.
     """
     prices, size = _Prices(), 1 if sweep.solve else FIRST_BLOCK
-    points = itertools.islice(sweep.points(), skip, None)
-    while part := list(itertools.islice(points, size)):
+    remaining = iter(sweep.points() if points is None else points)
+    while part := list(itertools.islice(remaining, size)):
         began = time.perf_counter()
         with beyond() as said:
             found = _solved(sweep, part, prices) if sweep.solve else _simulated(sweep, part, prices)

@@ -354,7 +354,7 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
     [
         ("--html nowhere/x.html", "--html nowhere/x.html: there is no folder nowhere"),
         ("--html .", "--html .: it is a folder; name a file"),
-        ("--html scenario.toml", "--html scenario.toml: it is a .html file"),
+        ("--html scenario.toml", "--html scenario.toml: expected the name of a .html file"),
         ("--trace nowhere/x.json", "--trace nowhere/x.json: there is no folder nowhere"),
         (
             "--layers 1000000",

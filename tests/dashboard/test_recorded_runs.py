@@ -286,7 +286,7 @@ def test_a_file_that_changes_is_read_again(run: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ('{"schedules"', '{"schedules', "line 1 column"),
+        ('{"schedules"', '{"schedules', "line 1, column"),
         ('"schedules"', '"schedule"', "schedules is missing; a result lists at least one"),
         (
             '"predicted_us": 4200',

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from cli import one_sentence, run
 
-from simdep.cli import sweep as command
 from simdep.planning.axes import Axis
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
@@ -41,8 +40,8 @@ def sweep(*texts: str, **changes: Any) -> Sweep:
     return Sweep(BASE | changes, tuple(map(Axis.parse, texts)))
 
 
-def rows_of(asked: Sweep, skip: int = 0) -> list[dict[str, Any]]:
-    return [row for block in points_of(asked, skip) for row in block]
+def rows_of(asked: Sweep, points: Any = None) -> list[dict[str, Any]]:
+    return [row for block in points_of(asked, points) for row in block]
 
 
 def by_engine(scenario: Scenario) -> float:
@@ -227,9 +226,9 @@ def test_points_without_an_answer_are_rows_with_their_reason() -> None:
     ]
 
 
-def test_a_sweep_begins_at_any_point() -> None:
+def test_a_sweep_takes_any_of_its_points() -> None:
     asked = sweep("r1=1,2,4", "r2=1..5")
-    assert rows_of(asked, 7) == rows_of(asked)[7:]
+    assert rows_of(asked, list(asked.points())[7:]) == rows_of(asked)[7:]
 
 
 def test_solving_finds_the_best_cut_of_every_point() -> None:
@@ -297,14 +296,14 @@ def test_a_stopped_sweep_goes_on_where_it_was_left(
     assert run(words) == 0
     expected = json.loads(capsys.readouterr().out)["rows"]
 
-    def interrupted(asked: Sweep, skip: int, notes: dict[str, None]) -> Any:
+    def interrupted(asked: Sweep, points: Any, notes: dict[str, None]) -> Any:
         yield rows_of(asked)[:5]
         raise KeyboardInterrupt
 
     out = tmp_path / f"table.{suffix}"
     with monkeypatch.context() as patch:
         patch.setattr("simdep.planning.sweep.run", interrupted)
-        assert run(f"{words} --out {out}") == command.STOPPED
+        assert run(f"{words} --out {out}") == 130
     assert "stopped at 5 of 12 points; the same command goes on" in capsys.readouterr().err
     assert run(f"{words} --out {out}") == 0
     told = json.loads(capsys.readouterr().out)
@@ -325,10 +324,36 @@ def test_a_finished_sweep_is_not_done_again(
     first = json.loads(capsys.readouterr().out)["rows"]
     monkeypatch.setattr(
         "simdep.planning.sweep.run",
-        lambda asked, skip, notes: iter([[]] if skip == 2 else [[{"r1": 0}]]),
+        lambda asked, points, notes: iter([[{"r1": 0}] * len(points)]),
     )
     assert run(words) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == first
+
+
+@pytest.mark.parametrize("change", ["sorted", "cut", "edited"])
+def test_a_table_that_was_changed_is_taken_by_its_points(
+    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The points that are missing, or there twice, are computed; rows of other points are not."""
+    out = tmp_path / "table.csv"
+    words = f"simdep sweep {FLAGS} --vary r1=1,2 --vary r2=1,2 --json --out {out}"
+    assert run(words) == 0
+    first = json.loads(capsys.readouterr().out)["rows"]
+    whole = out.read_bytes()
+    table = pd.read_csv(out, dtype=str)
+    changed = {
+        "sorted": table.sort_values("makespan_us"),
+        "cut": table.iloc[[3, 1]],
+        "edited": pd.concat([table.iloc[[0, 2, 2]], table.iloc[[3]].assign(r1="7")]),
+    }
+    changed[change].to_csv(out, index=False)
+    assert run(words) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["rows"], out.read_bytes()) == (first, whole)
+    assert result["taken_from_out"] == {"sorted": 4, "cut": 2, "edited": 1}[change]
+    said = ["1 rows are of no point", "1 points have several rows", "first r1=2, r2=1"]
+    assert all(text in printed.err for text in said) == (change == "edited")
 
 
 def test_a_table_of_something_else_is_not_overwritten_unless_forced(
