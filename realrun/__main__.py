@@ -234,7 +234,7 @@ def run_one(args: argparse.Namespace) -> int:
     from simdep.analysis import summary as report
     from simdep.cli.output import check_paths
     from simdep.schedule import Schedule
-    from simdep.traces import perfetto as trace
+    from simdep.traces.export import save_timelines
 
     check_paths(args, ("html", "trace"))
     case = _case(args)
@@ -256,7 +256,7 @@ def run_one(args: argparse.Namespace) -> int:
     spans = [run.makespan_us for run in found.runs(0)]
     result = report.summary(timeline, timeline.schedule.tokens * case.ag) | {"makespans_us": spans}
     if args.trace:
-        trace.write(args.trace, timeline)
+        save_timelines(args.trace, timeline)
     if args.html:
         from simdep.analysis import figures
 

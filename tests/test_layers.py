@@ -145,7 +145,7 @@ def test_simdep_imports_figures_only_where_a_picture_is_asked_for() -> None:
     "modules",
     [
         "simdep.simulation.engine, simdep.policies",
-        "simdep.analysis.summary, simdep.traces.perfetto",
+        "simdep.analysis.summary, simdep.traces.export",
         "simdep.cli.run",
     ],
 )

@@ -25,7 +25,7 @@ from simdep.file_kinds import RESULT as RESULT_KIND
 from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
-from simdep.traces.perfetto import read_table
+from simdep.traces.table import read_timeline
 
 TITLE = "Predicted and measured"
 TRACES = Path(__file__).resolve().parents[2] / "traces"
@@ -135,7 +135,7 @@ def load_case(folder: Path, when: float) -> tuple[Timeline, Timeline]:
             )
     schedule, predicted, measured = (folder / name for name in CASE_FILES)
     order = Schedule.load(schedule)
-    return read_table(predicted, order, "sim"), read_table(measured, order, "real")
+    return read_timeline(predicted, order, "sim"), read_timeline(measured, order, "real")
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

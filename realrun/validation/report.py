@@ -18,7 +18,7 @@ from simdep import files
 from simdep.analysis import figures
 from simdep.analysis.summary import compare
 from simdep.hardware.profile import HardwareProfile
-from simdep.traces.perfetto import write as write_trace
+from simdep.traces.export import save_timelines
 
 _PARTS = (
     "Parts of the makespan error in percent of the makespan; they sum to it, schedule by schedule. "
@@ -72,9 +72,9 @@ def write(folder: Path, evidence: Evidence, result: dict[str, Any]) -> None:
 def _write_case(folder: Path, trial: Trial) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     trial.case.schedule.save(folder / "schedule.json")
-    write_trace(folder / "predicted.csv", trial.predicted)
-    write_trace(folder / "measured.csv", trial.typical)
-    write_trace(folder / "trace.json.gz", trial.predicted, trial.typical)
+    save_timelines(folder / "predicted.csv", trial.predicted)
+    save_timelines(folder / "measured.csv", trial.typical)
+    save_timelines(folder / "trace.json.gz", trial.predicted, trial.typical)
 
 
 def _timelines(title: str, trial: Trial) -> Iterable[figures.Section]:

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from simdep.scenario.task_costs import ScenarioCosts
     from simdep.simulation.engine import simulate
     from simdep.simulation.rank_times import simulate_ranks
-    from simdep.traces import perfetto as trace
+    from simdep.traces.export import save_timelines
 
     check_paths(args)
     checks.number(args.noise, "--noise")
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save_schedule:
         job.schedule.save(args.save_schedule)
     if args.trace:
-        trace.write(args.trace, timeline)
+        save_timelines(args.trace, timeline)
     if args.html:
         _write_html(args.html, shown)
     tell(job.notes)

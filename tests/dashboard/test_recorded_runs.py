@@ -20,7 +20,7 @@ from simdep.policies import findep, naive
 from simdep.schedule import Schedule
 from simdep.simulation.engine import simulate
 from simdep.timeline import Timeline
-from simdep.traces import perfetto as trace
+from simdep.traces.export import save_timelines
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -53,8 +53,8 @@ def record(run: Path, *schedules: Schedule) -> None:
         predicted = simulate(schedule, COSTS)
         measured = measure(predicted)
         schedule.save(case / "schedule.json")
-        trace.write(case / "predicted.csv", predicted)
-        trace.write(case / "measured.csv", measured)
+        save_timelines(case / "predicted.csv", predicted)
+        save_timelines(case / "measured.csv", measured)
         rows.append(
             row(schedule.label, predicted.makespan_us, measured.makespan_us)
             | {"files": f"cases/{index:03d}"}
@@ -326,7 +326,7 @@ def test_a_missing_result_is_told(run: Path) -> None:
     [
         ("measured.csv", "A[0.0],", "A[9.9],", "row 1 (A[9.9])"),
         ("measured.csv", "end_us", "end", "column end_us is missing"),
-        ("predicted.csv", "1000", "soon", "a time is a finite number"),
+        ("predicted.csv", "1000", "soon", "expected a finite number"),
         ("schedule.json", '"streams"', '"streams": {}, "x"', "there is no task in it"),
         ("schedule.json", '"format": 1', '"format": 2', "schedule format 2 is not known"),
     ],

@@ -23,7 +23,9 @@ from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
 from simdep.simulation.engine import makespan_us, simulate
-from simdep.traces import perfetto as trace
+from simdep.traces.export import save_timelines
+from simdep.traces.perfetto import chrome_trace
+from simdep.traces.table import read_timeline
 
 
 def asked(schedule: dict[str, Any], **workload: Any) -> Scenario:
@@ -307,9 +309,9 @@ def test_a_trace_of_every_policy_is_read_back(
     """As a table, and as Chrome JSON with a slice for every task."""
     timeline = simulate(schedule, lambda task: task.tokens)
     path = tmp_path_factory.mktemp("trace") / "t.csv"
-    trace.write(path, timeline)
-    assert trace.read_table(path, schedule, "sim").rows.equals(timeline.rows)
-    slices = [event for event in trace.chrome_trace(timeline)["traceEvents"] if event["ph"] == "X"]
+    save_timelines(path, timeline)
+    assert read_timeline(path, schedule, "sim").rows.equals(timeline.rows)
+    slices = [event for event in chrome_trace(timeline)["traceEvents"] if event["ph"] == "X"]
     assert sorted(each["name"] for each in slices) == sorted(task.name for task in schedule)
 
 

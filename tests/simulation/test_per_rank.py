@@ -44,7 +44,9 @@ from simdep.simulation.engine import makespan_us, simulate
 from simdep.simulation.rank_times import RankTimes, rank_times, simulate_ranks
 from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, ranked, scenario_work
 from simdep.timeline import Timeline
-from simdep.traces.perfetto import chrome_trace, read_table, write
+from simdep.traces.export import save_timelines
+from simdep.traces.perfetto import chrome_trace
+from simdep.traces.table import read_timeline
 
 TIMES = StageTimes(attention=100, shared=30, a2e=20, expert=50, e2a=20)
 codes = st.integers(
@@ -632,14 +634,14 @@ def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
         for rank in (0, 1)
     }
     path = tmp_path / "ranks.csv"
-    write(path, found.expanded)
-    read = read_table(path, found.expanded.schedule, "sim")
+    save_timelines(path, found.expanded)
+    read = read_timeline(path, found.expanded.schedule, "sim")
     assert read.rows.to_dict("records") == found.expanded.rows.to_dict("records")
     path.write_text(
         path.read_text().replace("A[0.0@1],attention,0,0,-1,AG,1", "A[0.0@1],attention,0,0,-1,AG,0")
     )
-    with pytest.raises(ValueError, match="rank=0; the task is that of another rank"):
-        read_table(path, found.expanded.schedule, "sim")
+    with pytest.raises(ValueError, match="rank=0; the task has another rank"):
+        read_timeline(path, found.expanded.schedule, "sim")
 
 
 def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:

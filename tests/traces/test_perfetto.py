@@ -1,56 +1,33 @@
-"""A trace keeps every row and every dependency of its timelines, and the table reads back exactly
-as it was."""
+"""A trace keeps every row and every dependency of its timelines."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timelines import findep_schedules, measured_timelines
 
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate
-from simdep.timeline import COLUMNS, Timeline
-from simdep.traces.perfetto import chrome_trace, read_table, write
+from simdep.timeline import Timeline
+from simdep.traces.export import save_timelines
+from simdep.traces.perfetto import chrome_trace
+from simdep.traces.table import read_timeline
 
-schedules = st.builds(
-    findep,
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from(["ASAS", "AASS"]),
-    shared=st.booleans(),
-)
 whole_times = st.integers(1, 1000)
+
+
 any_times = st.one_of(st.integers(0, 3), st.floats(0, 1e4))
 
 
 def stage_times(times: st.SearchStrategy[Any]) -> st.SearchStrategy[StageTimes]:
     return st.builds(StageTimes, attention=times, shared=times, a2e=times, expert=times, e2a=times)
-
-
-@st.composite
-def measured(draw: st.DrawFn, times: st.SearchStrategy[Any]) -> Timeline:
-    """A timeline of one to three ranks whose times know nothing of streams or dependencies."""
-    schedule = draw(schedules)
-    ranks = range(draw(st.integers(1, 3)))
-    rows = []
-    for task in schedule:
-        for rank in ranks:
-            start = draw(times)
-            rows.append((task.name, rank, start, start + abs(draw(times))))
-    return Timeline.from_times(schedule, "real", rows)
 
 
 def slices(trace: dict[str, Any]) -> list[dict[str, Any]]:
@@ -87,39 +64,8 @@ def two_ranks(times: dict[str, list[tuple[float, float]]], schedule: Schedule) -
     return Timeline.from_times(schedule, "real", rows)
 
 
-@settings(deadline=None, max_examples=50)
-@given(timeline=measured(st.one_of(st.floats(-1e15, 1e15), st.integers(-(10**15), 10**15))))
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_table_of_any_times_reads_back_exactly(suffix: str, timeline: Timeline) -> None:
-    """read_table(write(timeline)) has the same rows in the same order with the same types, to the
-    last bit."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, f"run.of.today{suffix}")
-        write(path, timeline)
-        back = read_table(path, timeline.schedule, "real")
-    pd.testing.assert_frame_equal(back.rows, timeline.rows, check_exact=True)
-    assert (back.source, back.schedule) == ("real", timeline.schedule)
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_whole_numbers_stay_whole_numbers_in_a_table(tmp_path: Path, suffix: str) -> None:
-    timeline = simulate(findep(2, 2, 2), lambda task: 5)
-    write(tmp_path / f"t{suffix}", timeline)
-    back = read_table(tmp_path / f"t{suffix}", timeline.schedule, "sim")
-    assert type(back.makespan_us) is int
-    assert back.makespan_us == timeline.makespan_us
-
-
-def test_a_stream_may_be_called_na(tmp_path: Path) -> None:
-    timeline = simulate(Schedule({"NA": (Task(Kind.ATTENTION, 0, 0),)}), lambda task: 1)
-    write(tmp_path / "t.csv", timeline)
-    pd.testing.assert_frame_equal(
-        read_table(tmp_path / "t.csv", timeline.schedule, "sim").rows, timeline.rows
-    )
-
-
 @settings(deadline=None)
-@given(schedule=schedules, costs=stage_times(any_times))
+@given(schedule=findep_schedules, costs=stage_times(any_times))
 def test_a_simulated_timeline_has_one_arrow_for_every_dependency(
     schedule: Schedule, costs: StageTimes
 ) -> None:
@@ -133,7 +79,7 @@ def test_a_simulated_timeline_has_one_arrow_for_every_dependency(
 
 
 @settings(deadline=None)
-@given(timeline=measured(st.one_of(st.integers(0, 5), st.floats(0, 1e3))))
+@given(timeline=measured_timelines(st.one_of(st.integers(0, 5), st.floats(0, 1e3))))
 def test_every_row_has_an_arrow_from_every_task_it_waits_for(timeline: Timeline) -> None:
     """Also where several ranks took part, and where the measured times contradict streams and
     dependencies."""
@@ -149,7 +95,9 @@ def test_every_row_has_an_arrow_from_every_task_it_waits_for(timeline: Timeline)
 
 @settings(deadline=None)
 @given(
-    timeline=st.one_of(measured(any_times), st.builds(simulate, schedules, stage_times(any_times)))
+    timeline=st.one_of(
+        measured_timelines(any_times), st.builds(simulate, findep_schedules, stage_times(any_times))
+    )
 )
 def test_slices_of_a_thread_neither_overlap_nor_begin_together(timeline: Timeline) -> None:
     """In whole nanoseconds, whatever the times; and a thread is one lane."""
@@ -163,7 +111,9 @@ def test_slices_of_a_thread_neither_overlap_nor_begin_together(timeline: Timelin
 
 @settings(deadline=None)
 @given(
-    timeline=st.one_of(measured(any_times), st.builds(simulate, schedules, stage_times(any_times)))
+    timeline=st.one_of(
+        measured_timelines(any_times), st.builds(simulate, findep_schedules, stage_times(any_times))
+    )
 )
 def test_the_file_holds_each_slice_before_its_arrow_ends_and_each_tail_before_its_head(
     timeline: Timeline,
@@ -183,7 +133,7 @@ def test_the_file_holds_each_slice_before_its_arrow_ends_and_each_tail_before_it
 
 
 @settings(deadline=None)
-@given(schedule=schedules, costs=stage_times(whole_times))
+@given(schedule=findep_schedules, costs=stage_times(whole_times))
 def test_a_simulated_timeline_keeps_all_its_times(schedule: Schedule, costs: StageTimes) -> None:
     """Slices have the starts and ends of the rows, none is moved, and durations add up to the busy
     time."""
@@ -340,147 +290,8 @@ def test_tasks_of_no_duration_are_a_nanosecond_apart() -> None:
     assert shown["A[0.1]"] == (1.001, 0.999)
 
 
-def test_json_and_gzipped_json_hold_the_same_trace(tmp_path: Path) -> None:
-    timeline = simulate(findep(2, 2, 2), lambda task: 0.1 + task.tokens)
-    write(tmp_path / "a.json", timeline)
-    write(tmp_path / "A.JSON.GZ", timeline)
-    plain = (tmp_path / "a.json").read_bytes()
-    assert gzip.decompress((tmp_path / "A.JSON.GZ").read_bytes()) == plain
-    assert json.loads(plain) == chrome_trace(timeline)
-
-
 def test_an_empty_timeline_makes_a_trace_without_slices(tmp_path: Path) -> None:
     timeline = Timeline.from_times(Schedule({}), "sim", [])
     assert slices(chrome_trace(timeline)) == []
-    write(tmp_path / "t.csv", timeline)
-    assert len(read_table(tmp_path / "t.csv", timeline.schedule, "sim").rows) == 0
-
-
-@pytest.mark.parametrize("name", ["t.html", "t.gz", "t", "t.json.zip"])
-def test_an_unknown_suffix_is_refused_with_the_choices(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    rule = f"{path}: suffix {path.suffix!r} is not one of .json, .json.gz, .csv, .parquet"
-    with pytest.raises(ValueError, match=f"^{re.escape(rule)}$"):
-        write(path, simulate(naive(1), lambda task: 2))
-    assert not path.exists()
-
-
-def test_a_trace_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"t\.json: suffix '\.json' is not one of \.csv, \.parquet$"
-    ):
-        read_table(tmp_path / "t.json", naive(1), "sim")
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_table_holds_one_timeline(tmp_path: Path, suffix: str) -> None:
-    timeline = simulate(naive(1), lambda task: 2)
-    with pytest.raises(
-        ValueError,
-        match=rf"t{suffix}: {suffix} holds one timeline, not 2; write \.json for several$",
-    ):
-        write(tmp_path / f"t{suffix}", timeline, timeline)
-
-
-def test_nothing_is_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"t\.json: there is no timeline to write; give at least one$"
-    ):
-        write(tmp_path / "t.json")
-
-
-BAD_CELLS = [
-    ("task", "A[9.9]", "row 2 (A[9.9]): task=A[9.9]; the schedule has no task of that name"),
-    ("kind", "expert", "row 2 (S[0.0]): kind=expert; the task has another kind in the schedule"),
-    ("layer", 1, "row 2 (S[0.0]): layer=1; the task has another layer in the schedule"),
-    ("chunk", 0, "row 2 (S[0.0]): chunk=0; the task has another chunk in the schedule"),
-    ("stream", "EG", "row 2 (S[0.0]): stream=EG; the task has another stream in the schedule"),
-    ("tokens", 4, "row 2 (S[0.0]): tokens=4; the task has another tokens in the schedule"),
-    ("rank", -1, "row 2 (S[0.0]): rank=-1; ranks are whole numbers from 0"),
-    ("rank", 0.5, "row 2 (S[0.0]): rank=0.5; ranks are whole numbers from 0"),
-    ("start_us", float("nan"), "row 2 (S[0.0]): start_us=nan; a time is a finite number"),
-    ("end_us", float("inf"), "row 2 (S[0.0]): end_us=inf; a time is a finite number"),
-    ("end_us", 1, "row 2 (S[0.0]): end_us=1; a task ends at or after its start_us"),
-]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-@pytest.mark.parametrize(("column", "value", "message"), BAD_CELLS)
-def test_a_bad_cell_is_refused_with_file_row_value_and_rule(
-    tmp_path: Path, suffix: str, column: str, value: Any, message: str
-) -> None:
-    timeline = simulate(naive(1), lambda task: 2)
-    path = tmp_path / f"t{suffix}"
-    rows = timeline.rows.copy()
-    rows[column] = [value if number == 1 else cell for number, cell in enumerate(rows[column])]
-    write(path, Timeline(timeline.schedule, "sim", rows))
-    with pytest.raises(
-        ValueError,
-        match="^"
-        + re.escape(f"{path}: {message}").replace("=1;", r"=1(\.0)?;").replace("=nan", "=(nan)?")
-        + "$",
-    ):
-        read_table(path, timeline.schedule, "sim")
-
-
-def test_a_cell_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv")
-    path.write_text(path.read_text().replace(",2,4\n", ",soon,4\n", 1))
-    with pytest.raises(
-        ValueError, match=r"t\.csv: row 2 \(S\[0\.0\]\): start_us=soon; a time is a finite number$"
-    ):
-        read_table(path, naive(1), "sim")
-
-
-def test_a_row_that_appears_twice_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv")
-    path.write_text(path.read_text() + path.read_text().splitlines()[3] + "\n")
-    with pytest.raises(
-        ValueError,
-        match=r"row 6 \(A2E\[0\.0\.0\]\): rank=0; the task has a row of this rank already$",
-    ):
-        read_table(path, naive(1), "sim")
-
-
-def test_a_task_without_a_row_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv")
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(
-        ValueError,
-        match=r"t\.csv: there is no row for E2A\[0\.0\.0\]; every task of the schedule has",
-    ):
-        read_table(path, naive(1), "sim")
-
-
-@pytest.mark.parametrize("column", COLUMNS)
-def test_a_missing_column_is_refused_by_name(tmp_path: Path, column: str) -> None:
-    path = written(tmp_path / "t.csv")
-    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
-    with pytest.raises(
-        ValueError,
-        match=rf"t\.csv: column {column} is missing; a timeline has the columns task, kind,",
-    ):
-        read_table(path, naive(1), "sim")
-
-
-def test_further_columns_are_ignored(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv")
-    pd.read_csv(path).assign(note="warm").to_csv(path, index=False)
-    assert list(read_table(path, naive(1), "sim").rows) == list(COLUMNS)
-
-
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00nonsense"])
-def test_a_file_that_is_absent_or_no_table_is_refused_by_name(
-    tmp_path: Path, name: str, content: bytes | None
-) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: "):
-        read_table(path, naive(1), "sim")
-
-
-def written(path: Path) -> Path:
-    write(path, simulate(naive(1), lambda task: 2))
-    return path
+    save_timelines(tmp_path / "t.csv", timeline)
+    assert len(read_timeline(tmp_path / "t.csv", timeline.schedule, "sim").rows) == 0

@@ -22,7 +22,7 @@ from simdep.costs import StageTimes
 from simdep.policies import findep
 from simdep.simulation.engine import simulate
 from simdep.timeline import Timeline
-from simdep.traces.perfetto import write
+from simdep.traces.export import save_timelines
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -98,7 +98,7 @@ def perfetto(browser: Chrome, site: tuple[Path, str]) -> Iterator[Callable[..., 
         return [tuple(row) for row in answer["rows"]]
 
     def show(name: str, *timelines: Timeline) -> Query:
-        write(folder / name, *timelines)
+        save_timelines(folder / name, *timelines)
         browser.get(
             "about:blank"
         )  # else only the part behind # would change, and the page would keep its trace
