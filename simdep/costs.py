@@ -23,7 +23,7 @@ def free(_: Task) -> float:
 
 
 @dataclass(frozen=True)
-class Host:
+class HostOverheads:
     """What hosts and links add to the ideal streams; every term that is left at its default adds
     nothing.
 
@@ -64,12 +64,12 @@ class Host:
             )
 
     @property
-    def ideal(self) -> Host:
+    def ideal(self) -> HostOverheads:
         """Without what hosts add; whether the directions of the link share it stays."""
-        return Host(half_duplex=self.half_duplex)
+        return HostOverheads(half_duplex=self.half_duplex)
 
 
-IDEAL = Host()  # the paper's model
+IDEAL = HostOverheads()  # the paper's model
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from simdep.policies import build, chunk_tokens, schedule_for, set_up
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
+from simdep.simulation.longest_path import earliest_times
 from simdep.simulation.rank_times import simulate_ranks
 from simdep.simulation.rank_work import scenario_work
 from simdep.timeline import Timeline
@@ -75,7 +75,7 @@ class Prediction:
 def predict(scenario: Scenario) -> Prediction:
     """Simulate a scenario, with the set-up of its policy (`simdep.policies.set_up`).
 
-    Equal to `engine.simulate`, without its events where the hosts add nothing to the model.
+    Equal to `simulate_schedule`, without its events where the hosts add nothing to the model.
 
     Raises ValueError where policy, cut and workload do not fit, or the hardware profile lacks a
     cost.
@@ -90,9 +90,9 @@ def predict(scenario: Scenario) -> Prediction:
             work = scenario_work(scenario, schedule)
             timeline, tokens = simulate_ranks(work, costs.host).timeline, work.total_tokens
         elif costs.host.terms:
-            timeline = simulate(schedule, priced(costs), costs.host)
+            timeline = simulate_schedule(schedule, priced(costs), costs.host)
         else:
-            times = recurrence.times(schedule, priced(costs))
+            times = earliest_times(schedule, priced(costs))
             timeline = Timeline.from_times(
                 schedule, "sim", ((name, 0, *each) for name, each in times.items())
             )

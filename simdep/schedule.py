@@ -80,7 +80,7 @@ _NAME = re.compile(
 )
 
 
-def lane(stream: str) -> tuple[str, int]:
+def track(stream: str) -> tuple[str, int]:
     """A stream's name as (resource, rank): `EG@3` is rank 3 of EG, a name without a rank stands for
     rank 0."""
     resource, _, rank = stream.partition("@")
@@ -215,7 +215,7 @@ class Schedule:
     @cached_property
     def resources(self) -> tuple[str, ...]:
         """The names of the streams, those of the ranks of one resource as one."""
-        return tuple(dict.fromkeys(lane(stream)[0] for stream in self.streams))
+        return tuple(dict.fromkeys(track(stream)[0] for stream in self.streams))
 
     @property
     def layers(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from simdep.schedule import Schedule, lane
+from simdep.schedule import Schedule, track
 
 COLUMNS = ("task", "kind", "layer", "mb", "chunk", "stream", "rank", "tokens", "start_us", "end_us")
 
@@ -53,7 +53,7 @@ class Timeline:
         for name, rank, start, end in times:
             task = schedule[name]
             chunk = -1 if task.chunk is None else task.chunk
-            stream, own = lane(schedule.stream_of[name])
+            stream, own = track(schedule.stream_of[name])
             here = own if "@" in schedule.stream_of[name] else rank
             where = (task.kind.label, task.layer, task.mb, chunk, stream, here, task.tokens)
             records.append((name, *where, start, end))
@@ -83,7 +83,7 @@ class Timeline:
         joined["end_us"] = groups["end_us"].max()
         return joined.drop(columns="rank")
 
-    def lanes(self) -> list[tuple[str, int]]:
+    def tracks(self) -> list[tuple[str, int]]:
         """The serial resources in display order: (stream, rank) in the order of the schedule's
         streams."""
         pairs = self.rows[["stream", "rank"]].drop_duplicates()

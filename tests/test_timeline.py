@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import COLUMNS, Timeline, length, union
 
 # Two ranks a group: attention and experts compute, a transfer is seen by both ranks that receive.
@@ -43,7 +43,7 @@ def test_a_row_holds_its_task_its_stream_and_its_times() -> None:
 
 
 def test_a_task_that_is_not_chunked_has_chunk_minus_one() -> None:
-    rows = simulate(findep(1, 1, 2), StageTimes(1, 1, 1, 1, 1)).rows
+    rows = simulate_schedule(findep(1, 1, 2), StageTimes(1, 1, 1, 1, 1)).rows
     assert dict(zip(rows.task, rows.chunk, strict=True))["S[0.0]"] == -1
     assert dict(zip(rows.task, rows.chunk, strict=True))["E[0.0.1]"] == 1
 
@@ -110,7 +110,7 @@ def test_joining_the_rows_leaves_the_table_as_it_was() -> None:
 
 
 def test_with_one_rank_the_joined_rows_are_the_rows() -> None:
-    timeline = simulate(findep(2, 2, 2), StageTimes(5, 3, 1, 2, 4))
+    timeline = simulate_schedule(findep(2, 2, 2), StageTimes(5, 3, 1, 2, 4))
     assert timeline.by_task().reset_index().equals(timeline.rows.drop(columns="rank"))
 
 
@@ -128,11 +128,11 @@ def test_lanes_are_the_ranks_of_every_stream_in_the_order_of_the_schedule() -> N
         ("E2A", 0),
         ("E2A", 1),
     ]
-    assert two_ranks().lanes() == lanes
+    assert two_ranks().tracks() == lanes
 
 
 def test_a_stream_that_served_nothing_has_no_lane() -> None:
-    assert simulate(naive(1), StageTimes(1, 1, 1, 1, 1)).lanes() == [
+    assert simulate_schedule(naive(1), StageTimes(1, 1, 1, 1, 1)).tracks() == [
         ("AG", 0),
         ("A2E", 0),
         ("EG", 0),

@@ -26,7 +26,7 @@ from scipy import stats
 from realrun.runtime.stamps import Delay, delays
 from realrun.validation.scores import Comparison, error_pct, error_sizes
 from realrun.validation.trial import RunTimes, TimingModel, Trial
-from simdep.costs import IDEAL, Costs, Host
+from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.policies import findep
 from simdep.schedule import Kind, Schedule, Task
 from simdep.timeline import Timeline
@@ -229,7 +229,7 @@ CONTROLS: dict[str, Change] = {
     "AASS and ASAS swapped": _other_order,
     "one dependency removed": _lost_dependency,
 }
-TERMS: dict[str, Callable[[Host], Host]] = {
+TERMS: dict[str, Callable[[HostOverheads], HostOverheads]] = {
     "nothing": lambda host: host,
     "gap": lambda host: replace(host, gap_us=0),
     "receive": lambda host: replace(host, receive_us=0),

@@ -88,7 +88,7 @@ def _candidates_of_orders() -> dict[tuple[Any, ...], list[Case]]:
             link_mbytes_per_s=1e6,
         )
         cut = (chunk_tokens(base.seq_len, 1),) * r1
-        sequence = lookahead.order(times, layers, r1, 1)
+        sequence = lookahead.lookahead_order(times, layers, r1, 1)
         slipped = on_groups(Job(layers, cut), "lookahead", sequence, wait_for_shared=False)
         for order in FIXED_ORDERS:
             rows[name, order] = [replace(base, order=order)]

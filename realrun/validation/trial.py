@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from realrun.cases import Case
-from simdep.costs import Costs, Host
+from simdep.costs import Costs, HostOverheads
 from simdep.hardware.profile import HardwareProfile
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Schedule, Task
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.timeline import Timeline
 
 
@@ -23,15 +23,15 @@ class TimingModel:
 
     schedule: Schedule
     costs: Costs
-    host: Host
+    host: HostOverheads
 
     def timeline(self) -> Timeline:
         """The predicted timeline."""
-        return simulate(self.schedule, self.costs, self.host)
+        return simulate_schedule(self.schedule, self.costs, self.host)
 
     def makespan_us(self) -> float:
         """The predicted makespan, without its timeline."""
-        return makespan_us(self.schedule, self.costs, self.host)
+        return simulated_makespan_us(self.schedule, self.costs, self.host)
 
 
 def model_of(case: Case, profile: HardwareProfile) -> TimingModel:

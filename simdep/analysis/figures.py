@@ -304,7 +304,7 @@ def _lanes(timelines: Sequence[Timeline], names: Sequence[str]) -> pd.DataFrame:
     streams = dict.fromkeys(
         stream for timeline in timelines for stream in timeline.schedule.resources
     )
-    present = [timeline.lanes() for timeline in timelines]
+    present = [timeline.tracks() for timeline in timelines]
     for gaps, stream in enumerate(streams):
         for index, lanes in enumerate(present):
             ranks = [rank for lane, rank in lanes if lane == stream]

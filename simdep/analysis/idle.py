@@ -27,9 +27,9 @@ import numpy as np
 from simdep.analysis import summary as report
 from simdep.costs import Costs
 from simdep.scenario.memory import Memory
-from simdep.schedule import STREAMS, Kind, Schedule, Task, lane
-from simdep.simulation import bounds
+from simdep.schedule import STREAMS, Kind, Schedule, Task, track
 from simdep.simulation.batch import Batch
+from simdep.simulation.bounds import makespan_bounds
 from simdep.timeline import Timeline
 from simdep.units import human_bytes, human_us
 
@@ -90,7 +90,7 @@ def attribution(timeline: Timeline) -> list[Share]:
     now = timeline.rows["start_us"].min() if len(timeline.rows) else 0
     for name in report.critical_path(timeline) if len(timeline.rows) else ():
         start, end = times[name]
-        where = (timeline.schedule[name].kind.label, lane(timeline.schedule.stream_of[name])[0])
+        where = (timeline.schedule[name].kind.label, track(timeline.schedule.stream_of[name])[0])
         if start > now:
             spent.setdefault((HOST, HOST), []).append(start - now)
         spent.setdefault(where, []).append(max(0, end - max(start, now)))
@@ -110,7 +110,7 @@ def idle(timeline: Timeline) -> dict[str, dict[str, float]]:
     the stream."""
     times, chain = _times(timeline), _Chain(timeline)
     begin, end = (_plain(timeline.rows["start_us"].min()), _plain(timeline.rows["end_us"].max()))
-    lanes = timeline.lanes()
+    lanes = timeline.tracks()
     found: dict[str, dict[str, float]] = {}
     for resource, rank in lanes:
         several = sum(each[0] == resource for each in lanes) > 1
@@ -152,7 +152,7 @@ class _Chain:
         for stream, tasks in timeline.schedule.streams.items():
             names = [task.name for task in tasks]
             if "@" in stream:
-                self.by_lane[lane(stream)] = names
+                self.by_lane[track(stream)] = names
             else:
                 self.shared_lanes[stream] = names
 
@@ -162,7 +162,7 @@ class _Chain:
 
     def whose(self, name: str) -> tuple[bool, int | None]:
         """The rank that does a task, or whose port does: whether of the AG, and its number."""
-        return lane(self.schedule.stream_of[name])[0] == "AG", self.schedule[name].rank
+        return track(self.schedule.stream_of[name])[0] == "AG", self.schedule[name].rank
 
     def causes(
         self, head: str, low: float, high: float, ready: float
@@ -318,7 +318,7 @@ def lower_bound_us(schedule: Schedule, costs: Costs) -> float:
             found.append(least + sum(us[name] for name in names))
     batch = _regular(schedule, us)
     if batch is not None:
-        found.append(float(bounds.makespans(batch, schedule.layers, schedule.r1)[0]))
+        found.append(float(makespan_bounds(batch, schedule.layers, schedule.r1)[0]))
     return max(found, default=0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from simdep.analysis import summary as report
 from simdep.scenario.imbalance import Ranks
 from simdep.scenario.routing import Array
-from simdep.schedule import Kind, lane
+from simdep.schedule import Kind, track
 from simdep.simulation.rank_times import RankTimes, rank_times
 from simdep.simulation.rank_work import ranked
 from simdep.timeline import Timeline
@@ -67,7 +67,7 @@ def slowest(times: RankTimes) -> dict[str, Any]:
     spent: dict[tuple[str, int], float] = {}
     for name, rank in times.critical_path:
         if not times.work.schedule[name].kind.is_transfer:
-            at = (lane(times.work.schedule.stream_of[name])[0], rank)
+            at = (track(times.work.schedule.stream_of[name])[0], rank)
             spent[at] = spent.get(at, 0.0) + float(times.end[name][rank] - times.start[name][rank])
     group, rank = max(spent, key=lambda at: spent[at])
     busy = busy_us(times, group)
@@ -135,7 +135,7 @@ def shown(times: RankTimes, most: int) -> Timeline:
     """The timeline of all lanes, or of `most`: of each stream those at even steps from the busiest
     to the idlest rank, and the one that ends last."""
     rows, streams = times.timeline.rows, times.work.schedule.resources
-    if len(times.timeline.lanes()) <= most:
+    if len(times.timeline.tracks()) <= most:
         return times.timeline
     chosen = {
         stream: _spread(busy_us(times, stream), max(2, most // len(streams))) for stream in streams
@@ -182,7 +182,7 @@ def as_text(result: dict[str, Any], times: RankTimes) -> str:
         f"{human_us(ranks['balanced_us'])} balanced{f' ({causes})' if causes else ''}",
         f"waiting for the last   AG {human_us(waits['AG'])}, EG {human_us(waits['EG'])} a layer (mean over ranks)",
     ]
-    some, every = len(view.lanes()), len(times.timeline.lanes())
+    some, every = len(view.tracks()), len(times.timeline.tracks())
     if some < every:
         lines.append(
             f"shown                  {some} of {every} lanes, of each stream from its busiest to its idlest"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from simdep.costs import IDEAL, Costs, Host
+from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation import engine
@@ -43,7 +43,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    schedule: Schedule, costs: Costs, host: Host = IDEAL, more: Iterable[Part] = ()
+    schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL, more: Iterable[Part] = ()
 ) -> list[Sensitivity]:
     """For every kind of task, and every part in `more`: what a change of its costs does to the
     makespan."""
@@ -146,9 +146,11 @@ def _longest_changed(
     return float(Fraction(max(ends.values(), default=0), unit * scale))
 
 
-def _resimulated(schedule: Schedule, costs: Costs, host: Host, part: Part) -> Sensitivity:
+def _resimulated(schedule: Schedule, costs: Costs, host: HostOverheads, part: Part) -> Sensitivity:
     def changed(pct: int) -> float:
         factor = 100 / (100 + pct) - 1 if part.inverse else pct / 100
-        return engine.makespan_us(schedule, lambda task: costs(task) + factor * part.of(task), host)
+        return engine.simulated_makespan_us(
+            schedule, lambda task: costs(task) + factor * part.of(task), host
+        )
 
     return Sensitivity(part.name, None, None, changed(1), changed(-1))

@@ -114,7 +114,7 @@ def gantt(timeline: Timeline, width: int = 100) -> str:
     """
     first, span = timeline.rows["start_us"].min(), timeline.makespan_us or 1
     lines = []
-    lanes = timeline.lanes()
+    lanes = timeline.tracks()
     several = {stream for stream, _ in lanes if sum(lane[0] == stream for lane in lanes) > 1}
     names = {lane: f"{lane[0]} {lane[1]}" if lane[0] in several else lane[0] for lane in lanes}
     margin = max(6, *map(len, names.values()))

@@ -15,8 +15,8 @@ from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.cli.simulate import Job, add_schedule_flags, asked
-from simdep.costs import Costs, Host
-from simdep.schedule import Schedule, lane
+from simdep.costs import Costs, HostOverheads
+from simdep.schedule import Schedule, track
 from simdep.units import human_us
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _Run:
 
     schedule: Schedule
     costs: Costs
-    host: Host
+    host: HostOverheads
     timeline: Timeline
     tokens: int | None
 
@@ -106,18 +106,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _simulated(job: Job, ideal: bool) -> _Run:
     from simdep.prediction import priced
-    from simdep.simulation.engine import simulate
+    from simdep.simulation.engine import simulate_schedule
 
     host = job.host.ideal if ideal else job.host
     if job.work is None:
         costs = priced(job.costs)
-        return _Run(job.schedule, costs, host, simulate(job.schedule, costs, host), job.tokens)
+        return _Run(
+            job.schedule, costs, host, simulate_schedule(job.schedule, costs, host), job.tokens
+        )
     if job.work.rows > MOST_TASKS:
         raise ValueError(
             f"{job.work.rows:,} tasks of all ranks; explain takes {MOST_TASKS:,}: use fewer layers or ranks"
         )
     schedule, costs = job.work.expand()
-    return _Run(schedule, costs, host, simulate(schedule, costs, host), job.tokens)
+    return _Run(schedule, costs, host, simulate_schedule(schedule, costs, host), job.tokens)
 
 
 def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
     from simdep.policies import build, load
     from simdep.prediction import predict
     from simdep.scenario.file import read_toml, scenario_from_dict
-    from simdep.simulation.engine import simulate
+    from simdep.simulation.engine import simulate_schedule
 
     word = str(args.against)
     if word.endswith(".toml"):
@@ -182,7 +184,7 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
     schedule = build(
         policy.name, run.schedule.layers, r1, r2, choice.order or "asas", costs=run.costs
     )
-    return simulate(schedule, run.costs, run.host), None
+    return simulate_schedule(schedule, run.costs, run.host), None
 
 
 def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any]:
@@ -318,7 +320,7 @@ def _idle_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     makespan = result["makespan_us"] or 1
     resources: dict[str, list[Mapping[str, float]]] = {}
     for stream, causes in result["idle_us"].items():
-        resources.setdefault(lane(stream)[0], []).append(causes)
+        resources.setdefault(track(stream)[0], []).append(causes)
     every = [(cause, us) for causes in result["idle_us"].values() for cause, us in causes.items()]
     names = dict.fromkeys(cause for cause, us in every if us > 1e-6 * makespan)
     rows = []

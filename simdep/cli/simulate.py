@@ -12,7 +12,7 @@ from simdep import checks
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, table, tell
 from simdep.cli.scenario_args import add_scenario_flags
-from simdep.costs import IDEAL, Costs, Host, StageTimes
+from simdep.costs import IDEAL, Costs, HostOverheads, StageTimes
 from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Job:
 
     schedule: Schedule
     costs: Costs
-    host: Host = IDEAL
+    host: HostOverheads = IDEAL
     tokens: int | None = None
     work: RankWork | None = None
     notes: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from simdep.analysis import per_rank as rank_report
     from simdep.analysis import summary as report
     from simdep.scenario.task_costs import ScenarioCosts
-    from simdep.simulation.engine import simulate
+    from simdep.simulation.engine import simulate_schedule
     from simdep.simulation.rank_times import simulate_ranks
     from simdep.traces.export import save_timelines
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         text = "" if args.json else rank_report.as_text(result, times)
         timeline = times.expanded if args.trace else shown
     else:
-        timeline = shown = simulate(job.schedule, job.costs, host)
+        timeline = shown = simulate_schedule(job.schedule, job.costs, host)
         result = report.summary(timeline, job.tokens)
         text = "" if args.json else report.as_text(result, timeline)
     if args.save_schedule:

@@ -21,9 +21,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from simdep.checks import integer, known, number
-from simdep.costs import IDEAL, Costs, Host
+from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import longest_path as recurrence
+from simdep.simulation.longest_path import earliest_times, longest_path_us
 
 GRAINS = 2**40
 FREE = ("all", "ag")
@@ -70,7 +70,7 @@ class Optimum:
 def optimum(
     schedule: Schedule,
     costs: Costs,
-    host: Host = IDEAL,
+    host: HostOverheads = IDEAL,
     *,
     free: str = "all",
     starts: Iterable[Schedule] = (),
@@ -103,10 +103,10 @@ def optimum(
         orders = [_in_order_of_the_first(order) for order in orders]
     label, schedule = (
         schedule.label,
-        min(orders, key=lambda order: recurrence.makespan_us(order, costs)),
+        min(orders, key=lambda order: longest_path_us(order, costs)),
     )
     found = _solve(schedule, ticks, free, limit, count)
-    makespan = recurrence.makespan_us(found.schedule, costs)
+    makespan = longest_path_us(found.schedule, costs)
     rounding = (
         float(unit) * len(schedule) / 2 if rounded else 0
     )  # half a grain for every task on a path
@@ -209,14 +209,14 @@ class _Problem:
     def __init__(self, schedule: Schedule, ticks: Mapping[str, int], free: str) -> None:
         self.cp_model = _cp_model()
         self.schedule, self.ticks = schedule, ticks
-        given = recurrence.times(schedule, self.tick)
+        given = earliest_times(schedule, self.tick)
         self.most = most = round(max((end for _, end in given.values()), default=0))
         parallel = Schedule(
             {task.name: (task,) for task in schedule}
         )  # every task a stream of its own: no FIFO
         self.position = {task.name: at for at, task in enumerate(parallel.in_order)}
         heads = {
-            name: round(start) for name, (start, _) in recurrence.times(parallel, self.tick).items()
+            name: round(start) for name, (start, _) in earliest_times(parallel, self.tick).items()
         }
         tails = _tails(parallel, ticks)
         self.least = max((heads[name] + ticks[name] + tails[name] for name in heads), default=0)

@@ -31,11 +31,10 @@ from simdep.checks import InfeasibleError
 from simdep.planning.memory_fixes import explain
 from simdep.planning.problem import Problem
 from simdep.policies import parse_order
-from simdep.policies.lookahead import best_order, makespan
+from simdep.policies.lookahead import best_order, order_makespan
 from simdep.schedule import Sequenced
-from simdep.simulation import batch as fastpath
-from simdep.simulation import bounds
-from simdep.simulation.batch import Array, Batch
+from simdep.simulation.batch import Array, Batch, batch_makespans
+from simdep.simulation.bounds import makespan_bounds
 
 METHODS = ("exact", "algorithm1")
 ORDERS = ("asas", "aass")  # the same in every layer; the look-ahead order is the third
@@ -241,7 +240,7 @@ class _Search:
     def _part(self, r1: int, cut: Array, batch: Batch) -> _Part:
         work = 1e6 * self.problem.scale * r1 * cut[0]
         with np.errstate(divide="ignore"):
-            most = work / bounds.makespans(batch, self.problem.layers, r1)
+            most = work / makespan_bounds(batch, self.problem.layers, r1)
         return _Part(r1, cut, batch, work, most, np.zeros(len(work)), np.zeros(len(work), np.int64))
 
     @cached_property
@@ -273,7 +272,7 @@ class _Search:
                 part,
                 np.array([at]),
                 2,
-                np.array([makespan(stages, best_order(stages, part.r1), part.r1)]),
+                np.array([order_makespan(stages, best_order(stages, part.r1), part.r1)]),
             )
 
     def algorithm1(self) -> None:
@@ -337,7 +336,7 @@ class _Search:
     def _makespans(self, part: _Part, order: int, here: Places) -> Array:
         every = len(here) == part.cut.shape[1]
         batch = part.batch if every else part.batch[np.isin(np.arange(part.cut.shape[1]), here)]
-        return fastpath.makespans(batch, self.problem.layers, parse_order(ORDERS[order], part.r1))
+        return batch_makespans(batch, self.problem.layers, parse_order(ORDERS[order], part.r1))
 
     def _note(self, part: _Part, here: Places, order: int, us: Array) -> None:
         self.evaluated += len(here)

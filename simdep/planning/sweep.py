@@ -33,7 +33,7 @@ from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Step, Task
-from simdep.simulation.batch import Batch, makespans
+from simdep.simulation.batch import Batch, batch_makespans
 
 MOST_POINTS = 1_000_000
 FIRST_BLOCK, LAST_BLOCK = 16, 4000  # points that are simulated before they are handed out
@@ -208,7 +208,7 @@ def _simulated(
             rows[at] = {"reason": str(error)}
     for (waits, steps, layers), group in together.items():
         for point, makespan in zip(
-            group, makespans(_batch(group), layers, steps, wait_for_shared=waits), strict=True
+            group, batch_makespans(_batch(group), layers, steps, wait_for_shared=waits), strict=True
         ):
             rows[point.at] = point.row(float(makespan))
     return rows

@@ -14,7 +14,7 @@ from simdep.policies.job import Job
 from simdep.policies.orders import in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.schedule import Kind, Schedule, Sequenced, Task
-from simdep.simulation.longest_path import makespan_us
+from simdep.simulation.longest_path import longest_path_us
 
 FINDEP = "FinDEP (arXiv 2512.21487)"
 MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
@@ -60,7 +60,7 @@ def lookahead(job: Job) -> Schedule:
     return (
         made[0]
         if job.is_regular or job.costs is None
-        else min(made, key=partial(makespan_us, costs=job.costs))
+        else min(made, key=partial(longest_path_us, costs=job.costs))
     )
 
 

@@ -58,7 +58,7 @@ class Stages:
         return max(*self.attention, self.shared, *(time for run in self.runs for time in run[1:]))
 
 
-def order(times: StageTimes, layers: int, r1: int, r2: int) -> tuple[Sequenced, ...]:
+def lookahead_order(times: StageTimes, layers: int, r1: int, r2: int) -> tuple[Sequenced, ...]:
     """`best_order` of equal layers whose micro-batches have r2 equal chunks."""
     return best_order(Stages.of(times, layers, r2), r1)
 
@@ -73,10 +73,10 @@ def best_order(stages: Stages, r1: int) -> tuple[Sequenced, ...]:
     ]
     if stages.shared and r1 > 1:
         candidates += dict.fromkeys(_patient(stages, r1, patience) for patience in PATIENCE)
-    return min(candidates, key=lambda sequence: makespan(stages, sequence, r1))
+    return min(candidates, key=lambda sequence: order_makespan(stages, sequence, r1))
 
 
-def makespan(stages: Stages, sequence: tuple[Sequenced, ...], r1: int) -> float:
+def order_makespan(stages: Stages, sequence: tuple[Sequenced, ...], r1: int) -> float:
     """Makespan of any order of the AG, transfers and experts following the order of attention."""
     streams = _Streams(stages, r1)
     for kind, layer, mb in sequence:

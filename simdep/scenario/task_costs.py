@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from simdep.costs import Host, free
+from simdep.costs import HostOverheads, free
 from simdep.hardware.kernels import Kernel
 from simdep.hardware.links import link_cost
 from simdep.hardware.profile import Cost, HardwareProfile
@@ -228,7 +228,7 @@ class ScenarioCosts:
         return self._links[kind]
 
     @property
-    def host(self) -> Host:
+    def host(self) -> HostOverheads:
         """What the hosts of the profile add to the paper's model; nothing where it holds no such
         cost."""
         where = self.scenario.deployment
@@ -237,7 +237,7 @@ class ScenarioCosts:
             self._profile.find(f"host.{term}", ag=where.ag, eg=where.eg, shape=where.transport)
             for term in terms
         )
-        return Host(
+        return HostOverheads(
             gap_us=gap(0) if gap else 0,
             receive_us=receive(0) if receive else 0,
             post_us=(lambda task: post(self.transfer_bytes(task.tokens, groups=task.groups)))

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep.costs import IDEAL, Host, StageTimes
+from simdep.costs import IDEAL, HostOverheads, StageTimes
 from simdep.schedule import Kind, Step
 
 Array = NDArray[np.float64]
@@ -84,13 +84,13 @@ class Batch:
         ]
 
 
-def makespans(
+def batch_makespans(
     batch: Batch,
     layers: int,
     steps: Sequence[Step],
     *,
     wait_for_shared: bool = False,
-    host: Host = IDEAL,
+    host: HostOverheads = IDEAL,
 ) -> Array:
     """Makespan of every configuration [n] when the AG does `steps` in each layer (see
     `simdep.policies.parse_order`).

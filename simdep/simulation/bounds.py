@@ -20,7 +20,7 @@ import numpy as np
 from simdep.simulation.batch import Array, Batch
 
 
-def makespans(batch: Batch, layers: int, r1: int) -> Array:
+def makespan_bounds(batch: Batch, layers: int, r1: int) -> Array:
     """A lower bound for every configuration of a batch [n], in its unit of time."""
     attention = batch.attention  # [layers, n], or [1, n] for layers that are alike
     loads, others = _chunks(batch)

@@ -4,7 +4,7 @@ It computes with whatever numbers the costs return, so integer costs give exact 
 Streams start in the schedule's order and SimPy serves equal times in creation order: the same input
 always gives the same timeline.
 
-What a real host adds to FinDEP's model are the terms of `Host`, each 0 or 1 by default: then it is
+What a real host adds to FinDEP's model are the terms of `HostOverheads`, each 0 or 1 by default: then it is
 the paper's model exactly. Before a computation its stream takes in the messages that it needs,
 `receive_us` each, while it waits for them if it has to, and then pauses for `gap_us`. Messages are
 posted by the stream that computes what they carry, in the order of their own stream, before its
@@ -21,14 +21,14 @@ from collections.abc import Generator
 import numpy as np
 import simpy
 
-from simdep.costs import IDEAL, Costs, Host
-from simdep.schedule import Schedule, Task, lane
+from simdep.costs import IDEAL, Costs, HostOverheads
+from simdep.schedule import Schedule, Task, track
 from simdep.timeline import Timeline
 
 Steps = Generator[simpy.Event, None, None]
 
 
-def simulate(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> Timeline:
+def simulate_schedule(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> Timeline:
     """Run a schedule; raises RuntimeError, saying what every stream waits for, when it gets stuck.
 
     A cost that is negative or not finite raises ValueError naming the task.
@@ -36,8 +36,8 @@ def simulate(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> Timeline:
     return Timeline.from_times(schedule, "sim", _Run(schedule, costs, host).times())
 
 
-def makespan_us(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> float:
-    """The makespan that `simulate` gives, without its timeline."""
+def simulated_makespan_us(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> float:
+    """The makespan that `simulate_schedule` gives, without its timeline."""
     times = _Run(schedule, costs, host).times()
     return max(end for *_, end in times) - min(start for *_, start, _ in times)
 
@@ -45,7 +45,7 @@ def makespan_us(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> float:
 class _Run:
     """One simulation: the events and times that its processes share."""
 
-    def __init__(self, schedule: Schedule, costs: Costs, host: Host) -> None:
+    def __init__(self, schedule: Schedule, costs: Costs, host: HostOverheads) -> None:
         self.schedule, self.host = schedule, host
         self.durations = {task.name: _checked(task, costs(task)) for task in schedule}
         if host.noise:
@@ -59,7 +59,7 @@ class _Run:
         )  # posting that takes no time holds up nothing
         self.unposted = {task.name for tasks in self.posts.values() for task in tasks}
         self.posted: dict[str, simpy.Event] = {}  # of the messages that a transfer stream waits for
-        ports = {lane(stream)[1] for stream in schedule.streams} if host.half_duplex else set()
+        ports = {track(stream)[1] for stream in schedule.streams} if host.half_duplex else set()
         self.media = {
             port: simpy.Resource(self.env) for port in ports
         }  # A2E@3 and E2A@3 share that of port 3
@@ -96,7 +96,7 @@ class _Run:
         if task.name in self.unposted:
             self.posted[task.name] = self.env.event()
             yield self.posted[task.name]
-        medium = self.media[lane(self.schedule.stream_of[task.name])[1]] if self.media else None
+        medium = self.media[track(self.schedule.stream_of[task.name])[1]] if self.media else None
         turn = medium.request() if medium else None
         if turn:
             yield turn
@@ -182,7 +182,9 @@ def posts_after(schedule: Schedule) -> dict[str, list[Task]]:
     return posts
 
 
-def _varied(schedule: Schedule, durations: dict[str, float], host: Host) -> dict[str, float]:
+def _varied(
+    schedule: Schedule, durations: dict[str, float], host: HostOverheads
+) -> dict[str, float]:
     """The durations of computations, each times its own draw of the host's noise."""
     names = [task.name for task in schedule if not task.kind.is_transfer]
     spread = math.log1p(host.noise**2)

@@ -2,16 +2,18 @@
 dependencies.
 
 It is the engine's result without its events, for the paper's model alone: what hosts add
-(`simdep.costs.Host`) is refused. Any unit of time; whole numbers stay exact.
+(`HostOverheads`) is refused. Any unit of time; whole numbers stay exact.
 """
 
 from __future__ import annotations
 
-from simdep.costs import IDEAL, Costs, Host
+from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Schedule
 
 
-def times(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> dict[str, tuple[float, float]]:
+def earliest_times(
+    schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL
+) -> dict[str, tuple[float, float]]:
     """Task name -> (start, end), every task as early as it may be, predecessors first.
 
     Raises ValueError for a schedule that can never finish, and for a host with any term in use.
@@ -27,6 +29,6 @@ def times(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> dict[str, tup
     return found
 
 
-def makespan_us(schedule: Schedule, costs: Costs, host: Host = IDEAL) -> float:
+def longest_path_us(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> float:
     """From 0, when the first task starts, to the last end; 0 for an empty schedule."""
-    return max((end for _, end in times(schedule, costs, host).values()), default=0)
+    return max((end for _, end in earliest_times(schedule, costs, host).values()), default=0)

@@ -1,7 +1,7 @@
 """Start and end of every rank's tasks, a vector a task: the longest path through an expanded
 schedule, not written out.
 
-It is the paper's model alone: what hosts add (`simdep.costs.Host`) is refused. Whole numbers stay
+It is the paper's model alone: what hosts add (`HostOverheads`) is refused. Whole numbers stay
 exact. Equal to the engine and the recurrence on `RankWork.expand()`, at any size.
 """
 
@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simdep.costs import IDEAL, Host
+from simdep.costs import IDEAL, HostOverheads
 from simdep.scenario.routing import Array
-from simdep.schedule import lane
-from simdep.simulation.engine import simulate
+from simdep.schedule import track
+from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.rank_work import RankWork, ranked
 from simdep.timeline import COLUMNS, Timeline
 
@@ -105,7 +105,7 @@ class RankTimes:
             path.append(max(waits, key=lambda each: self.end[each[0]][each[1]]))
 
 
-def simulate_ranks(work: RankWork, host: Host = IDEAL) -> RankTimes:
+def simulate_ranks(work: RankWork, host: HostOverheads = IDEAL) -> RankTimes:
     """The times of a work: by the engine where a host adds a gap, noise or a half-duplex link, else
     by `rank_times`.
 
@@ -118,7 +118,7 @@ def simulate_ranks(work: RankWork, host: Host = IDEAL) -> RankTimes:
     unknown = replace(host, gap_us=0, half_duplex=False, noise=0)
     unknown.refuse("a simulation of every rank")
     schedule, costs = work.expand()
-    rows = simulate(schedule, costs, host).rows
+    rows = simulate_schedule(schedule, costs, host).rows
     times = {
         at: {name: np.full(len(us), np.nan) for name, us in work.us.items()}
         for at in ("start_us", "end_us")
@@ -131,7 +131,7 @@ def simulate_ranks(work: RankWork, host: Host = IDEAL) -> RankTimes:
     return RankTimes(work, times["start_us"], times["end_us"])
 
 
-def rank_times(work: RankWork, host: Host = IDEAL) -> RankTimes:
+def rank_times(work: RankWork, host: HostOverheads = IDEAL) -> RankTimes:
     """Every task of every rank as early as it may be; raises ValueError for a host with any term in
     use."""
     host.refuse("the per-rank evaluator")
@@ -140,7 +140,7 @@ def rank_times(work: RankWork, host: Host = IDEAL) -> RankTimes:
         str, Array
     ] = {}  # of ranks without a part: when what they would have waited for has ended
     free = {
-        stream: np.zeros(work.ag if lane(stream)[0] == "AG" else work.eg)
+        stream: np.zeros(work.ag if track(stream)[0] == "AG" else work.eg)
         for stream in work.schedule.streams
     }
     for task in work.schedule.in_order:

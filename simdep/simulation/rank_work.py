@@ -39,7 +39,7 @@ from simdep.scenario.imbalance import Ranks
 from simdep.scenario.routing import Array
 from simdep.scenario.spec import LINK_CLASSES, Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.schedule import STREAMS, Kind, Schedule, Task, lane
+from simdep.schedule import STREAMS, Kind, Schedule, Task, track
 
 Mask = NDArray[np.bool_]
 Prices = Callable[[Task, Array], Array]  # microseconds of a task at every one of some loads
@@ -131,7 +131,7 @@ class RankWork:
 
     def on_ag(self, name: str) -> bool:
         """Whether the AG ranks do a task; else the EG ranks or their ports."""
-        return lane(self.schedule.stream_of[name])[0] == "AG"
+        return track(self.schedule.stream_of[name])[0] == "AG"
 
     def with_ranks(self, ranks: Ranks) -> RankWork:
         """The same schedule on ranks that differ in another way."""
@@ -185,8 +185,8 @@ class RankWork:
         us: dict[str, float] = {}
         streams: dict[str, list[Task]] = {}
         for stream, tasks in self.schedule.streams.items():
-            ranks = range(self.ag if lane(stream)[0] == "AG" else self.eg)
-            streams |= {f"{lane(stream)[0]}@{rank}": [] for rank in ranks}
+            ranks = range(self.ag if track(stream)[0] == "AG" else self.eg)
+            streams |= {f"{track(stream)[0]}@{rank}": [] for rank in ranks}
             for task in tasks:
                 for rank in np.flatnonzero(self.has_part[task.name]).tolist():
                     after = tuple(
@@ -196,7 +196,7 @@ class RankWork:
                     one = Task(
                         task.kind, task.layer, task.mb, task.chunk, tokens, after, task.groups, rank
                     )
-                    streams[f"{lane(stream)[0]}@{rank}"].append(one)
+                    streams[f"{track(stream)[0]}@{rank}"].append(one)
                     us[one.name] = float(self.us[task.name][rank])
         names = {stream: tuple(tasks) for stream, tasks in streams.items()}
         return Schedule(names, self.schedule.label), lambda task: us[task.name]

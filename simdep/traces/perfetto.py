@@ -19,7 +19,7 @@ from itertools import count, islice
 from typing import Any
 
 from simdep import __version__
-from simdep.schedule import Kind, Task, lane
+from simdep.schedule import Kind, Task, track
 from simdep.timeline import Timeline
 
 _PROCESS = {"sim": "predicted", "real": "measured"}
@@ -39,7 +39,7 @@ def chrome_trace(*timelines: Timeline) -> dict[str, Any]:
     ids = count(1)
     processes = _process_names(timelines)
     for pid, (process, timeline) in enumerate(zip(processes, timelines, strict=True), 1):
-        tracks = timeline.lanes()
+        tracks = timeline.tracks()
         tid = dict(zip(tracks, islice(tids, len(tracks)), strict=True))
         slices = _slices(timeline, tid)
         events += _names(pid, process, tid)
@@ -90,7 +90,7 @@ def _slices(timeline: Timeline, tid: Mapping[Track, int]) -> list[_Slice]:
     shown: dict[str, list[_Slice]] = {}
     for task in schedule.in_order:
         shown[task.name] = []
-        stream, _ = lane(schedule.stream_of[task.name])
+        stream, _ = track(schedule.stream_of[task.name])
         for rank, start, end in times[task.name]:
             thread = tid[stream, rank]
             origins = [_origin(shown[needed], task, rank) for needed in dict.fromkeys(task.after)]

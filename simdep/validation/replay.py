@@ -21,10 +21,10 @@ import pandas as pd
 from simdep import files
 from simdep.calibration.measurements import read_table
 from simdep.checks import InputError, shown_text
-from simdep.costs import Host
+from simdep.costs import HostOverheads
 from simdep.file_kinds import EVENTS
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 
 _RUN_COLUMNS = ["mode", "batch", "seq"]  # that tell runs apart
 _NUMBERS = ["layer", "mb", "start_ms", "end_ms"]
@@ -49,8 +49,8 @@ class RecordedRun:
 
     def simulated_us(self, gap_us: float) -> float:
         """The makespan with this host gap before every computation."""
-        host = Host(gap_us=gap_us, post_us=self._us)
-        return makespan_us(self.schedule, self._us, host)
+        host = HostOverheads(gap_us=gap_us, post_us=self._us)
+        return simulated_makespan_us(self.schedule, self._us, host)
 
     def _us(self, task: Task) -> float:
         return self.task_us[task.name]

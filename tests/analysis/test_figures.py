@@ -15,7 +15,7 @@ from simdep.analysis import figures
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 
 COSTS = StageTimes(attention=100, shared=30, a2e=20, expert=40, e2a=20)
@@ -37,7 +37,7 @@ def measured_like(timeline: Timeline, ranks: int = 2, late_us: float = 0) -> Tim
 
 @pytest.fixture
 def predicted() -> Timeline:
-    return simulate(findep(2, 2, 2, "AASS"), COSTS)
+    return simulate_schedule(findep(2, 2, 2, "AASS"), COSTS)
 
 
 def drawn(figure: go.Figure) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def test_hover_gives_the_task_its_rank_and_its_times_with_unit(predicted: Timeli
 def test_the_axis_names_the_unit_that_its_numbers_have(
     attention: float, unit: str, end: float
 ) -> None:
-    figure = figures.gantt(simulate(naive(1), StageTimes(attention, 40, 20, 40, 30)))
+    figure = figures.gantt(simulate_schedule(naive(1), StageTimes(attention, 40, 20, 40, 30)))
     assert figure.layout.xaxis.title.text == f"time since the first start ({unit})"
     assert figure.data[-1].customdata[0][3] == pytest.approx(end)
 
@@ -135,7 +135,7 @@ def test_the_end_of_every_timeline_is_marked_with_its_makespan(predicted: Timeli
 
 
 def test_a_later_micro_batch_is_paler() -> None:
-    figure = figures.gantt(simulate(findep(1, 3, 1), COSTS))
+    figure = figures.gantt(simulate_schedule(findep(1, 3, 1), COSTS))
     light = [sum(bytes.fromhex(color[1:])) for color in figure.data[0].marker.color]
     assert figure.data[0].marker.color[0] == figures.COLORS["attention"]
     assert light == sorted(set(light))
@@ -149,7 +149,7 @@ def test_every_kind_has_a_colour_of_its_own() -> None:
 
 def test_a_few_bars_carry_their_number_and_many_do_not(predicted: Timeline) -> None:
     few = figures.gantt(predicted)
-    many = figures.gantt(simulate(findep(30, 2, 4), COSTS))
+    many = figures.gantt(simulate_schedule(findep(30, 2, 4), COSTS))
     assert few.data[2].text[1] == "0.0.1"
     assert {bar.textposition for bar in few.data} == {"inside"}
     assert {bar.textposition for bar in many.data} == {"none"}
@@ -161,7 +161,11 @@ def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free_but_hovers_
 ):
     schedule = findep(1, 1, 2, shared=False)
     early = {"A2E[0.0.0]": (50, 120), "A2E[0.0.1]": (60, 140)}
-    plain = simulate(schedule, COSTS).rows[["task", "start_us", "end_us"]].itertuples(index=False)
+    plain = (
+        simulate_schedule(schedule, COSTS)
+        .rows[["task", "start_us", "end_us"]]
+        .itertuples(index=False)
+    )
     times = [(task, 0, *early.get(task, (start, end))) for task, start, end in plain]
     bar = figures.gantt(Timeline.from_times(schedule, "real", times)).data[1]
     assert list(bar.base) == [50, 120]
@@ -169,7 +173,7 @@ def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free_but_hovers_
 
 
 def test_too_many_bars_are_joined_by_kind_without_losing_busy_time() -> None:
-    timeline = simulate(findep(60, 4, 8), COSTS)
+    timeline = simulate_schedule(findep(60, 4, 8), COSTS)
     figure = figures.gantt(timeline, measured_like(timeline, ranks=1))
     bars = drawn(figure)
     assert len(timeline.rows) * 2 > figures.MOST_BARS >= len(bars)
@@ -188,7 +192,9 @@ def test_too_many_bars_are_joined_by_kind_without_losing_busy_time() -> None:
 
 
 def test_joined_bars_of_a_lane_do_not_overlap() -> None:
-    bars = drawn(figures.gantt(simulate(findep(100, 4, 8), COSTS))).sort_values(["y", "left"])
+    bars = drawn(figures.gantt(simulate_schedule(findep(100, 4, 8), COSTS))).sort_values(
+        ["y", "left"]
+    )
     ends = (bars["left"] + bars["width"]).groupby(bars["y"]).shift()
     assert (bars["left"] - ends).min() > -1e-9
 
@@ -228,7 +234,7 @@ def test_the_unit_can_be_that_of_other_figures(predicted: Timeline) -> None:
 
 
 def test_fewer_bars_can_be_asked_for() -> None:
-    timeline = simulate(findep(60, 2, 2), COSTS)
+    timeline = simulate_schedule(findep(60, 2, 2), COSTS)
     assert len(drawn(figures.gantt(timeline))) == len(timeline.rows) > 500
     assert len(drawn(figures.gantt(timeline, most_bars=500))) <= 500
 
@@ -273,7 +279,9 @@ def test_lines_over_two_decades_have_a_logarithmic_axis(values: list[Any], kind:
 
 def test_labels_are_escaped() -> None:
     plain = naive(1)
-    figure = figures.gantt(simulate(Schedule(plain.streams, "<b>&"), COSTS), titles=("<i>",))
+    figure = figures.gantt(
+        simulate_schedule(Schedule(plain.streams, "<b>&"), COSTS), titles=("<i>",)
+    )
     assert figure.layout.title.text == "&lt;b&gt;&amp;"
     assert any("&lt;i&gt;" in note.text for note in figure.layout.annotations)
     assert (

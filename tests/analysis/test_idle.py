@@ -25,7 +25,7 @@ from simdep.analysis.idle import (
     start_up_shares,
 )
 from simdep.analysis.sensitivity import link_parts, sensitivities
-from simdep.costs import Costs, Host, StageTimes
+from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, schedule_for
 from simdep.scenario.file import scenario_from_dict
@@ -33,9 +33,9 @@ from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.schedule import Kind, Schedule, Task, lane
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.schedule import Kind, Schedule, Task, track
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
+from simdep.simulation.longest_path import longest_path_us
 from simdep.simulation.rank_work import RankCosts, rank_work
 from simdep.timeline import Timeline
 
@@ -119,13 +119,13 @@ def causes_moment_by_moment(timeline: Timeline) -> dict[str, dict[str, float]]:
             name = last
 
     several = {
-        resource: sum(lane(name)[0] == resource for name in schedule.streams) > 1
+        resource: sum(track(name)[0] == resource for name in schedule.streams) > 1
         for resource in schedule.resources
     }
     for stream, tasks in schedule.streams.items():
         if not tasks:
             continue
-        name = stream if several[lane(stream)[0]] else lane(stream)[0]
+        name = stream if several[track(stream)[0]] else track(stream)[0]
         causes = found.setdefault(name, {})
         for now in range(int(min(start.values())), int(max(end.values()))):
             why = cause(tasks, now)
@@ -137,7 +137,7 @@ def causes_moment_by_moment(timeline: Timeline) -> dict[str, dict[str, float]]:
 @settings(max_examples=200)
 @given(policy_schedules() | random_schedules())
 def test_the_critical_path_sums_to_the_makespan(schedule: Schedule) -> None:
-    timeline = simulate(schedule, whole)
+    timeline = simulate_schedule(schedule, whole)
     shares = attribution(timeline)
     assert sum(share.us for share in shares) == timeline.makespan_us
     assert all(share.kind != "host" for share in shares)
@@ -149,8 +149,8 @@ def test_the_critical_path_sums_to_the_makespan(schedule: Schedule) -> None:
 def test_what_hosts_add_to_the_critical_path_is_a_part_of_its_own(
     schedule: Schedule, gap: int, receive: int, half: bool
 ) -> None:
-    host = Host(gap_us=gap, receive_us=receive, post_us=lambda task: 2, half_duplex=half)
-    timeline = simulate(schedule, whole, host)
+    host = HostOverheads(gap_us=gap, receive_us=receive, post_us=lambda task: 2, half_duplex=half)
+    timeline = simulate_schedule(schedule, whole, host)
     assert sum(share.us for share in attribution(timeline)) == timeline.makespan_us
     for stream, causes in idle(timeline).items():
         assert sum(causes.values()) == report.streams(timeline)[stream]["bubble_us"]
@@ -159,7 +159,7 @@ def test_what_hosts_add_to_the_critical_path_is_a_part_of_its_own(
 @settings(max_examples=200)
 @given(policy_schedules() | random_schedules())
 def test_causes_of_idle_time_are_those_of_every_moment(schedule: Schedule) -> None:
-    timeline = simulate(schedule, whole)
+    timeline = simulate_schedule(schedule, whole)
     found = idle(timeline)
     assert found == causes_moment_by_moment(timeline)
     for stream, causes in found.items():
@@ -172,7 +172,7 @@ def test_causes_of_every_rank_are_those_of_every_moment(
     times: StageTimes, factor: int, shape: tuple[int, int, int]
 ) -> None:
     schedule, costs = ranks(times, factor, shape)
-    timeline = simulate(schedule, costs)
+    timeline = simulate_schedule(schedule, costs)
     assert idle(timeline) == causes_moment_by_moment(timeline)
     assert sum(share.us for share in attribution(timeline)) == timeline.makespan_us
 
@@ -180,7 +180,7 @@ def test_causes_of_every_rank_are_those_of_every_moment(
 def test_the_fast_rank_waits_for_the_slow_one() -> None:
     """EG rank 1 takes 30 for 10: E2A@0 is ready 20 before E2A@1, and the AG waits for both."""
     schedule, costs = ranks(StageTimes(attention=5, expert=10, a2e=2, e2a=1), 3, (2, 1, 1))
-    found = idle(simulate(schedule, costs))
+    found = idle(simulate_schedule(schedule, costs))
     assert found["AG@0"] == {"a2e": 2, "expert": 11, "another rank": 20, "drain": 33}
     assert found["EG@0"]["another rank"] == 20
     assert "another rank" not in found["EG@1"]
@@ -189,7 +189,9 @@ def test_the_fast_rank_waits_for_the_slow_one() -> None:
 def test_a_pipeline_warms_up_and_drains() -> None:
     """A S on the AG, one chunk, one layer: everything in sequence."""
     found = idle(
-        simulate(build("naive", 1), StageTimes(attention=5, shared=2, a2e=3, expert=7, e2a=1))
+        simulate_schedule(
+            build("naive", 1), StageTimes(attention=5, shared=2, a2e=3, expert=7, e2a=1)
+        )
     )
     assert found == {
         "AG": {"drain": 11},
@@ -204,7 +206,7 @@ def test_a_head_that_is_not_ready_holds_up_what_is() -> None:
     first, last = Task(Kind.ATTENTION, 0, 0), Task(Kind.SHARED, 0, 0, after=("A[0.0]",))
     send = Task(Kind.A2E, 0, 0, 0, after=("A[0.0]",))
     held = Task(Kind.ATTENTION, 0, 1, after=("A2E[0.0.0]",))
-    timeline = simulate(
+    timeline = simulate_schedule(
         Schedule({"AG": (first, held, last), "A2E": (send,)}),
         StageTimes(1, 0, a2e=6, e2a=0, shared=4),
     )
@@ -214,14 +216,14 @@ def test_a_head_that_is_not_ready_holds_up_what_is() -> None:
 @settings(max_examples=300)
 @given(policy_schedules() | random_schedules())
 def test_slopes_are_exact_differences_of_a_small_change(schedule: Schedule) -> None:
-    base = recurrence.makespan_us(schedule, whole)
+    base = longest_path_us(schedule, whole)
     for each in sensitivities(schedule, whole):
 
         def changed(by: int, name: str = each.name) -> float:
             def costs(task: Task) -> int:
                 return whole(task) * (SMALL + by * (task.kind.label == name))
 
-            return recurrence.makespan_us(schedule, costs) - SMALL * base
+            return longest_path_us(schedule, costs) - SMALL * base
 
         assert each.up_us_per_pct == changed(1) / 100
         assert each.down_us_per_pct == changed(-1) / 100
@@ -230,7 +232,7 @@ def test_slopes_are_exact_differences_of_a_small_change(schedule: Schedule) -> N
 @settings(max_examples=100)
 @given(policy_schedules())
 def test_a_whole_percent_is_evaluated_and_never_less_than_its_slope(schedule: Schedule) -> None:
-    base = recurrence.makespan_us(schedule, whole)
+    base = longest_path_us(schedule, whole)
     for each in sensitivities(schedule, whole):
         kind = next(kind for kind in Kind if kind.label == each.name)
 
@@ -238,7 +240,7 @@ def test_a_whole_percent_is_evaluated_and_never_less_than_its_slope(schedule: Sc
             def costs(task: Task) -> float:
                 return whole(task) * (100 + pct * (task.kind is kind))
 
-            return recurrence.makespan_us(schedule, costs) / 100
+            return longest_path_us(schedule, costs) / 100
 
         assert (each.up_us, each.down_us) == (changed(1), changed(-1))
         assert each.up_us_per_pct is not None
@@ -263,11 +265,11 @@ def test_with_two_longest_paths_the_slopes_of_more_and_less_differ() -> None:
 
 
 def test_with_terms_of_hosts_a_percent_is_simulated() -> None:
-    host = Host(gap_us=3, contention=0.1)
+    host = HostOverheads(gap_us=3, contention=0.1)
     schedule, times = build("findep", 2, 2, 2), StageTimes(10, 8, 4, 4, 6)
     expert = next(each for each in sensitivities(schedule, times, host) if each.name == "expert")
     assert expert.up_us_per_pct is expert.down_us_per_pct is None
-    assert expert.up_us == makespan_us(schedule, replace(times, expert=8.08), host)
+    assert expert.up_us == simulated_makespan_us(schedule, replace(times, expert=8.08), host)
 
 
 @pytest.mark.parametrize("cut", [{"r1": 1}, {"r1": 2, "r2": 4}, {"policy": "pppipe", "r1": 2}])
@@ -283,7 +285,8 @@ def test_a_percent_of_bandwidth_or_start_up_is_that_of_a_changed_link(cut: dict[
             link = {"alpha_us": 20.0, "gbytes_per_s": 25.0}
             link[key] *= 1 + pct / 100
             assert us == pytest.approx(
-                makespan_us(schedule, ScenarioCosts(scenario(**cut, link=link))), rel=1e-12
+                simulated_makespan_us(schedule, ScenarioCosts(scenario(**cut, link=link))),
+                rel=1e-12,
             )
         slope = found[name].up_us_per_pct
         assert slope is not None
@@ -295,7 +298,7 @@ def test_a_percent_of_bandwidth_or_start_up_is_that_of_a_changed_link(cut: dict[
 def test_differences_sum_to_that_of_the_makespans_and_bubbles(
     one: Schedule, other: Schedule
 ) -> None:
-    sides = simulate(one, whole), simulate(other, whole)
+    sides = simulate_schedule(one, whole), simulate_schedule(other, whole)
     told = difference(*sides)
     assert sum(row["change_us"] for row in told.path) == sides[1].makespan_us - sides[0].makespan_us
     bubbles = [sum(sum(causes.values()) for causes in idle(side).values()) for side in sides]
@@ -304,7 +307,9 @@ def test_differences_sum_to_that_of_the_makespans_and_bubbles(
 
 def test_a_difference_says_in_words_what_it_is() -> None:
     times = StageTimes(attention=10, shared=6, a2e=5, expert=8, e2a=5)
-    slow, fast = (simulate(build(*given), times) for given in (("pppipe", 2, 2), ("findep", 2, 2)))
+    slow, fast = (
+        simulate_schedule(build(*given), times) for given in (("pppipe", 2, 2), ("findep", 2, 2))
+    )
     told = difference(slow, fast)
     assert told.words[0] == "findep ASAS r1=2 r2=1 takes 8 us (9.5 %) less than pppipe r1=2"
     assert told.words[1].startswith("on its critical path are")
@@ -327,7 +332,7 @@ def test_start_up_of_a_line_is_its_alpha() -> None:
         "expert": 30 / 50,
         "e2a": 30 / 50,
     }
-    timeline = simulate(build("findep", 1, 1, 2, tokens=20), line)
+    timeline = simulate_schedule(build("findep", 1, 1, 2, tokens=20), line)
     sign = named(diagnoses(timeline, start_up=shares))["start-up cost dominates"]
     assert sign.found
     assert sign.numbers["critical_path_fraction"] == pytest.approx((30 + 4 * 30) / (70 + 4 * 50))
@@ -336,7 +341,7 @@ def test_start_up_of_a_line_is_its_alpha() -> None:
 def test_the_signs_of_a_scenario_that_runs_well_are_not_found() -> None:
     own = scenario(r1=2, r2=2, seq_len=2048, link={"alpha_us": 20, "gbytes_per_s": 5})
     costs, schedule = ScenarioCosts(own), schedule_for(own)
-    timeline = simulate(schedule, costs)
+    timeline = simulate_schedule(schedule, costs)
     found = named(
         diagnoses(timeline, start_up=start_up_shares(schedule, costs), needed=memory(own))
     )
@@ -349,7 +354,7 @@ def test_the_signs_of_a_scenario_that_runs_well_are_not_found() -> None:
 
 
 def test_each_sign_is_found_where_it_is() -> None:
-    timeline = simulate(
+    timeline = simulate_schedule(
         build("findep", 8, 4, 2), StageTimes(attention=90, shared=40, a2e=1, expert=20, e2a=1)
     )
     found = named(
@@ -383,7 +388,7 @@ def test_no_order_of_the_four_streams_is_below_the_bound(
 def test_the_bound_of_a_busy_ag_is_its_work_and_what_follows() -> None:
     times = StageTimes(attention=10, shared=5, a2e=1, expert=1, e2a=1)
     schedule = build("findep", 4, 3, 1)
-    assert lower_bound_us(schedule, times) == 4 * 3 * 15 == recurrence.makespan_us(schedule, times)
+    assert lower_bound_us(schedule, times) == 4 * 3 * 15 == longest_path_us(schedule, times)
 
 
 SERVED = "--model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2 --seq-len 512 --m-a 2 --r1 2 --r2 2"

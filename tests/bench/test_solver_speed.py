@@ -19,9 +19,8 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import findep, lookahead, parse_order
 from simdep.scenario.file import scenario_from_dict
-from simdep.simulation import batch as fastpath
-from simdep.simulation.batch import Batch
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.engine import simulated_makespan_us
 
 pytestmark = pytest.mark.bench
 
@@ -99,7 +98,7 @@ def test_a_million_configurations_a_second() -> None:
         batch = random_batch(n, r1)
         for order in orders:
             steps = parse_order(order, r1)
-            spent[order] += best_s(lambda b=batch, s=steps: fastpath.makespans(b, LAYERS, s), 3)  # type: ignore[misc]
+            spent[order] += best_s(lambda b=batch, s=steps: batch_makespans(b, LAYERS, s), 3)  # type: ignore[misc]
     for order in orders:
         tell(
             f"fast path, {order}, r1 = 1 to 8", n * len(r1s) / spent[order] / 1e6, "million / s", ""
@@ -109,7 +108,7 @@ def test_a_million_configurations_a_second() -> None:
 
     schedules = [findep(LAYERS, r1, 8, order) for r1 in r1s for order in orders]
     engine = len(schedules) / sum(
-        best_s(lambda s=each: makespan_us(s, TIMES), 1) for each in schedules
+        best_s(lambda s=each: simulated_makespan_us(s, TIMES), 1) for each in schedules
     )  # type: ignore[misc]
     tell("SimPy engine, both orders, r1 = 1 to 8, r2 = 8", engine, "configurations / s", "")
     tell("fast path over SimPy engine", rate / engine, "times", ">= 1,000 times")
@@ -120,7 +119,7 @@ def test_a_million_configurations_a_second() -> None:
 def test_the_engine_a_task() -> None:
     """60 layers, r1 = r2 = 4: 3,360 tasks."""
     schedule = findep(LAYERS, 4, 4, "aass")
-    us = 1e6 * best_s(lambda: makespan_us(schedule, TIMES)) / len(schedule)
+    us = 1e6 * best_s(lambda: simulated_makespan_us(schedule, TIMES)) / len(schedule)
     tell(f"SimPy engine, {len(schedule):,} tasks", us, "us a task", "<= 12 us a task")
     assert us < 12 * FAR_OFF
 
@@ -130,7 +129,7 @@ def test_a_look_ahead_order_of_sixty_layers() -> None:
     spent = []
     for _ in range(40):
         times = StageTimes(*rng.uniform(1, 20, 5).tolist())
-        spent.append(best_s(lambda t=times: lookahead.order(t, LAYERS, 4, 4), 1))  # type: ignore[misc]
+        spent.append(best_s(lambda t=times: lookahead.lookahead_order(t, LAYERS, 4, 4), 1))  # type: ignore[misc]
     tell(
         "look-ahead order, 60 layers, r1 = r2 = 4, mean of 40",
         1e3 * sum(spent) / len(spent),

@@ -20,7 +20,7 @@ from simdep.prediction import predict, priced
 from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::simdep.checks.RangeWarning"
@@ -112,7 +112,7 @@ def test_a_prediction_is_what_the_engine_gives(policy: str) -> None:
     """Every row of the timeline, to the last bit, in the same order."""
     found = under(Choice(policy), scenario(r1=2, r2=2))
     costs = ScenarioCosts(found.scenario)
-    expected = simulate(schedule_for(found.scenario), costs, costs.host)
+    expected = simulate_schedule(schedule_for(found.scenario), costs, costs.host)
     assert found.timeline.rows.equals(expected.rows)
     told = report.summary(expected, expected.schedule.tokens * found.scenario.deployment.ag)
     row = found.row()

@@ -11,7 +11,7 @@ import pytest
 from cli import one_sentence, run
 
 from simdep.costs import StageCosts
-from simdep.policies.lookahead import Stages, best_order, makespan
+from simdep.policies.lookahead import Stages, best_order, order_makespan
 
 COSTS = "attention=100+50,shared=30+20,expert=20+0.5,link=10+0.2"
 SIZES = ["--layers", "6", "--samples", "6", "--tokens-per-sample", "8"]
@@ -85,7 +85,7 @@ def test_the_order_lookahead_is_a_word_that_simulate_takes(
         assert run(f"simdep simulate {flags} {order}", "--stage-times", word) == 0
         spans.append(json.loads(capsys.readouterr().out)["makespan_us"])
     stages = Stages.of(times, 6, 2)
-    assert spans == [pytest.approx(makespan(stages, best_order(stages, 3), 3))] * 3
+    assert spans == [pytest.approx(order_makespan(stages, best_order(stages, 3), 3))] * 3
 
 
 def test_a_file_says_the_same_as_the_flags(

@@ -18,7 +18,7 @@ from simdep.costs import StageTimes
 from simdep.hardware.profile import load_hardware
 from simdep.policies import findep, naive
 from simdep.schedule import Schedule
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 from simdep.traces.export import save_timelines
 
@@ -50,7 +50,7 @@ def record(run: Path, *schedules: Schedule) -> None:
     for index, schedule in enumerate(schedules):
         case = run / "cases" / f"{index:03d}"
         case.mkdir(parents=True)
-        predicted = simulate(schedule, COSTS)
+        predicted = simulate_schedule(schedule, COSTS)
         measured = measure(predicted)
         schedule.save(case / "schedule.json")
         save_timelines(case / "predicted.csv", predicted)

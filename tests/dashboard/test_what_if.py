@@ -26,7 +26,7 @@ from simdep.planning.solver import solve
 from simdep.policies import schedule_for
 from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -74,7 +74,7 @@ def simulated_ms(**schedule: Any) -> float:
     scenario = scenario_from_dict(
         data | {"workload": {"seq_len": 512, "samples": 4}, "schedule": schedule}
     )
-    return simulate(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
+    return simulate_schedule(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
 
 
 def test_the_first_answer_needs_no_choice() -> None:

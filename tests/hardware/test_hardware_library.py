@@ -18,7 +18,7 @@ from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 
 PROFILES = [load_hardware(name) for name in hardware_names()]
 WANTED = {
@@ -104,7 +104,7 @@ def test_a_newer_gpu_of_the_same_line_is_faster() -> None:
             4,
             r1=2,
         )
-        return makespan_us(schedule_for(scenario), ScenarioCosts(scenario))
+        return simulated_makespan_us(schedule_for(scenario), ScenarioCosts(scenario))
 
     times = [us(name) for name in ("a100", "h100", "b200")]
     assert times == sorted(times, reverse=True)
@@ -154,7 +154,9 @@ def test_a_profile_of_lines_alone_is_findeps_model_exactly() -> None:
         e2a=link + link_beta * z,
     )
     schedule = schedule_for(scenario)
-    assert makespan_us(schedule, costs) == pytest.approx(makespan_us(schedule, us), rel=1e-12)
+    assert simulated_makespan_us(schedule, costs) == pytest.approx(
+        simulated_makespan_us(schedule, us), rel=1e-12
+    )
 
 
 # Switches

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_schedules, with_shared, without_shared
 
-from simdep.costs import Costs, Host, StageTimes
+from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.exact import Optimum, optimum
-from simdep.policies import build, disaggregated
+from simdep.policies import Job, build, on_groups
 from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
+from simdep.simulation.longest_path import longest_path_us
 from simdep.simulation.rank_work import RankCosts, rank_work
 
 FREE = ("all", "ag")
@@ -74,7 +74,7 @@ def agrees(found: Optimum, costs: Costs, scale: float = 0) -> None:
     allows for rounding."""
     assert found.optimal
     assert found.verdict == "optimal"
-    ran = makespan_us(found.schedule, costs)
+    ran = simulated_makespan_us(found.schedule, costs)
     assert ran == found.makespan_us == pytest.approx(found.objective_us, rel=scale, abs=0)
     assert found.lower_bound_us == pytest.approx(ran, rel=scale, abs=0)
     assert found.lower_bound_us <= ran
@@ -108,15 +108,14 @@ def test_with_the_ag_free_it_is_the_best_sequence_of_the_ag(
 ) -> None:
     layers, r1, r2 = shape
     has_shared, cut = times.shared > 0, tuple((1,) * r2 for _ in range(r1))
+    job = Job(layers, cut, shared=has_shared)
     every = [
-        disaggregated(
-            "", sequence, cut, layers=layers, shared=has_shared, wait_for_shared=wait_for_shared
-        )
+        on_groups(job, "", sequence, wait_for_shared=wait_for_shared)
         for sequence in ag_sequences(layers, r1, has_shared)
     ]
     found = optimum(every[-1], times, free="ag")
     agrees(found, times)
-    assert found.makespan_us == min(recurrence.makespan_us(schedule, times) for schedule in every)
+    assert found.makespan_us == min(longest_path_us(schedule, times) for schedule in every)
     assert str(found.schedule) in map(str, every)
 
 
@@ -179,7 +178,7 @@ def test_streams_of_ranks_are_ordered_each_on_its_own(
     schedule, costs = work.expand()
     found = optimum(schedule, costs)
     agrees(found, costs)
-    assert found.makespan_us <= simulate(schedule, costs).makespan_us
+    assert found.makespan_us <= simulate_schedule(schedule, costs).makespan_us
     assert set(found.schedule.streams) == set(schedule.streams)
 
 
@@ -190,14 +189,14 @@ def test_a_long_schedule_is_proven_optimal(free: str) -> None:
     found = optimum(build("findep", 6, 3, 3), times, free=free)
     agrees(found, times, scale=1e-9)
     assert found.makespan_us <= min(
-        makespan_us(build("findep", 6, 3, 3, order), times) for order in ("asas", "aass")
+        simulated_makespan_us(build("findep", 6, 3, 3, order), times) for order in ("asas", "aass")
     )
 
 
 def test_it_beats_both_orders_of_findep_where_these_are_not_optimal() -> None:
     times = StageTimes(attention=3, shared=8, a2e=9, expert=7, e2a=1)
     orders = {order: build("findep", 3, 2, 1, order) for order in ("asas", "aass")}
-    best = min(recurrence.makespan_us(schedule, times) for schedule in orders.values())
+    best = min(longest_path_us(schedule, times) for schedule in orders.values())
     found = optimum(orders["asas"], times)
     assert (found.makespan_us, best) == (73, 75)
     assert found.distance_pct(best) == pytest.approx(100 * (best / found.makespan_us - 1))
@@ -208,14 +207,14 @@ def test_what_took_too_long_is_within_a_share_of_the_bound() -> None:
     given_one = build("findep", 12, 4, 4)
     found = optimum(given_one, times, free="ag", time_limit_s=1e-3)
     assert not found.optimal
-    assert 0 < found.lower_bound_us <= found.makespan_us <= makespan_us(given_one, times)
+    assert 0 < found.lower_bound_us <= found.makespan_us <= simulated_makespan_us(given_one, times)
     assert found.verdict == f"within {found.gap_pct:.2g} %"
 
 
 def test_a_better_start_is_what_it_goes_on_from() -> None:
     times = StageTimes(attention=9, shared=7, a2e=4, expert=2, e2a=4)
     slow, fast = (build("findep", 3, 3, 2, order) for order in ("aass", "asas"))
-    better, worse = sorted(recurrence.makespan_us(each, times) for each in (slow, fast))
+    better, worse = sorted(longest_path_us(each, times) for each in (slow, fast))
     assert worse > better
     for one, other in ((slow, fast), (fast, slow)):
         assert optimum(one, times, starts=[other], time_limit_s=1e-6).makespan_us <= better
@@ -251,7 +250,7 @@ def test_a_schedule_that_can_never_finish_is_refused() -> None:
 
 def test_terms_of_hosts_are_refused() -> None:
     with pytest.raises(ValueError, match="the exact optimum does not model gap_us"):
-        optimum(build("naive", 1), exactly, Host(gap_us=1))
+        optimum(build("naive", 1), exactly, HostOverheads(gap_us=1))
 
 
 def test_a_task_without_a_place_in_the_order_of_the_ag_is_refused() -> None:

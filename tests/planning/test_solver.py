@@ -18,15 +18,15 @@ from simdep.costs import Line, StageCosts
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, findep, parse_order, schedule_for
-from simdep.policies.lookahead import Stages, best_order, makespan
+from simdep.policies.lookahead import Stages, best_order, order_makespan
 from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.memory import largest_r1
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.batch import Batch, makespans
+from simdep.simulation.batch import Batch, batch_makespans
 from simdep.simulation.closed_form import asas
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
+from simdep.simulation.longest_path import longest_path_us
 
 
 def random_costs(random: Random) -> StageCosts:
@@ -55,11 +55,10 @@ def best_by_brute_force(costs: StageCosts, layers: int, samples: int) -> tuple[f
         for r2 in range(1, m_a * costs.tokens_per_sample + 1):
             times = costs.times(m_a, r2)
             two += [
-                recurrence.makespan_us(made(layers, r1, r2, order), times)
-                for order in ("asas", "aass")
+                longest_path_us(made(layers, r1, r2, order), times) for order in ("asas", "aass")
             ]
             stages = Stages.of(times, layers, r2)
-            ahead.append(makespan(stages, best_order(stages, r1), r1))
+            ahead.append(order_makespan(stages, best_order(stages, r1), r1))
     return min(two), min(*two, *ahead)
 
 
@@ -95,7 +94,9 @@ def test_the_engine_runs_what_is_found_to_the_makespan_that_is_told() -> None:
         times = costs.times(best.m_a, best.r2)
         order = "asas" if best.policy == "lookahead" else best.order
         schedule = build(best.policy, layers, best.r1, best.r2, order, costs=times)
-        assert simulate(schedule, times).makespan_us == pytest.approx(best.makespan_us, rel=1e-9)
+        assert simulate_schedule(schedule, times).makespan_us == pytest.approx(
+            best.makespan_us, rel=1e-9
+        )
         assert best.r1 * best.m_a == samples
         assert best.throughput_tokens_per_s == pytest.approx(
             1e6 * samples * costs.tokens_per_sample / best.makespan_us
@@ -206,9 +207,7 @@ def test_exact_on_a_scenario_is_brute_force_over_its_schedules(shared_on: str) -
     for m_a, r1 in divisors(4):
         for r2, order in itertools.product(range(1, 7), ("ASAS", "AASS")):
             cut = with_cut(given, order, m_a, r1, r2)
-            spans[order, m_a, r1, r2] = recurrence.makespan_us(
-                schedule_for(cut), ScenarioCosts(cut)
-            )
+            spans[order, m_a, r1, r2] = longest_path_us(schedule_for(cut), ScenarioCosts(cut))
     best = found.best
     assert best.makespan_us <= min(spans.values()) * (1 + 1e-9)
     if best.policy == "findep":
@@ -228,8 +227,8 @@ def test_the_policy_lookahead_has_the_order_that_the_solver_evaluates() -> None:
     for r2 in (1, 4, 5):
         cut = replace(with_cut(given, "ASAS", 3, 3, r2), policy="lookahead")
         stages = problem.stages(3, r2)
-        assert recurrence.makespan_us(schedule_for(cut), ScenarioCosts(cut)) == pytest.approx(
-            makespan(stages, best_order(stages, 3), 3), rel=1e-12
+        assert longest_path_us(schedule_for(cut), ScenarioCosts(cut)) == pytest.approx(
+            order_makespan(stages, best_order(stages, 3), 3), rel=1e-12
         )
 
 
@@ -313,7 +312,11 @@ def test_a_look_ahead_order_is_told_whole() -> None:
     words = found.to_dict()["best"]["ag_order"].split()
     assert len(words) == len(set(words)) == 2 * 4 * found.best.r1
     stages = Stages.of(costs.times(found.best.m_a, found.best.r2), 4, found.best.r2)
-    assert makespan(stages, found.sequence, found.best.r1) == pytest.approx(found.best.makespan_us)
+    assert order_makespan(stages, found.sequence, found.best.r1) == pytest.approx(
+        found.best.makespan_us
+    )
     batch = Batch.of([costs.times(found.best.m_a, found.best.r2)], [found.best.r2])
-    both = (makespans(batch, 4, parse_order(word, found.best.r1))[0] for word in ("asas", "aass"))
+    both = (
+        batch_makespans(batch, 4, parse_order(word, found.best.r1))[0] for word in ("asas", "aass")
+    )
     assert found.best.makespan_us < min(both)

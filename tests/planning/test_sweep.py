@@ -21,7 +21,7 @@ from simdep.policies import schedule_for
 from simdep.prediction import Prediction, predict
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::simdep.checks.RangeWarning"
@@ -47,7 +47,7 @@ def rows_of(asked: Sweep, points: Any = None) -> list[dict[str, Any]]:
 def by_engine(scenario: Scenario) -> float:
     """The reference: one event after the other."""
     costs = ScenarioCosts(scenario)
-    return makespan_us(schedule_for(scenario), costs, costs.host)
+    return simulated_makespan_us(schedule_for(scenario), costs, costs.host)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 
 us = st.integers(0, 30)
 some = st.integers(1, 4)
@@ -80,7 +80,7 @@ def test_a_single_batch_combines_while_the_product_down_runs() -> None:
     assert schedule["S[0.0]"].after == schedule["A2E[0.0.0]"].after == ("A[0.0]",)
     times = StageTimes(attention=4, expert=1, a2e=3, e2a=1, shared=2)
     assert (
-        makespan_us(schedule, times) == 4 + 3 + 5 + 6
+        simulated_makespan_us(schedule, times) == 4 + 3 + 5 + 6
     )  # attention, dispatch, five slices, six combines
 
 
@@ -92,7 +92,9 @@ def test_nothing_overlaps_in_plain_expert_parallelism(
     T: int, a: int, s: int, e: int, d: int, c: int
 ) -> None:
     """`ep` takes the sum of its stages in every layer, and all its communication is exposed."""
-    assert makespan_us(build("ep", T), StageTimes(a, e, d, c, s)) == T * (a + s + e + d + c)
+    assert simulated_makespan_us(build("ep", T), StageTimes(a, e, d, c, s)) == T * (
+        a + s + e + d + c
+    )
 
 
 @given(some, st.integers(1, 6), us, us, us, st.integers(1, 30))
@@ -103,7 +105,9 @@ def test_a_pipeline_that_computes_longer_shows_its_first_dispatch_and_its_last_c
     c)."""
     expert = 2 * half + more
     for policy in ("chunked", "eps-moe"):
-        makespan = makespan_us(build(policy, T, 1, n), StageTimes(a, expert, half, half, s))
+        makespan = simulated_makespan_us(
+            build(policy, T, 1, n), StageTimes(a, expert, half, half, s)
+        )
         assert makespan == T * (a + s + half + n * expert + half)
 
 
@@ -117,7 +121,10 @@ def test_decode_in_two_batches_hides_what_fits(
     d, c = min(d, s + p), min(c, core)
     times = HalvedTimes(p + core, e, d, c, s, projection=p, core=core)
     computed = 2 * T * (p + core + s + e)
-    assert makespan_us(build("two-batch-decode", T, 2), times) == computed + max(0, d - s) + c
+    assert (
+        simulated_makespan_us(build("two-batch-decode", T, 2), times)
+        == computed + max(0, d - s) + c
+    )
 
 
 @settings(max_examples=300)
@@ -130,7 +137,7 @@ def test_prefill_in_two_batches_hides_what_fits(
     d, c = min(d, a, e), min(c, a, e + s)
     end = max(0, c - e) + c - 2 * s  # both combines of the last layer, under its shared experts
     computed = 2 * T * (a + s + e)
-    assert makespan_us(
+    assert simulated_makespan_us(
         build("two-batch-prefill", T, 2), StageTimes(a, e, d, c, s)
     ) == computed + max(0, end)
 
@@ -343,7 +350,7 @@ def test_every_policy_has_a_scenario_on_the_same_gpus(apart: Scenario, policy: s
     found = adapted(apart, policy).scenario
     assert found.deployment.gpus == apart.deployment.gpus
     costs = ScenarioCosts(found)
-    timeline = simulate(schedule_for(found), costs, costs.host)
+    timeline = simulate_schedule(schedule_for(found), costs, costs.host)
     assert timeline.schedule.tokens == found.workload.samples * 1024
     assert 0 < timeline.makespan_us < 1e7
     assert adapted(found, policy).scenario == found

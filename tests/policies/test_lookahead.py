@@ -13,13 +13,13 @@ from schedules import dep_streams
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, findep, parse_order
-from simdep.policies.lookahead import Run, Stages, best_order, makespan, order
+from simdep.policies.lookahead import Run, Stages, best_order, lookahead_order, order_makespan
 from simdep.schedule import Kind, Sequenced
-from simdep.simulation import bounds
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.batch import Batch, makespans
+from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.bounds import makespan_bounds
 from simdep.simulation.closed_form import asas
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
+from simdep.simulation.longest_path import longest_path_us
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:
@@ -28,12 +28,12 @@ def random_times(random: Random, most: int = 20) -> StageTimes:
 
 def of_two(times: StageTimes, layers: int, r1: int, r2: int) -> float:
     """The better of ASAS, by its closed form, and AASS, by the fast path."""
-    aass = makespans(Batch.of([times], [r2]), layers, parse_order("aass", r1))[0]
+    aass = batch_makespans(Batch.of([times], [r2]), layers, parse_order("aass", r1))[0]
     return min(asas(times, layers, r1, r2), float(aass))
 
 
 def took(times: StageTimes, layers: int, r1: int, r2: int) -> float:
-    return makespan(Stages.of(times, layers, r2), order(times, layers, r1, r2), r1)
+    return order_makespan(Stages.of(times, layers, r2), lookahead_order(times, layers, r1, r2), r1)
 
 
 def assert_whole(sequence: tuple[Sequenced, ...], layers: int, r1: int) -> None:
@@ -76,7 +76,7 @@ def test_it_is_within_a_percent_and_a_half_of_the_optimum_over_all_orders() -> N
     while checked < 60:
         times = random_times(random)
         layers, r1, r2 = random.choice((2, 3)), random.choice((2, 3)), random.choice((1, 2))
-        if took(times, layers, r1, r2) == bounds.makespans(Batch.of([times], [r2]), layers, r1)[0]:
+        if took(times, layers, r1, r2) == makespan_bounds(Batch.of([times], [r2]), layers, r1)[0]:
             continue
         best = optimum(findep(layers, r1, r2), times, free="ag", time_limit_s=20)
         assert best.optimal
@@ -93,12 +93,12 @@ def test_an_order_is_whole_and_its_makespan_that_of_the_recurrence() -> None:
         layers, r1, r2 = random.choice((1, 2, 3, 5, 60)), random.randint(1, 4), random.randint(1, 3)
         if layers == 60 and random.random() < 0.8:
             continue
-        found = order(times, layers, r1, r2)
+        found = lookahead_order(times, layers, r1, r2)
         assert_whole(found, layers, r1)
         schedule = dep_streams(
             "x", found, ((1,) * r2,) * r1, layers=layers, shared=True, wait_for_shared=False
         )
-        assert recurrence.makespan_us(schedule, times) == took(times, layers, r1, r2)
+        assert longest_path_us(schedule, times) == took(times, layers, r1, r2)
 
 
 def test_layers_and_chunks_that_differ_are_looked_at() -> None:
@@ -118,7 +118,7 @@ def test_layers_and_chunks_that_differ_are_looked_at() -> None:
         for word in ("asas", "aass"):
             steps = parse_order(word, r1)
             other = tuple((kind, layer, mb) for layer in range(layers) for kind, mb in steps)
-            assert makespan(stages, found, r1) <= makespan(stages, other, r1)
+            assert order_makespan(stages, found, r1) <= order_makespan(stages, other, r1)
 
 
 # What it does
@@ -127,7 +127,7 @@ def test_layers_and_chunks_that_differ_are_looked_at() -> None:
 def test_shared_experts_slip_past_the_attention_of_another_micro_batch() -> None:
     """Neither ASAS nor AASS lets S(t,i) stand after A(t+1,i'); here that is faster than both."""
     times, layers, r1, r2 = slipping_instance()
-    place = {step: at for at, step in enumerate(order(times, layers, r1, r2))}
+    place = {step: at for at, step in enumerate(lookahead_order(times, layers, r1, r2))}
     slipped = [
         (layer, mb)
         for layer, mb, other in itertools.product(range(layers - 1), range(r1), range(r1))
@@ -146,7 +146,7 @@ def slipping_instance() -> tuple[StageTimes, int, int, int]:
 
 
 def test_without_shared_experts_or_with_one_micro_batch_there_is_nothing_to_choose() -> None:
-    assert order(StageTimes(5, 4, 1, 1), 2, 2, 1) == tuple(
+    assert lookahead_order(StageTimes(5, 4, 1, 1), 2, 2, 1) == tuple(
         (kind, layer, mb)
         for layer in range(2)
         for mb in range(2)
@@ -158,9 +158,9 @@ def test_without_shared_experts_or_with_one_micro_batch_there_is_nothing_to_choo
 def test_the_policy_is_simulated_to_the_makespan_that_the_order_promises() -> None:
     times = StageTimes(attention=9, shared=4, expert=5, a2e=3, e2a=3)
     schedule = build("lookahead", 6, 3, 2, costs=times)
-    assert simulate(schedule, times).makespan_us == took(times, 6, 3, 2)
+    assert simulate_schedule(schedule, times).makespan_us == took(times, 6, 3, 2)
 
 
 def test_the_same_problem_always_gets_the_same_order() -> None:
     times = StageTimes(attention=7.3, shared=2.9, expert=5.1, a2e=1.7, e2a=1.7)
-    assert order(times, 60, 4, 2) == order(times, 60, 4, 2)
+    assert lookahead_order(times, 60, 4, 2) == lookahead_order(times, 60, 4, 2)

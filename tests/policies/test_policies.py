@@ -37,7 +37,7 @@ from simdep.policies import (
 from simdep.scenario.file import scenario_from_dict
 from simdep.schedule import STREAMS, Kind, Schedule, Task
 from simdep.simulation.closed_form import pingpong
-from simdep.simulation.longest_path import makespan_us
+from simdep.simulation.longest_path import longest_path_us
 
 
 def ag(schedule: Schedule) -> str:
@@ -358,7 +358,7 @@ def test_three_stages_take_the_ping_pong_of_their_times(
 ) -> None:
     """step3, any number of micro-batches: shared experts are part of the experts' stage."""
     T, r1, _ = shape
-    makespan = makespan_us(build("step3", T, r1), times)
+    makespan = longest_path_us(build("step3", T, r1), times)
     assert makespan == pingpong(
         StageTimes(times.attention, times.expert + times.shared, times.a2e, times.e2a), T, r1
     )
@@ -372,8 +372,8 @@ def test_looking_ahead_is_no_slower_than_either_order(
     shape: tuple[int, int, int], times: StageTimes
 ) -> None:
     T, r1, r2 = shape
-    best = min(makespan_us(findep(T, r1, r2, order), times) for order in ("asas", "aass"))
-    assert makespan_us(build("lookahead", T, r1, r2, costs=times), times) <= best
+    best = min(longest_path_us(findep(T, r1, r2, order), times) for order in ("asas", "aass"))
+    assert longest_path_us(build("lookahead", T, r1, r2, costs=times), times) <= best
 
 
 @given(with_shared.flatmap(lambda times: st.tuples(st.just(times), jobs(find("lookahead"), times))))
@@ -387,8 +387,8 @@ def test_looking_ahead_is_no_slower_on_any_cut(case: tuple[StageTimes, Job]) -> 
 
     job = replace(job, costs=us)
     orders = [find("findep").schedule(replace(job, order=order)) for order in ("asas", "aass")]
-    best = min(makespan_us(schedule, us) for schedule in orders)
-    assert makespan_us(find("lookahead").schedule(job), us) <= best
+    best = min(longest_path_us(schedule, us) for schedule in orders)
+    assert longest_path_us(find("lookahead").schedule(job), us) <= best
 
 
 def test_looking_ahead_needs_costs() -> None:
@@ -409,7 +409,7 @@ def test_the_look_ahead_of_a_scenario_sees_its_costs() -> None:
     scenario = scenario_from_dict(data)
     job = Job.of(scenario)
     steps = [(task.kind, task.layer, task.mb) for task in schedule_for(scenario).streams["AG"]]
-    assert tuple(steps) == lookahead.order(job.times, 2, 2, 2)
+    assert tuple(steps) == lookahead.lookahead_order(job.times, 2, 2, 2)
     assert job.costs is not None
     assert (job.times.attention, job.times.expert) == (
         job.costs(schedule_for(scenario)["A[1.0]"]),

@@ -22,7 +22,7 @@ from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.traces.export import save_timelines
 from simdep.traces.perfetto import chrome_trace
 from simdep.traces.table import read_timeline
@@ -255,7 +255,7 @@ def test_an_uneven_cut_is_simulated_by_its_sizes() -> None:
         return int(per_token.get(task.kind, 0) * task.tokens)
 
     assert (
-        makespan_us(schedule, us) == 2 * 25 + 2 * 75 + 75 + 2 * 75
+        simulated_makespan_us(schedule, us) == 2 * 25 + 2 * 75 + 75 + 2 * 75
     )  # both A2E, then the long chunk alone
 
 
@@ -307,7 +307,7 @@ def test_a_trace_of_every_policy_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, schedule: Schedule
 ) -> None:
     """As a table, and as Chrome JSON with a slice for every task."""
-    timeline = simulate(schedule, lambda task: task.tokens)
+    timeline = simulate_schedule(schedule, lambda task: task.tokens)
     path = tmp_path_factory.mktemp("trace") / "t.csv"
     save_timelines(path, timeline)
     assert read_timeline(path, schedule, "sim").rows.equals(timeline.rows)

@@ -20,7 +20,7 @@ from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
 from simdep.simulation.closed_form import pingpong
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 from simdep.validation.reproduce.eps_moe import pipelined_ms
 from simdep.validation.reproduce.findep_kernels import kernel_stage_times
 from simdep.validation.reproduce.findep_model import (
@@ -51,7 +51,9 @@ NIC_BYTES_PER_US = 25_000  # 200 Gbps a GPU, as on its A800 nodes
 def gain(times: StageTimes) -> float:
     """Throughput with three micro-batches over that with two, micro-batches alike, by
     simulation."""
-    two, three = (makespan_us(build("pppipe", LAYERS, m, shared=False), times) for m in (2, 3))
+    two, three = (
+        simulated_makespan_us(build("pppipe", LAYERS, m, shared=False), times) for m in (2, 3)
+    )
     assert two == pytest.approx(pingpong(times, LAYERS, 2))
     assert three == pytest.approx(pingpong(times, LAYERS, 3))
     return 3 / three / (2 / two)
@@ -115,7 +117,7 @@ def eps_moe_gains(seq_len: int) -> dict[int, float]:
 
     def us(scenario: Scenario) -> float:
         costs = ScenarioCosts(scenario)
-        return makespan_us(schedule_for(scenario), costs, costs.host)
+        return simulated_makespan_us(schedule_for(scenario), costs, costs.host)
 
     return {
         n: 100 * (us(plain) / us(adapted(plain, "eps-moe", r2=n).scenario) - 1) for n in (1, 5, 20)
@@ -173,7 +175,7 @@ def two_batch_gain(samples: int, context: int, published_link: bool) -> float:
         alone = replace(alone, deployment=replace(where, link=link))
     both = replace(alone, policy="two-batch-decode", r1=2)
     us = [
-        makespan_us(schedule_for(each), ScenarioCosts(each), ScenarioCosts(each).host)
+        simulated_makespan_us(schedule_for(each), ScenarioCosts(each), ScenarioCosts(each).host)
         for each in (alone, both)
     ]
     return us[0] / us[1] - 1

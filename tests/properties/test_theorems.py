@@ -21,7 +21,7 @@ from simdep.costs import StageTimes
 from simdep.policies import findep
 from simdep.schedule import Task
 from simdep.simulation.closed_form import asas
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 
 Number = int | Fraction
 KINDS = ("attention", "shared", "a2e", "expert", "e2a")
@@ -73,7 +73,7 @@ def asas_span(lines: Lines, T: int, r1: int, r2: int, m: int) -> Number:
 
 def engine_span(lines: Lines, T: int, r1: int, r2: int, m: int, order: str = "aass") -> int:
     """Makespan with chunks of whole tokens, from the engine; equal where r2 divides m."""
-    return int(simulate(findep(T, r1, r2, order, tokens=m), lines).makespan_us)
+    return int(simulate_schedule(findep(T, r1, r2, order, tokens=m), lines).makespan_us)
 
 
 def not_slower(more: int, longer: Number, less: int, shorter: Number) -> bool:

@@ -16,7 +16,7 @@ from realrun.validation.experiments import (
     gains,
     speedups,
 )
-from simdep.simulation.longest_path import makespan_us
+from simdep.simulation.longest_path import longest_path_us
 
 
 def test_candidates_of_one_row_do_the_same_work() -> None:
@@ -84,7 +84,7 @@ def test_the_look_ahead_order_is_predicted_to_gain_where_the_experiment_says_so(
         candidates = CANDIDATES["orders"]()
         name = next(name for name, instance in INSTANCES.items() if instance == (times, layers, r1))
         spans = {
-            order: makespan_us(candidates[name, order][0].schedule, times)
+            order: longest_path_us(candidates[name, order][0].schedule, times)
             for order in (*FIXED_ORDERS, LOOKAHEAD)
         }
         found.append(min(spans[order] for order in FIXED_ORDERS) / spans[LOOKAHEAD])

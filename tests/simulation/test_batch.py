@@ -11,13 +11,13 @@ import pytest
 from schedules import dep_streams
 from strategies import all_ag_orders
 
-from simdep.costs import Costs, Host, StageTimes
+from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.policies import findep, in_every_layer, parse_order, pppipe
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.batch import BLOCK, Batch, makespans
+from simdep.simulation.batch import BLOCK, Batch, batch_makespans
 from simdep.simulation.closed_form import asas, pingpong
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
+from simdep.simulation.longest_path import longest_path_us
 
 Draw = Callable[[], float]
 ORDERS = {r1: ["asas", "aass", *all_ag_orders(r1)] for r1 in (1, 2, 3)}
@@ -103,8 +103,8 @@ def test_any_order_of_equal_chunks_takes_as_long_as_by_the_recurrence() -> None:
     for _ in range(2000):
         layers, r1, r2 = random.randint(1, 6), random.randint(1, 4), random.randint(1, 4)
         times, order = random_times(random), random_order(random, r1)
-        found = makespans(Batch.of([times], [r2]), layers, parse_order(order, r1))
-        assert found == recurrence.makespan_us(findep(layers, r1, r2, order), times), (
+        found = batch_makespans(Batch.of([times], [r2]), layers, parse_order(order, r1))
+        assert found == longest_path_us(findep(layers, r1, r2, order), times), (
             times,
             layers,
             r1,
@@ -122,11 +122,11 @@ def test_chunks_and_layers_that_differ_take_as_long_as_by_the_recurrence() -> No
         cut = Cut(lambda: random.randint(0, 12), random.randint(1, 5), counts)
         r1 = random.randint(1, 3)
         order, waits = random.choice(ORDERS[r1]), random.random() < 0.2
-        found = makespans(
+        found = batch_makespans(
             cut.batch, len(cut.attention), parse_order(order, r1), wait_for_shared=waits
         )
         schedule = cut.schedule(order, r1, wait_for_shared=waits)
-        assert found == recurrence.makespan_us(schedule, cut.costs), (vars(cut), r1, order, waits)
+        assert found == longest_path_us(schedule, cut.costs), (vars(cut), r1, order, waits)
 
 
 def test_a_few_hundred_cuts_take_as_long_as_in_the_engine() -> None:
@@ -140,9 +140,9 @@ def test_a_few_hundred_cuts_take_as_long_as_in_the_engine() -> None:
         )
         r1 = random.randint(1, 4)
         order = random_order(random, r1)
-        found = float(makespans(cut.batch, len(cut.attention), parse_order(order, r1))[0])
+        found = float(batch_makespans(cut.batch, len(cut.attention), parse_order(order, r1))[0])
         assert found == pytest.approx(
-            simulate(cut.schedule(order, r1), cut.costs).makespan_us, rel=1e-9
+            simulate_schedule(cut.schedule(order, r1), cut.costs).makespan_us, rel=1e-9
         )
 
 
@@ -150,14 +150,10 @@ def test_pppipe_and_naive_are_asas_that_waits_for_shared_experts() -> None:
     random = Random(3)
     for _ in range(500):
         layers, r1, times = random.randint(1, 6), random.randint(1, 4), random_times(random)
-        found = makespans(
+        found = batch_makespans(
             Batch.of([times], [1]), layers, parse_order("asas", r1), wait_for_shared=True
         )
-        assert (
-            found
-            == pingpong(times, layers, r1)
-            == recurrence.makespan_us(pppipe(layers, r1), times)
-        )
+        assert found == pingpong(times, layers, r1) == longest_path_us(pppipe(layers, r1), times)
 
 
 # Many cuts at once, many layers
@@ -170,46 +166,54 @@ def test_sixty_layers_at_once_take_as_long_as_layer_after_layer(order: str) -> N
     random = Random(4)
     times = [random_times(random, 40) for _ in range(200)]
     r2 = [random.randint(1, 3) for _ in times]
-    found = makespans(Batch.of(times, r2), 60, parse_order(order, 2))
+    found = batch_makespans(Batch.of(times, r2), 60, parse_order(order, 2))
     schedules = {n: findep(60, 2, n, order) for n in set(r2)}
     assert found.tolist() == [
-        recurrence.makespan_us(schedules[n], each) for each, n in zip(times, r2, strict=True)
+        longest_path_us(schedules[n], each) for each, n in zip(times, r2, strict=True)
     ]
 
 
 def test_times_that_are_no_whole_numbers_agree_to_rounding() -> None:
     random = Random(5)
     times = [StageTimes(*(random.uniform(0, 30) for _ in range(5))) for _ in range(100)]
-    found = makespans(Batch.of(times, [2] * 100), 60, parse_order("aass", 3))
+    found = batch_makespans(Batch.of(times, [2] * 100), 60, parse_order("aass", 3))
     schedule = findep(60, 3, 2, "aass")
     assert found.tolist() == pytest.approx(
-        [recurrence.makespan_us(schedule, each) for each in times], rel=1e-12
+        [longest_path_us(schedule, each) for each in times], rel=1e-12
     )
 
 
 def test_a_cut_takes_as_long_alone_as_among_more_than_a_block() -> None:
     rows = np.random.default_rng(6).integers(1, 50, (5, BLOCK + 77)).astype(float)
     batch = Batch(rows[:1], rows[1], np.full((1, BLOCK + 77), 3.0), rows[2:3], rows[3:4], rows[4:5])
-    together = makespans(batch, 30, parse_order("aass", 2))
+    together = batch_makespans(batch, 30, parse_order("aass", 2))
     for at in (0, 1, BLOCK - 1, BLOCK, BLOCK + 76):
-        assert makespans(batch[at : at + 1], 30, parse_order("aass", 2)) == together[at]
+        assert batch_makespans(batch[at : at + 1], 30, parse_order("aass", 2)) == together[at]
 
 
 def test_asas_of_equal_chunks_is_its_closed_form() -> None:
     random = Random(7)
     times = [random_times(random) for _ in range(500)]
-    assert makespans(Batch.of(times, [3] * 500), 9, parse_order("asas", 2)).tolist() == [
+    assert batch_makespans(Batch.of(times, [3] * 500), 9, parse_order("asas", 2)).tolist() == [
         asas(each, 9, 2, 3) for each in times
     ]
 
 
 def test_a_batch_of_nothing_has_no_makespans() -> None:
-    assert len(makespans(Batch.of([], []), 3, parse_order("aass", 2))) == 0
+    assert len(batch_makespans(Batch.of([], []), 3, parse_order("aass", 2))) == 0
 
 
 @pytest.mark.parametrize(
-    "host", [Host(gap_us=1), Host(contention=0.1), Host(half_duplex=True), Host(noise=0.1)]
+    "host",
+    [
+        HostOverheads(gap_us=1),
+        HostOverheads(contention=0.1),
+        HostOverheads(half_duplex=True),
+        HostOverheads(noise=0.1),
+    ],
 )
-def test_what_the_fast_path_does_not_model_it_refuses(host: Host) -> None:
+def test_what_the_fast_path_does_not_model_it_refuses(host: HostOverheads) -> None:
     with pytest.raises(ValueError, match=r"the fast path does not model \w+"):
-        makespans(Batch.of([StageTimes(1, 1, 1, 1)], [1]), 1, parse_order("asas", 1), host=host)
+        batch_makespans(
+            Batch.of([StageTimes(1, 1, 1, 1)], [1]), 1, parse_order("asas", 1), host=host
+        )

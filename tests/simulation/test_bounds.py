@@ -11,16 +11,16 @@ from strategies import all_ag_orders
 
 from simdep.costs import StageTimes
 from simdep.policies import findep, parse_order
-from simdep.policies.lookahead import Stages, makespan
+from simdep.policies.lookahead import Stages, order_makespan
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import bounds
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.batch import Batch, makespans
+from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.bounds import makespan_bounds
 from simdep.simulation.closed_form import asas
+from simdep.simulation.longest_path import longest_path_us
 
 
 def bound(times: StageTimes, layers: int, r1: int, r2: int) -> float:
-    return float(bounds.makespans(Batch.of([times], [r2]), layers, r1)[0])
+    return float(makespan_bounds(Batch.of([times], [r2]), layers, r1)[0])
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:
@@ -52,7 +52,7 @@ def whole_orders(layers: int, r1: int) -> tuple[tuple[tuple[Kind, int, int], ...
 def best_of_all_orders(times: StageTimes, layers: int, r1: int, r2: int) -> float:
     """The least makespan over all orders of the AG, others in the order of attention."""
     stages = Stages.of(times, layers, r2)
-    return min(makespan(stages, sequence, r1) for sequence in whole_orders(layers, r1))
+    return min(order_makespan(stages, sequence, r1) for sequence in whole_orders(layers, r1))
 
 
 def test_a_bound_never_exceeds_the_best_of_all_orders_of_the_ag() -> None:
@@ -76,7 +76,7 @@ def test_a_bound_never_exceeds_a_schedule_that_serves_every_stream_in_an_order_o
         layers, r1, r2 = random.randint(1, 3), random.randint(1, 3), random.randint(1, 3)
         times = random_times(random)
         schedule = shuffled(findep(layers, r1, r2, "asas"), random)
-        assert bound(times, layers, r1, r2) <= recurrence.makespan_us(schedule, times)
+        assert bound(times, layers, r1, r2) <= longest_path_us(schedule, times)
 
 
 def shuffled(schedule: Schedule, random: Random) -> Schedule:
@@ -102,7 +102,7 @@ def test_a_bound_never_exceeds_any_order_of_a_layer() -> None:
         batch = Batch.of([times], [r2])
         least = bound(times, layers, r1, r2)
         assert all(
-            least <= makespans(batch, layers, parse_order(each, r1))[0]
+            least <= batch_makespans(batch, layers, parse_order(each, r1))[0]
             for each in all_ag_orders(r1)[:12]
         )
 
@@ -119,14 +119,17 @@ def test_a_bound_of_layers_and_chunks_that_differ_never_exceeds_asas_or_aass() -
         counts,
         *stages,
     )
-    least = bounds.makespans(batch, layers, r1)
+    least = makespan_bounds(batch, layers, r1)
     for order in ("asas", "aass"):
-        assert (least <= makespans(batch, layers, parse_order(order, r1))).all()
+        assert (least <= batch_makespans(batch, layers, parse_order(order, r1))).all()
 
 
 def test_a_bound_is_the_makespan_where_attention_alone_is_the_bottleneck() -> None:
     times = StageTimes(attention=10, shared=4, expert=1, a2e=1, e2a=1)
-    assert bound(times, 6, 3, 2) == makespans(Batch.of([times], [2]), 6, parse_order("aass", 3))[0]
+    assert (
+        bound(times, 6, 3, 2)
+        == batch_makespans(Batch.of([times], [2]), 6, parse_order("aass", 3))[0]
+    )
 
 
 def test_a_bound_of_one_micro_batch_is_that_of_its_chain() -> None:

@@ -10,7 +10,7 @@ from strategies import degrees, layers, shapes, with_shared, without_shared
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive, pppipe
 from simdep.simulation.closed_form import aass_bound, asas, paper_eq13, pingpong
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 
 Shape = tuple[int, int, int]  # layers, r1, r2
 thorough = settings(max_examples=2000, deadline=None, derandomize=True)
@@ -23,7 +23,7 @@ thorough = settings(max_examples=2000, deadline=None, derandomize=True)
 @given(with_shared, layers, degrees)
 def test_pingpong_is_the_makespan_of_pppipe(times: StageTimes, L: int, m: int) -> None:
     """pingpong == simulate(pppipe), exactly, with shared experts."""
-    assert simulate(pppipe(L, m), times).makespan_us == pingpong(times, L, m)
+    assert simulate_schedule(pppipe(L, m), times).makespan_us == pingpong(times, L, m)
 
 
 @settings(max_examples=1000)
@@ -31,7 +31,7 @@ def test_pingpong_is_the_makespan_of_pppipe(times: StageTimes, L: int, m: int) -
 def test_pingpong_with_one_micro_batch_is_the_makespan_of_naive(times: StageTimes, L: int) -> None:
     """pingpong(r1=1) == simulate(naive), exactly, with shared experts: layer after layer, stage
     after stage."""
-    makespan = simulate(naive(L), times).makespan_us
+    makespan = simulate_schedule(naive(L), times).makespan_us
     assert makespan == pingpong(times, L, 1)
     assert makespan == L * (times.attention + times.shared + times.a2e + times.expert + times.e2a)
 
@@ -57,7 +57,7 @@ def test_pingpong_is_the_published_oracle_without_shared_experts(
 @given(with_shared, shapes)
 def test_asas_is_the_makespan_of_findep_asas(times: StageTimes, shape: Shape) -> None:
     """asas == simulate(findep ASAS), exactly."""
-    assert simulate(findep(*shape, "asas"), times).makespan_us == asas(times, *shape)
+    assert simulate_schedule(findep(*shape, "asas"), times).makespan_us == asas(times, *shape)
 
 
 @thorough
@@ -77,7 +77,7 @@ def test_eq_13_as_printed_counts_the_second_chunk_of_a_single_layer_twice() -> N
     times = StageTimes(
         attention=1, a2e=1, expert=1, e2a=1
     )  # A | A2E A2E | E E | E2A E2A, one after the other
-    assert simulate(findep(1, 1, 2), times).makespan_us == 5
+    assert simulate_schedule(findep(1, 1, 2), times).makespan_us == 5
     assert asas(times, 1, 1, 2) == 5
     assert paper_eq13(times, 1, 1, 2) == 6
 
@@ -103,7 +103,10 @@ def test_aass_bound_never_exceeds_the_makespan_of_findep_aass(
     times: StageTimes, shape: Shape
 ) -> None:
     """aass_bound <= simulate(findep AASS), with equality for up to two layers."""
-    makespan, bound = simulate(findep(*shape, "aass"), times).makespan_us, aass_bound(times, *shape)
+    makespan, bound = (
+        simulate_schedule(findep(*shape, "aass"), times).makespan_us,
+        aass_bound(times, *shape),
+    )
     assert bound == makespan if shape[0] <= 2 else bound <= makespan
 
 
@@ -113,7 +116,7 @@ def test_aass_bound_is_exact_in_most_cases() -> None:
     for _ in range(500):
         times = StageTimes(*(random.randint(0, 30) for _ in range(5)))
         T, r1, r2 = random.randint(3, 4), random.randint(2, 4), random.randint(1, 4)
-        exact += simulate(findep(T, r1, r2, "aass"), times).makespan_us == aass_bound(
+        exact += simulate_schedule(findep(T, r1, r2, "aass"), times).makespan_us == aass_bound(
             times, T, r1, r2
         )
     assert exact >= 400  # 472 here, in the range where the bound is not always exact
@@ -121,5 +124,5 @@ def test_aass_bound_is_exact_in_most_cases() -> None:
 
 def test_aass_bound_can_be_too_short_from_three_layers_on() -> None:
     times = StageTimes(attention=0, a2e=1, expert=0, e2a=1, shared=1)
-    assert simulate(findep(3, 2, 1, "aass"), times).makespan_us == 8
+    assert simulate_schedule(findep(3, 2, 1, "aass"), times).makespan_us == 8
     assert aass_bound(times, 3, 2, 1) == 7

@@ -20,7 +20,7 @@ from strategies import all_ag_orders, layers, policy_schedules, random_schedules
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 
 Spans = dict[str, tuple[float, float]]  # task name -> start and end
@@ -72,7 +72,7 @@ def test_findep_in_any_order_takes_its_longest_path(
     any AG order."""
     r1, order = ordered
     schedule = findep(T, r1, r2, order)
-    assert spans(simulate(schedule, times)) == longest_path(schedule, times)
+    assert spans(simulate_schedule(schedule, times)) == longest_path(schedule, times)
 
 
 @thorough
@@ -83,7 +83,7 @@ def test_a_random_schedule_takes_its_longest_path(schedule: Schedule) -> None:
     def cost(task: Task) -> int:
         return task.tokens - 1  # 0 to 29
 
-    assert spans(simulate(schedule, cost)) == longest_path(schedule, cost)
+    assert spans(simulate_schedule(schedule, cost)) == longest_path(schedule, cost)
 
 
 @thorough
@@ -94,7 +94,7 @@ def test_tasks_issued_in_any_feasible_order_take_their_longest_path(
     """The same for FinDEP's tasks issued by every stream in any order that respects the
     dependencies."""
     schedule = reissued(findep(*shape), Random(seed))
-    assert spans(simulate(schedule, times)) == longest_path(schedule, times)
+    assert spans(simulate_schedule(schedule, times)) == longest_path(schedule, times)
 
 
 def reissued(schedule: Schedule, random: Random) -> Schedule:
@@ -120,7 +120,7 @@ def test_a_policy_with_unequal_chunks_takes_its_longest_path(
     def cost(task: Task) -> float:
         return times(task) + 3 * task.tokens
 
-    assert spans(simulate(schedule, cost)) == longest_path(schedule, cost)
+    assert spans(simulate_schedule(schedule, cost)) == longest_path(schedule, cost)
 
 
 # The rule, one fact at a time
@@ -128,7 +128,7 @@ def test_a_policy_with_unequal_chunks_takes_its_longest_path(
 
 def run(schedule: Schedule, **costs: int) -> Spans:
     """Spans with a cost for each task, written A0=5 for A[0.0]."""
-    return spans(simulate(schedule, lambda task: costs[f"{task.kind.value}{task.mb}"]))
+    return spans(simulate_schedule(schedule, lambda task: costs[f"{task.kind.value}{task.mb}"]))
 
 
 def test_a_stream_is_a_fifo() -> None:
@@ -161,18 +161,22 @@ def test_a_task_may_wait_for_one_in_a_stream_that_comes_later() -> None:
 
 
 def test_tasks_that_take_no_time_run_in_order_at_one_instant() -> None:
-    timeline = simulate(naive(2), lambda task: 0)
+    timeline = simulate_schedule(naive(2), lambda task: 0)
     assert set(spans(timeline).values()) == {(0, 0)}
     assert list(timeline.rows.task) == [task.name for task in naive(2).in_order]
 
 
 def test_naive_runs_one_task_at_a_time() -> None:
-    timeline = simulate(naive(2), StageTimes(attention=7, shared=2, a2e=3, expert=5, e2a=4))
+    timeline = simulate_schedule(
+        naive(2), StageTimes(attention=7, shared=2, a2e=3, expert=5, e2a=4)
+    )
     assert timeline.makespan_us == 2 * (7 + 2 + 3 + 5 + 4)
 
 
 def test_whole_costs_give_whole_times() -> None:
-    timeline = simulate(findep(2, 2, 2), StageTimes(attention=7, shared=2, a2e=3, expert=5, e2a=4))
+    timeline = simulate_schedule(
+        findep(2, 2, 2), StageTimes(attention=7, shared=2, a2e=3, expert=5, e2a=4)
+    )
     assert type(timeline.makespan_us) is int
     assert str(timeline.rows.end_us.dtype) == "int64"
 
@@ -189,15 +193,17 @@ def test_an_empty_stream_holds_up_nothing() -> None:
 def test_two_runs_give_the_same_table(schedule: Schedule, times: StageTimes) -> None:
     """Same rows in the same order, ties included."""
     pd.testing.assert_frame_equal(
-        simulate(schedule, times).rows, simulate(schedule, times).rows, check_exact=True
+        simulate_schedule(schedule, times).rows,
+        simulate_schedule(schedule, times).rows,
+        check_exact=True,
     )
 
 
 PRINT_TABLE = """
 from simdep.costs import StageTimes
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.policies import findep
-print(simulate(findep(2, 3, 2, "aass"), StageTimes(2, 2, 1, 1, 2)).rows.to_csv())
+print(simulate_schedule(findep(2, 3, 2, "aass"), StageTimes(2, 2, 1, 1, 2)).rows.to_csv())
 """
 
 
@@ -218,7 +224,7 @@ def test_the_table_does_not_depend_on_the_hash_seed_of_the_process() -> None:
 
 def test_a_run_leaves_the_schedule_as_it_was() -> None:
     schedule = findep(2, 2, 2)
-    simulate(schedule, StageTimes(1, 1, 1, 1, 1))
+    simulate_schedule(schedule, StageTimes(1, 1, 1, 1, 1))
     assert schedule == findep(2, 2, 2)
 
 
@@ -235,7 +241,7 @@ def test_a_deadlock_names_what_every_stuck_stream_waits_for() -> None:
         }
     )
     with pytest.raises(RuntimeError) as error:
-        simulate(schedule, StageTimes(attention=5, shared=1, a2e=1, expert=1, e2a=7))
+        simulate_schedule(schedule, StageTimes(attention=5, shared=1, a2e=1, expert=1, e2a=7))
     waits = "A2E waits at A2E[0.0.0] for S[0.0]; EG waits at E[0.0.0] for A2E[0.0.0]; AG waits at A[0.1] for E[0.0.0]"
     assert str(error.value) == f"schedule is stuck at 12 us: {waits}"
 
@@ -243,7 +249,7 @@ def test_a_deadlock_names_what_every_stuck_stream_waits_for() -> None:
 def test_a_task_behind_the_one_that_it_waits_for_is_a_deadlock() -> None:
     schedule = Schedule({"AG": (Task(Kind.SHARED, 0, 0, after=("A[0.0]",)), attention(0))})
     with pytest.raises(RuntimeError) as error:
-        simulate(schedule, StageTimes(1, 1, 1, 1, 1))
+        simulate_schedule(schedule, StageTimes(1, 1, 1, 1, 1))
     assert str(error.value) == "schedule is stuck at 0 us: AG waits at S[0.0] for A[0.0]"
 
 
@@ -255,13 +261,13 @@ def test_a_schedule_gets_stuck_just_where_it_has_a_circle(schedule: Schedule) ->
         _ = schedule.in_order
     except ValueError:
         with pytest.raises(RuntimeError, match=r"^schedule is stuck at "):
-            simulate(schedule, lambda task: 1)
+            simulate_schedule(schedule, lambda task: 1)
     else:
-        assert len(simulate(schedule, lambda task: 1).rows) == len(schedule)
+        assert len(simulate_schedule(schedule, lambda task: 1).rows) == len(schedule)
 
 
 @pytest.mark.parametrize("cost", [-1, -1e-9, float("nan"), float("inf")])
 def test_a_cost_that_is_negative_or_not_finite_is_refused_by_its_task(cost: float) -> None:
     with pytest.raises(ValueError) as error:
-        simulate(naive(1), lambda task: cost if task.kind is Kind.EXPERT else 1)
+        simulate_schedule(naive(1), lambda task: cost if task.kind is Kind.EXPERT else 1)
     assert str(error.value) == f"E[0.0.0]: cost {cost} us; expected a finite number >= 0"

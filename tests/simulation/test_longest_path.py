@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from strategies import policy_schedules, random_schedules, with_shared
 
-from simdep.costs import Host, StageTimes
+from simdep.costs import HostOverheads, StageTimes
 from simdep.policies import findep
 from simdep.schedule import Schedule, Task
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
+from simdep.simulation.longest_path import earliest_times, longest_path_us
 
 
 @settings(max_examples=2000)
@@ -24,26 +24,26 @@ def test_every_task_starts_and_ends_as_in_the_engine(schedule: Schedule, times: 
         stage = {"projection": times.attention, "core": times.shared}
         return stage.get(task.kind.label) or task.tokens * getattr(times, task.kind.label, 1)
 
-    found = recurrence.times(schedule, us)
-    rows = simulate(schedule, us).by_task()
+    found = earliest_times(schedule, us)
+    rows = simulate_schedule(schedule, us).by_task()
     assert found == {name: (row.start_us, row.end_us) for name, row in rows.iterrows()}
-    assert recurrence.makespan_us(schedule, us) == makespan_us(schedule, us)
+    assert longest_path_us(schedule, us) == simulated_makespan_us(schedule, us)
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        Host(gap_us=1),
-        Host(receive_us=1),
-        Host(post_us=lambda _: 1.0),
-        Host(contention=0.1),
-        Host(half_duplex=True),
-        Host(noise=0.1),
+        HostOverheads(gap_us=1),
+        HostOverheads(receive_us=1),
+        HostOverheads(post_us=lambda _: 1.0),
+        HostOverheads(contention=0.1),
+        HostOverheads(half_duplex=True),
+        HostOverheads(noise=0.1),
     ],
 )
-def test_what_hosts_add_is_refused_by_its_name(host: Host) -> None:
+def test_what_hosts_add_is_refused_by_its_name(host: HostOverheads) -> None:
     schedule, times = findep(2, 2, 2), StageTimes(3, 2, 1, 1, 1)
     with pytest.raises(
         ValueError, match=f"the recurrence does not model {host.terms[0]}; simulate, or leave"
     ):
-        recurrence.makespan_us(schedule, times, host)
+        longest_path_us(schedule, times, host)

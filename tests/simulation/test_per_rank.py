@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from strategies import all_ag_orders
 
 from simdep.analysis import per_rank as rank_report
-from simdep.costs import Costs, Host, StageTimes
+from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.problem import Problem
 from simdep.policies import (
     build,
@@ -39,8 +39,8 @@ from simdep.scenario.imbalance import Nodes, Ranks, Straggler
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation import longest_path as recurrence
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
+from simdep.simulation.longest_path import earliest_times, longest_path_us
 from simdep.simulation.rank_times import RankTimes, rank_times, simulate_ranks
 from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, ranked, scenario_work
 from simdep.timeline import Timeline
@@ -173,7 +173,7 @@ def test_where_all_ranks_are_alike_every_task_takes_exactly_the_times_of_the_gro
         ]
     )
     found = alike(schedule, ag, eg, times, ranks)
-    group = recurrence.times(schedule, times)
+    group = earliest_times(schedule, times)
     assert found.makespan_us == max(end for _, end in group.values())
     for name, (start, end) in group.items():
         assert set(found.start[name]) == {start}
@@ -190,7 +190,7 @@ def test_a_scenario_whose_ranks_are_alike_takes_exactly_the_time_of_the_group(
     scenario = served(hardware, ag, eg)
     schedule = schedule_for(scenario)
     found = rank_times(scenario_work(scenario, schedule))
-    assert found.makespan_us == makespan_us(schedule, ScenarioCosts(scenario))
+    assert found.makespan_us == simulated_makespan_us(schedule, ScenarioCosts(scenario))
 
 
 def served(
@@ -218,7 +218,9 @@ def test_every_way_to_send_rows_reduces_to_the_group(dispatch: str, policy: str)
     )
     schedule = schedule_for(scenario)
     costs = ScenarioCosts(scenario)
-    assert rank_times(scenario_work(scenario, schedule)).makespan_us == makespan_us(schedule, costs)
+    assert rank_times(scenario_work(scenario, schedule)).makespan_us == simulated_makespan_us(
+        schedule, costs
+    )
 
 
 # Different: the engine's times, everywhere
@@ -231,13 +233,13 @@ def test_ranks_that_differ_take_the_times_of_engine_and_recurrence(code: int) ->
     the makespan that of the discrete-event engine, to 1e-9."""
     work = some_work(code)
     times, written_out = rank_times(work), work.expand()
-    found, oracle = spans(times), recurrence.times(*written_out)
+    found, oracle = spans(times), earliest_times(*written_out)
     assert found.keys() == oracle.keys()
     names, allowed = list(found), 1e-9 * max(1, times.makespan_us)
     assert np.array([found[name] for name in names]) == pytest.approx(
         np.array([oracle[name] for name in names]), rel=0, abs=allowed
     )
-    assert times.makespan_us == pytest.approx(makespan_us(*written_out), rel=1e-9)
+    assert times.makespan_us == pytest.approx(simulated_makespan_us(*written_out), rel=1e-9)
 
 
 @settings(max_examples=200)
@@ -252,7 +254,7 @@ def test_skew_of_rows_never_helps_where_chunks_are_cut_by_token(code: int) -> No
     counts = [random.randint(0, 9) for _ in range(eg)]
     counts[random.randrange(eg)] += 1
     skewed = alike(schedule, 3, eg, times, Ranks(routing.given(counts)))
-    assert skewed.makespan_us >= recurrence.makespan_us(schedule, times) * (1 - 1e-12)
+    assert skewed.makespan_us >= longest_path_us(schedule, times) * (1 - 1e-12)
 
 
 # What a rank waits for, one fact at a time
@@ -421,7 +423,7 @@ def test_noise_makes_a_barrier_wait_for_the_expected_maximum_of_its_ranks(
         naive(800, shared=False), ranks, 1, Ranks(), RankCosts.of_stages(StageTimes(1000, 0, 0, 0))
     )
     cv = 0.02
-    barrier = simulate_ranks(work, Host(noise=cv, seed=1)).makespan_us / 800 / 1000
+    barrier = simulate_ranks(work, HostOverheads(noise=cv, seed=1)).makespan_us / 800 / 1000
     assert (barrier - 1) / cv == pytest.approx(kappa, abs=0.08)
 
 
@@ -429,18 +431,29 @@ def test_noise_makes_a_barrier_wait_for_the_expected_maximum_of_its_ranks(
 
 
 @pytest.mark.parametrize(
-    "host", [Host(gap_us=1), Host(half_duplex=True), Host(noise=0.1), Host(contention=0.1)]
+    "host",
+    [
+        HostOverheads(gap_us=1),
+        HostOverheads(half_duplex=True),
+        HostOverheads(noise=0.1),
+        HostOverheads(contention=0.1),
+    ],
 )
-def test_the_vector_evaluator_refuses_what_hosts_add(host: Host) -> None:
+def test_the_vector_evaluator_refuses_what_hosts_add(host: HostOverheads) -> None:
     work = rank_work(naive(1), 2, 2, Ranks(), RankCosts.of_stages(TIMES))
     with pytest.raises(ValueError, match="the per-rank evaluator does not model"):
         rank_times(work, host)
 
 
 @pytest.mark.parametrize(
-    "host", [Host(contention=0.1), Host(receive_us=1), Host(post_us=lambda task: 1)]
+    "host",
+    [
+        HostOverheads(contention=0.1),
+        HostOverheads(receive_us=1),
+        HostOverheads(post_us=lambda task: 1),
+    ],
 )
-def test_a_simulation_of_every_rank_refuses_terms_that_are_a_groups(host: Host) -> None:
+def test_a_simulation_of_every_rank_refuses_terms_that_are_a_groups(host: HostOverheads) -> None:
     work = rank_work(naive(1), 2, 2, Ranks(), RankCosts.of_stages(TIMES))
     with pytest.raises(ValueError, match="a simulation of every rank does not model"):
         simulate_ranks(work, host)
@@ -449,9 +462,16 @@ def test_a_simulation_of_every_rank_refuses_terms_that_are_a_groups(host: Host) 
 def test_the_ports_of_a_rank_share_a_half_duplex_link_and_those_of_others_do_not() -> None:
     """As in a group with half-duplex links, rank by rank; and a gap before every computation."""
     schedule = findep(3, 2, 2)
-    for host in (Host(half_duplex=True), Host(gap_us=7), Host(half_duplex=True, gap_us=3)):
+    for host in (
+        HostOverheads(half_duplex=True),
+        HostOverheads(gap_us=7),
+        HostOverheads(half_duplex=True, gap_us=3),
+    ):
         work = rank_work(schedule, 3, 2, Ranks(), RankCosts.of_stages(TIMES))
-        assert simulate_ranks(work, host).makespan_us == simulate(schedule, TIMES, host).makespan_us
+        assert (
+            simulate_ranks(work, host).makespan_us
+            == simulate_schedule(schedule, TIMES, host).makespan_us
+        )
 
 
 def test_a_schedule_of_colocated_groups_is_refused() -> None:
@@ -493,7 +513,7 @@ def test_a_schedule_of_too_many_ranks_is_not_written_out() -> None:
     work = rank_work(findep(60, 2, 2), 256, 768, Ranks(), RankCosts.of_stages(TIMES))
     with pytest.raises(ValueError, match="dependencies; at most"):
         work.expand()
-    assert rank_times(work).makespan_us == recurrence.makespan_us(findep(60, 2, 2), TIMES)
+    assert rank_times(work).makespan_us == longest_path_us(findep(60, 2, 2), TIMES)
 
 
 # Scenarios
@@ -610,7 +630,7 @@ def test_timelines_of_both_forms_hold_the_same_rows(code: int) -> None:
     key = ["stream", "rank", "layer", "mb", "chunk", "kind"]
     both = [rows[columns].sort_values(key).reset_index(drop=True) for rows in (one, other)]
     assert both[0].to_dict("records") == both[1].to_dict("records")
-    assert found.timeline.lanes() == found.expanded.lanes()
+    assert found.timeline.tracks() == found.expanded.tracks()
 
 
 def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
@@ -648,9 +668,9 @@ def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:
     counts = [1 + rank for rank in range(40)]
     found = alike(findep(2, 2, 2), 30, 40, TIMES, Ranks(routing.given(counts)))
     shown = rank_report.shown(found, 16)
-    assert len(shown.lanes()) <= 17
-    assert ("EG", 39) in shown.lanes()
-    assert ("EG", 0) in shown.lanes()
+    assert len(shown.tracks()) <= 17
+    assert ("EG", 39) in shown.tracks()
+    assert ("EG", 0) in shown.tracks()
     assert shown.makespan_us == found.makespan_us
     assert rank_report.shown(found, 1000) is found.timeline
 
@@ -739,6 +759,6 @@ def test_the_word_balanced_is_the_group_whatever_the_number_of_experts() -> None
     group = scenario_from_dict(data)
     ranked = scenario_from_dict(data | {"ranks": {"routing": "balanced"}})
     work = scenario_work(ranked, schedule_for(ranked))
-    assert rank_times(work).makespan_us == recurrence.makespan_us(
+    assert rank_times(work).makespan_us == longest_path_us(
         schedule_for(group), ScenarioCosts(group)
     )

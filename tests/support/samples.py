@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from simdep.costs import Host
+from simdep.costs import HostOverheads
 from simdep.hardware.forms import Terms
 from simdep.hardware.operations import OPERATIONS
 from simdep.policies import pppipe
 from simdep.schedule import Kind
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 
 GEMM = OPERATIONS["gemm"]
 TRUE = Terms({"one": 5.0}, {"macs": 4e-9, "bytes": 5e-7}, 2.0)
@@ -54,8 +54,10 @@ def events(
     """The events of a run that the simulator itself made: sends take 10 us of the stream that posts
     them."""
     us = {Kind.ATTENTION: attention, Kind.EXPERT: expert, Kind.A2E: 10.0, Kind.E2A: 10.0}
-    host = Host(gap_us=gap, post_us=lambda task: us[task.kind])
-    rows = simulate(pppipe(layers, 2, shared=False), lambda task: us[task.kind], host).by_task()
+    host = HostOverheads(gap_us=gap, post_us=lambda task: us[task.kind])
+    rows = simulate_schedule(
+        pppipe(layers, 2, shared=False), lambda task: us[task.kind], host
+    ).by_task()
     kinds = [next(kind for kind in Kind if kind.label == word) for word in rows["kind"]]
     return pd.DataFrame(
         {

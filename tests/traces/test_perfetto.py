@@ -14,7 +14,7 @@ from timelines import findep_schedules, measured_timelines
 from simdep.costs import StageTimes
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 from simdep.traces.export import save_timelines
 from simdep.traces.perfetto import chrome_trace
@@ -73,7 +73,7 @@ def test_a_simulated_timeline_has_one_arrow_for_every_dependency(
     once."""
     drawn = Counter(
         (tail["name"], head["name"])
-        for tail, head in arrows(chrome_trace(simulate(schedule, costs)))
+        for tail, head in arrows(chrome_trace(simulate_schedule(schedule, costs)))
     )
     assert drawn == Counter((needed, task.name) for task in schedule for needed in task.after)
 
@@ -96,7 +96,8 @@ def test_every_row_has_an_arrow_from_every_task_it_waits_for(timeline: Timeline)
 @settings(deadline=None)
 @given(
     timeline=st.one_of(
-        measured_timelines(any_times), st.builds(simulate, findep_schedules, stage_times(any_times))
+        measured_timelines(any_times),
+        st.builds(simulate_schedule, findep_schedules, stage_times(any_times)),
     )
 )
 def test_slices_of_a_thread_neither_overlap_nor_begin_together(timeline: Timeline) -> None:
@@ -112,7 +113,8 @@ def test_slices_of_a_thread_neither_overlap_nor_begin_together(timeline: Timelin
 @settings(deadline=None)
 @given(
     timeline=st.one_of(
-        measured_timelines(any_times), st.builds(simulate, findep_schedules, stage_times(any_times))
+        measured_timelines(any_times),
+        st.builds(simulate_schedule, findep_schedules, stage_times(any_times)),
     )
 )
 def test_the_file_holds_each_slice_before_its_arrow_ends_and_each_tail_before_its_head(
@@ -137,7 +139,7 @@ def test_the_file_holds_each_slice_before_its_arrow_ends_and_each_tail_before_it
 def test_a_simulated_timeline_keeps_all_its_times(schedule: Schedule, costs: StageTimes) -> None:
     """Slices have the starts and ends of the rows, none is moved, and durations add up to the busy
     time."""
-    timeline = simulate(schedule, costs)
+    timeline = simulate_schedule(schedule, costs)
     trace = chrome_trace(timeline)
     shown = {each["name"]: (each["ts"], each["ts"] + each["dur"]) for each in slices(trace)}
     rows = timeline.rows
@@ -150,7 +152,7 @@ def test_a_simulated_timeline_keeps_all_its_times(schedule: Schedule, costs: Sta
 
 
 def test_ids_are_unique_over_all_timelines_and_heads_bind_to_the_enclosing_slice() -> None:
-    timeline = simulate(findep(2, 2, 2), lambda task: 3)
+    timeline = simulate_schedule(findep(2, 2, 2), lambda task: 3)
     events = chrome_trace(timeline, timeline)["traceEvents"]
     for ph in "sf":
         ids = [event["id"] for event in events if event["ph"] == ph]
@@ -171,7 +173,7 @@ def test_a_trace_starts_at_zero_and_counts_whole_nanoseconds() -> None:
 def test_predicted_and_measured_are_two_processes_with_a_thread_a_lane_in_the_order_of_streams() -> (
     None
 ):
-    predicted = simulate(naive(1), lambda task: 2)
+    predicted = simulate_schedule(naive(1), lambda task: 2)
     rows = [
         (name, rank, start, end)
         for name, rank, start, end in predicted.rows[
@@ -191,7 +193,7 @@ def test_predicted_and_measured_are_two_processes_with_a_thread_a_lane_in_the_or
 def test_threads_and_processes_carry_their_order_and_no_thread_has_the_number_of_a_process() -> (
     None
 ):
-    timeline = simulate(naive(1), lambda task: 2)
+    timeline = simulate_schedule(naive(1), lambda task: 2)
     events = chrome_trace(timeline, timeline)["traceEvents"]
     order = [
         event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"
@@ -203,13 +205,13 @@ def test_threads_and_processes_carry_their_order_and_no_thread_has_the_number_of
 
 
 def test_several_timelines_of_one_source_are_numbered() -> None:
-    timeline = simulate(naive(1), lambda task: 2)
+    timeline = simulate_schedule(naive(1), lambda task: 2)
     notes = chrome_trace(timeline, timeline)["metadata"]["timelines"]
     assert [note["process"] for note in notes] == ["predicted 1", "predicted 2"]
 
 
 def test_a_slice_says_what_it_is() -> None:
-    trace = chrome_trace(simulate(findep(1, 1, 2, shared=False), lambda task: 2))
+    trace = chrome_trace(simulate_schedule(findep(1, 1, 2, shared=False), lambda task: 2))
     by_name = {each["name"]: each for each in slices(trace)}
     assert by_name["A[0.0]"]["cat"] == "attention"
     assert by_name["A[0.0]"]["args"] == {
@@ -284,7 +286,9 @@ def test_receives_posted_early_are_shown_one_after_the_other_and_keep_their_own_
 
 
 def test_tasks_of_no_duration_are_a_nanosecond_apart() -> None:
-    timeline = simulate(findep(1, 2, 1), StageTimes(attention=1, shared=0, a2e=1, expert=1, e2a=1))
+    timeline = simulate_schedule(
+        findep(1, 2, 1), StageTimes(attention=1, shared=0, a2e=1, expert=1, e2a=1)
+    )
     shown = {each["name"]: (each["ts"], each["dur"]) for each in slices(chrome_trace(timeline))}
     assert shown["S[0.0]"] == (1.0, 0.0)
     assert shown["A[0.1]"] == (1.001, 0.999)

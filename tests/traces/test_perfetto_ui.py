@@ -20,7 +20,7 @@ import pytest
 
 from simdep.costs import StageTimes
 from simdep.policies import findep
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 from simdep.traces.export import save_timelines
 
@@ -115,7 +115,7 @@ def perfetto(browser: Chrome, site: tuple[Path, str]) -> Iterator[Callable[..., 
 
 def predicted_timeline() -> Timeline:
     """With shared experts of 0 us, which begin together with the attention that follows them."""
-    return simulate(
+    return simulate_schedule(
         findep(3, 2, 2), StageTimes(attention=1000, shared=0, a2e=50, expert=200, e2a=50)
     )
 
@@ -123,7 +123,7 @@ def predicted_timeline() -> Timeline:
 def measured_timeline() -> Timeline:
     """Two ranks a stream, hours after the start of the clock, fractions of a nanosecond, receives
     posted early."""
-    plain = simulate(
+    plain = simulate_schedule(
         findep(3, 2, 2), StageTimes(attention=1000, shared=300, a2e=50, expert=200, e2a=50)
     )
     rows = []
@@ -164,7 +164,7 @@ def dependencies(timeline: Timeline, process: str) -> Counter[tuple[Any, ...]]:
 def test_a_simulated_timeline_arrives_slice_by_slice_and_arrow_by_arrow(
     perfetto: Callable[..., Query],
 ) -> None:
-    timeline = simulate(
+    timeline = simulate_schedule(
         findep(3, 2, 2), StageTimes(attention=1000.25, shared=300, a2e=50.125, expert=200, e2a=50)
     )
     ask = perfetto("plain.json", timeline)

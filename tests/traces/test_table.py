@@ -15,7 +15,7 @@ from timelines import measured_timelines
 
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import simulate
+from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import COLUMNS, Timeline
 from simdep.traces.export import save_timelines
 from simdep.traces.table import read_timeline
@@ -39,7 +39,7 @@ def test_a_table_of_any_times_reads_back_exactly(suffix: str, timeline: Timeline
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_whole_numbers_stay_whole_numbers_in_a_table(tmp_path: Path, suffix: str) -> None:
-    timeline = simulate(findep(2, 2, 2), lambda task: 5)
+    timeline = simulate_schedule(findep(2, 2, 2), lambda task: 5)
     save_timelines(tmp_path / f"t{suffix}", timeline)
     back = read_timeline(tmp_path / f"t{suffix}", timeline.schedule, "sim")
     assert type(back.makespan_us) is int
@@ -47,7 +47,7 @@ def test_whole_numbers_stay_whole_numbers_in_a_table(tmp_path: Path, suffix: str
 
 
 def test_a_stream_may_be_called_na(tmp_path: Path) -> None:
-    timeline = simulate(Schedule({"NA": (Task(Kind.ATTENTION, 0, 0),)}), lambda task: 1)
+    timeline = simulate_schedule(Schedule({"NA": (Task(Kind.ATTENTION, 0, 0),)}), lambda task: 1)
     save_timelines(tmp_path / "t.csv", timeline)
     pd.testing.assert_frame_equal(
         read_timeline(tmp_path / "t.csv", timeline.schedule, "sim").rows, timeline.rows
@@ -81,7 +81,7 @@ BAD_CELLS = [
 def test_a_bad_cell_is_refused_with_file_row_value_and_rule(
     tmp_path: Path, suffix: str, column: str, value: Any, message: str
 ) -> None:
-    timeline = simulate(naive(1), lambda task: 2)
+    timeline = simulate_schedule(naive(1), lambda task: 2)
     path = tmp_path / f"t{suffix}"
     rows = timeline.rows.copy()
     rows[column] = [value if number == 1 else cell for number, cell in enumerate(rows[column])]
@@ -154,5 +154,5 @@ def test_a_file_that_is_absent_or_no_table_is_refused_by_name(
 
 
 def written(path: Path) -> Path:
-    save_timelines(path, simulate(naive(1), lambda task: 2))
+    save_timelines(path, simulate_schedule(naive(1), lambda task: 2))
     return path

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from simdep.checks import RangeWarning
-from simdep.costs import Host
+from simdep.costs import HostOverheads
 from simdep.hardware.profile import load_hardware
 from simdep.policies import build
 from simdep.scenario import work
@@ -25,7 +25,7 @@ from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 from simdep.validation.reproduce.result import (
     Check,
     Parameter,
@@ -148,7 +148,9 @@ def pipelined_ms(
         Kind.E2A: half,
     }
     schedule = build("eps-moe", 1, 1, groups, shared=False)
-    return makespan_us(schedule, lambda task: times[task.kind], Host(contention=contention))
+    return simulated_makespan_us(
+        schedule, lambda task: times[task.kind], HostOverheads(contention=contention)
+    )
 
 
 def _calibrated(figures: Iterable[EpsMoeFigure]) -> _Constants:

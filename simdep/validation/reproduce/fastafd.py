@@ -25,7 +25,7 @@ from simdep.hardware.profile import load_hardware
 from simdep.scenario import work
 from simdep.scenario.models import ModelSpec, load_model
 from simdep.schedule import Kind
-from simdep.simulation.engine import makespan_us
+from simdep.simulation.engine import simulated_makespan_us
 from simdep.validation.reproduce.result import (
     Check,
     MeasuredColumns,
@@ -130,7 +130,7 @@ def decode_step_us(setup: DecodeSetup, token_us: float) -> float:
     """
     model = load_model(setup.model)
     schedule = policies.pppipe(model.layers, setup.micro_batches, shared=False)
-    return makespan_us(schedule, _stage_times(setup, model, token_us))
+    return simulated_makespan_us(schedule, _stage_times(setup, model, token_us))
 
 
 def _stage_times(setup: DecodeSetup, model: ModelSpec, token_us: float) -> StageTimes:

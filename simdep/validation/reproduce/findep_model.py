@@ -22,7 +22,7 @@ from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule
 from simdep.simulation import closed_form
-from simdep.simulation.engine import makespan_us, simulate
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.validation.reproduce.result import published, records
 
 THROUGHPUT, EXPOSED = "ktoken/s", "ms exposed communication"  # units of the tables
@@ -122,12 +122,12 @@ class Configuration:
     @property
     def simulated_ktokens_per_s(self) -> float:
         """The same by simulation instead of the closed form."""
-        return _ktokens_per_s(self.scenario, makespan_us(self.schedule, self.times))
+        return _ktokens_per_s(self.scenario, simulated_makespan_us(self.schedule, self.times))
 
     @property
     def exposed_ms(self) -> float:
         """Milliseconds of communication that nothing hides."""
-        exposed, _ = communication(simulate(self.schedule, self.times))
+        exposed, _ = communication(simulate_schedule(self.schedule, self.times))
         return float(exposed) / 1e3
 
 
