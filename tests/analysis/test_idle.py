@@ -28,7 +28,6 @@ from simdep.analysis.sensitivity import link_parts, sensitivities
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, schedule_for
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
@@ -55,7 +54,7 @@ def scenario(**changes: Any) -> Scenario:
     where = {"hardware": "a6000", "ag": 3, "eg": 5, "link": {"alpha_us": 20, "gbytes_per_s": 25}}
     load = {"seq_len": changes.pop("seq_len", 512), "m_a": changes.pop("m_a", 2)}
     cut = {key: changes.pop(key) for key in ("policy", "order", "r1", "r2") if key in changes}
-    return scenario_from_dict(
+    return Scenario.from_dict(
         {
             "model": "deepseek-v2",
             "layers": 3,
