@@ -22,7 +22,9 @@ from simdep.units import human_us
 if TYPE_CHECKING:
     from simdep.timeline import Timeline
 
-HELP = "why a schedule takes as long as it does: critical path, idle time, sensitivities, signs, distance to the best"
+HELP = (
+    "where the time goes: critical path, idle time, sensitivities, findings, distance to the best"
+)
 EXAMPLES = """
 simdep explain scenario.toml --against pppipe:r1=3
 simdep explain scenario.toml --against other.toml --html why.html
@@ -123,19 +125,21 @@ def _simulated(job: Job, ideal: bool) -> _Run:
 
 
 def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
-    from simdep.analysis import idle as why
+    from simdep.analysis.diagnoses import diagnoses, start_up_shares
+    from simdep.analysis.idle import explanation
     from simdep.analysis.sensitivity import link_parts, sensitivities
     from simdep.scenario.memory import memory
     from simdep.scenario.task_costs import ScenarioCosts
+    from simdep.simulation.bounds import lower_bound_us
 
     timeline, makespan = run.timeline, run.timeline.makespan_us
     served = isinstance(job.costs, ScenarioCosts)
     more = (
         link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
     )
-    start_up = why.start_up_shares(job.schedule, job.costs) if served else None
-    bound = min(makespan, why.lower_bound_us(run.schedule, run.costs))
-    diagnoses = why.diagnoses(
+    start_up = start_up_shares(job.schedule, job.costs) if served else None
+    bound = min(makespan, lower_bound_us(run.schedule, run.costs))
+    findings = diagnoses(
         timeline,
         start_up=start_up,
         needed=memory(job.scenario) if job.scenario else None,
@@ -147,11 +151,11 @@ def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
         "throughput_tokens_per_s": 1e6 * run.tokens / makespan if run.tokens and makespan else None,
         "lower_bound_us": bound,
         "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
-        **why.summary(timeline),
+        **explanation(timeline),
         "sensitivities": [
             asdict(each) for each in sensitivities(run.schedule, run.costs, run.host, more)
         ],
-        "diagnoses": [asdict(each) for each in diagnoses],
+        "diagnoses": [asdict(each) for each in findings],
         "difference": None,
         "optimum": None,
     }
@@ -163,12 +167,12 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
     from simdep.planning.choice import Choice, under
     from simdep.policies import build, load
     from simdep.prediction import predict
-    from simdep.scenario.spec import Scenario
+    from simdep.scenario.file import read_toml, scenario_from_dict
     from simdep.simulation.engine import simulate_schedule
 
     word = str(args.against)
     if word.endswith(".toml"):
-        found = predict(Scenario.load(word))
+        found = predict(scenario_from_dict(read_toml(Path(word))))
         return found.timeline, found.tokens
     choice = Choice.parse(word, load)
     if not args.stage_times:
@@ -189,10 +193,10 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
 
 def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any]:
     """What makes the schedule slower or faster than the other one."""
-    from simdep.analysis import idle as why
+    from simdep.analysis.difference import difference
 
-    told = why.difference(other, run.timeline)
-    words = list(told.words)
+    found = difference(other, run.timeline)
+    words = list(found.sentences)
     own, others, unit = run.tokens, tokens, "tokens"
     if own is None or others is None:  # bare stage times say nothing of tokens
         own, others, unit = run.schedule.r1, other.schedule.r1, "micro-batches"
@@ -205,8 +209,8 @@ def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any
         "against": other.schedule.label,
         "against_makespan_us": other.makespan_us,
         "words": words,
-        "critical_path": list(told.path),
-        "idle": list(told.idle),
+        "critical_path": [asdict(change) for change in found.path],
+        "idle": [asdict(change) for change in found.idle],
     }
 
 
@@ -267,13 +271,13 @@ def _text(result: Mapping[str, Any]) -> list[str]:
         "Critical path\n" + table(_path_rows(result)) + f"\n{_conclusion(result)}",
         f"{_IDLE}\n" + table(_idle_rows(result)),
         f"{_CHANGES}\n{table(_sensitivity_rows(result))}",
-        "Signs\n" + "\n".join(map(_sign, result["diagnoses"])),
+        "Findings\n" + "\n".join(map(_finding, result["diagnoses"])),
         _difference_text(result["difference"]),
     ]
 
 
-def _sign(diagnosis: Mapping[str, Any]) -> str:
-    return f"- {'YES' if diagnosis['found'] else 'no'}, {diagnosis['name']}: {diagnosis['text']}"
+def _finding(diagnosis: Mapping[str, Any]) -> str:
+    return f"- {diagnosis['name']}: {'yes' if diagnosis['found'] else 'no'}; {diagnosis['text']}"
 
 
 def _proof(optimum: Mapping[str, Any]) -> str:
@@ -381,8 +385,12 @@ def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> No
     from simdep.analysis import figures  # plotly, only to draw
 
     head, *_ = _text(result)
-    signs = [
-        {"sign": each["name"], "found": "yes" if each["found"] else "no", "numbers": each["text"]}
+    findings = [
+        {
+            "finding": each["name"],
+            "holds": "yes" if each["found"] else "no",
+            "numbers": each["text"],
+        }
         for each in result["diagnoses"]
     ]
     sections = [
@@ -392,7 +400,7 @@ def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> No
         ),
         figures.Section(_IDLE, table=pd.DataFrame(_idle_rows(result))),
         figures.Section(_CHANGES, table=pd.DataFrame(_sensitivity_rows(result))),
-        figures.Section("Signs", table=pd.DataFrame(signs)),
+        figures.Section("Findings", table=pd.DataFrame(findings)),
     ]
     difference = result["difference"]
     if difference:

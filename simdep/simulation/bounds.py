@@ -1,5 +1,6 @@
-"""Lower bounds on the makespan of any schedule of a cut: whatever the order of the streams, none is
-faster.
+"""Lower bounds on makespans: whatever the order of the streams, no schedule of the same tasks is
+faster. `lower_bound_us` takes one schedule, `makespan_bounds` many configurations of equal
+micro-batches at once.
 
 Each bound is the load of one stream with the least that has to come before it (head) and after it
 (tail), or the longest chain of dependencies. A micro-batch needs G in a layer, from the start of
@@ -15,9 +16,105 @@ holds twice: for all layers from 0 on, and for the last one from then on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from simdep.costs import Costs
+from simdep.schedule import STREAMS, Kind, Schedule
 from simdep.simulation.batch import Array, Batch
+
+_STAGES = (Kind.A2E, Kind.EXPERT, Kind.E2A)
+_DISAGGREGATED = (Kind.ATTENTION, Kind.SHARED, *_STAGES)
+
+
+def lower_bound_us(schedule: Schedule, costs: Costs) -> float:
+    """What no order of the streams can beat, 0 for an empty schedule.
+
+    It is the largest of the longest chain of tasks that wait for each other, the work of a stream
+    with the least before and after it, and, for equal micro-batches on AG, A2E, EG and E2A, the
+    bound of their configuration.
+    """
+    us = {task.name: costs(task) for task in schedule}
+    head, tail = _heads_and_tails(schedule, us)
+    bounds = [head[name] + us[name] + tail[name] for name in us]
+    for tasks in schedule.streams.values():
+        names = [task.name for task in tasks]
+        if names:
+            around = min(head[name] for name in names) + min(tail[name] for name in names)
+            bounds.append(around + sum(us[name] for name in names))
+    batch = _equal_micro_batches(schedule, us)
+    if batch is not None:
+        bounds.append(float(makespan_bounds(batch, schedule.layers, schedule.r1)[0]))
+    return max(bounds, default=0)
+
+
+def _heads_and_tails(
+    schedule: Schedule, us: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The longest chain before and after each task, by what tasks wait for and not by streams."""
+    order = Schedule({task.name: (task,) for task in schedule}).in_order
+    head: dict[str, float] = {}
+    tail = dict.fromkeys(us, 0.0)
+    for task in order:
+        head[task.name] = max((head[needed] + us[needed] for needed in task.after), default=0)
+    for task in reversed(order):
+        for needed in task.after:
+            tail[needed] = max(tail[needed], us[task.name] + tail[task.name])
+    return head, tail
+
+
+def _equal_micro_batches(schedule: Schedule, us: Mapping[str, float]) -> Batch | None:
+    """The stage times of micro-batches that are alike, are cut alike in every layer and wait for
+    the data they need; None for any other schedule."""
+    if set(schedule.streams) != set(STREAMS):
+        return None
+    times: dict[tuple[Kind, int | None, int | None], list[float]] = {}
+    for task in schedule:
+        if task.kind not in _DISAGGREGATED or schedule.stream_of[task.name] != task.kind.stream:
+            return None
+        layer = task.layer if task.kind is Kind.ATTENTION else None
+        times.setdefault((task.kind, layer, task.chunk), []).append(us[task.name])
+    layers, r1 = schedule.layers, schedule.r1
+    for (_, layer, _), values in times.items():
+        count = layers * r1 if layer is None else r1
+        if len(values) != count or min(values) != max(values):
+            return None
+    chunks = range(schedule.r2)
+    if any((kind, None, chunk) not in times for kind in _STAGES for chunk in chunks):
+        return None
+    if not _waits_for_data(schedule):
+        return None
+    attention = [[times[Kind.ATTENTION, layer, None][0]] for layer in range(layers)]
+    shared = times.get((Kind.SHARED, None, None), [0.0])[:1]
+    a2e, expert, e2a = (
+        np.array([times[kind, None, chunk][:1] for chunk in chunks], float) for kind in _STAGES
+    )
+    counts = np.ones((len(chunks), 1))
+    return Batch(np.array(attention, float), np.array(shared, float), counts, a2e, expert, e2a)
+
+
+def _waits_for_data(schedule: Schedule) -> bool:
+    """Whether every task waits for what brings its data (the rule of `simdep.policies.builder`)."""
+    returns: dict[tuple[int, int], set[str]] = {}  # what brings back the layer of a micro-batch
+    for task in schedule:
+        if task.kind in (Kind.SHARED, Kind.E2A):
+            returns.setdefault((task.layer, task.mb), set()).add(task.name)
+    for task in schedule:
+        waits = set(task.after)
+        attended = {f"A[{task.layer}.{task.mb}]"}
+        if task.kind is Kind.ATTENTION:
+            needed = returns[task.layer - 1, task.mb] if task.layer else set()
+        elif task.kind is Kind.SHARED:
+            needed = attended
+        elif task.kind is Kind.A2E:  # the shared experts wait for attention themselves
+            needed = attended if waits & attended else {f"S[{task.layer}.{task.mb}]"}
+        else:
+            source = Kind.A2E if task.kind is Kind.EXPERT else Kind.EXPERT
+            needed = {f"{source.value}[{task.layer}.{task.mb}.{task.chunk}]"}
+        if not needed <= waits:
+            return False
+    return True
 
 
 def makespan_bounds(batch: Batch, layers: int, r1: int) -> Array:

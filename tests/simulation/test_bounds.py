@@ -3,18 +3,22 @@ is exact."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from random import Random
 
 import numpy as np
-from strategies import all_ag_orders
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import all_ag_orders, random_schedules, with_shared
 
 from simdep.costs import StageTimes
-from simdep.policies import findep, parse_order
+from simdep.planning.exact import optimum
+from simdep.policies import build, findep, parse_order
 from simdep.policies.lookahead import Stages, order_makespan
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.batch import Batch, batch_makespans
-from simdep.simulation.bounds import makespan_bounds
+from simdep.simulation.bounds import lower_bound_us, makespan_bounds
 from simdep.simulation.closed_form import asas
 from simdep.simulation.longest_path import longest_path_us
 
@@ -135,3 +139,40 @@ def test_a_bound_is_the_makespan_where_attention_alone_is_the_bottleneck() -> No
 def test_a_bound_of_one_micro_batch_is_that_of_its_chain() -> None:
     times = StageTimes(attention=5, shared=3, expert=4, a2e=2, e2a=2)
     assert bound(times, 7, 1, 3) == asas(times, 7, 1, 3) == 7 * (5 + 2 + 2 + 3 * 4)
+
+
+def exactly(task: Task) -> int:
+    return task.tokens
+
+
+@settings(max_examples=150)
+@given(random_schedules())
+def test_no_order_of_any_streams_is_below_the_bound(schedule: Schedule) -> None:
+    assert lower_bound_us(schedule, exactly) <= optimum(schedule, exactly).makespan_us
+
+
+@settings(max_examples=100)
+@given(st.sampled_from([(1, 2, 2), (2, 2, 1), (2, 2, 2), (2, 1, 3)]), with_shared)
+def test_no_order_of_the_four_streams_is_below_the_bound(
+    shape: tuple[int, int, int], times: StageTimes
+) -> None:
+    schedule = build("findep", *shape)
+    assert lower_bound_us(schedule, times) <= optimum(schedule, times).makespan_us
+
+
+def test_the_bound_of_a_busy_ag_is_its_work_and_what_follows() -> None:
+    times = StageTimes(attention=10, shared=5, a2e=1, expert=1, e2a=1)
+    schedule = build("findep", 4, 3, 1)
+    assert lower_bound_us(schedule, times) == 4 * 3 * 15 == longest_path_us(schedule, times)
+
+
+def test_a_schedule_that_does_not_wait_for_its_data_has_no_bound_of_micro_batches() -> None:
+    """Without dependencies, all streams begin at 0 and none is idle."""
+    schedule, times = build("findep", 2, 2, 2), StageTimes(3, 8, a2e=9, e2a=1, shared=7)
+    streams = {
+        stream: tuple(replace(task, after=()) for task in tasks)
+        for stream, tasks in schedule.streams.items()
+    }
+    free = Schedule(streams)
+    assert lower_bound_us(free, times) == longest_path_us(free, times) == 2 * 2 * 2 * 9
+    assert lower_bound_us(schedule, times) > 2 * 2 * 2 * 9
