@@ -18,7 +18,6 @@ from simdep import checks, files
 from simdep.file_kinds import CASES
 from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.policies import schedule_for
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.models import GQA, MLA, load_model
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Schedule
@@ -111,7 +110,7 @@ class Case:
             "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": self.dtype},
             "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
         }
-        scenario = scenario_from_dict(data, hardware)
+        scenario = Scenario.from_dict(data, hardware)
         deployment = replace(scenario.deployment, link=self.kept_link, transport=self.transport)
         return replace(scenario, deployment=deployment)
 

@@ -8,13 +8,14 @@ model on a machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 from simdep import checks
 from simdep.schedule import Task
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?"
+STAGES = ("attention", "projection", "core", "shared", "a2e", "expert", "e2a")
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 
 
@@ -100,35 +101,24 @@ class StageTimes:
 
         `projection=700,core=300` stand for attention=1000, cut in two.
         """
-        names = {f.name for f in fields(HalvedTimes)}
-        times: dict[str, float] = {}
-        for part in text.split(","):
-            key, equals, value = (word.strip() for word in part.partition("="))
-            checks.known(key, names, "stage")
-            if not equals or key in times:
-                raise ValueError(
-                    f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS"
-                )
-            try:
-                times[key] = checks.number(
-                    int(value) if value.isdigit() else float(value), f"stage time {key}"
-                )
-            except ValueError:
-                raise ValueError(
-                    f"stage time {key}={value!r}; expected a finite number >= 0"
-                ) from None
-        halves = {"projection", "core"} & set(times)
+        return cls.of(parse_stages(text))
+
+    @classmethod
+    def of(cls, times: Mapping[str, float]) -> StageTimes:
+        """From the microseconds of stages; raises ValueError for one that is missing or given
+        twice."""
+        halves = {"projection", "core"} & times.keys()
         if halves and (len(halves) == 1 or "attention" in times):
             raise ValueError(
-                f"stage times {text!r}: give attention, or in its place both projection and core"
+                "stage times: give attention, or in its place both projection and core"
             )
+        for missing in sorted({"expert", "a2e", "e2a"} - times.keys()):
+            raise ValueError(f"stage times: {missing} is missing; only shared may be left out")
         if halves:
-            times["attention"] = times["projection"] + times["core"]
-        for missing in sorted({"attention", "expert", "a2e", "e2a"} - set(times)):
-            raise ValueError(
-                f"stage times {text!r}: {missing} is missing; only shared may be left out"
-            )
-        return HalvedTimes(**times) if halves else StageTimes(**times)
+            return HalvedTimes(attention=times["projection"] + times["core"], **times)
+        if "attention" not in times:
+            raise ValueError("stage times: attention is missing; only shared may be left out")
+        return StageTimes(**times)
 
 
 @dataclass(frozen=True)
@@ -138,6 +128,23 @@ class HalvedTimes(StageTimes):
 
     projection: float = field(kw_only=True)
     core: float = field(kw_only=True)
+
+
+def parse_stages(text: str) -> dict[str, float]:
+    """The microseconds of stages in a text such as `attention=1000,a2e=50`; raises ValueError
+    naming the part at fault."""
+    times: dict[str, float] = {}
+    for part in text.split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        checks.known(key, STAGES, "stage")
+        if not equals or key in times:
+            raise ValueError(f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS")
+        try:
+            number = int(value) if value.isdigit() else float(value)
+            times[key] = checks.number(number, f"stage time {key}")
+        except ValueError:
+            raise ValueError(f"stage time {key}={value!r}; expected a finite number >= 0") from None
+    return times
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from simdep.planning.solver import Solution
 from simdep.planning.sweep import Sweep, run
 from simdep.policies import POLICIES
 from simdep.prediction import Prediction
-from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.fields import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES
 from simdep.scenario.memory import memory
 from simdep.scenario.models import builtin_models
-from simdep.scenario.spec import DUPLEX, ELEMENT_BYTES, GROUPS, PHASES, Scenario
+from simdep.scenario.spec import Scenario
 from simdep.units import human_bytes
 
 TITLE = "What if"
@@ -189,7 +189,7 @@ def slot_fields(slot: str) -> tuple[Field, ...]:
 
 
 def data(question: Question) -> dict[str, Any]:
-    """A question in the form of `scenario_from_dict`; raises ValueError for half a link."""
+    """A question in the form of `Scenario.from_dict`; raises ValueError for half a link."""
     found: dict[str, Any] = {"deployment": {}, "workload": {}, "link": {}}
     for field in FIELDS:
         value = dict(question)[field.key]
@@ -210,7 +210,7 @@ def data(question: Question) -> dict[str, Any]:
 def asked(question: Question) -> Scenario:
     """The scenario of a question, under its defaults of policy; raises ValueError naming the value
     at fault."""
-    return scenario_from_dict(data(question))
+    return Scenario.from_dict(data(question))
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)

@@ -167,12 +167,12 @@ def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]
     from simdep.planning.choice import Choice, under
     from simdep.policies import build, load
     from simdep.prediction import predict
-    from simdep.scenario.file import read_toml, scenario_from_dict
+    from simdep.scenario.spec import Scenario
     from simdep.simulation.engine import simulate_schedule
 
     word = str(args.against)
     if word.endswith(".toml"):
-        found = predict(scenario_from_dict(read_toml(Path(word))))
+        found = predict(Scenario.load(word))
         return found.timeline, found.tokens
     choice = Choice.parse(word, load)
     if not args.stage_times:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from simdep import checks
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, table, tell
-from simdep.cli.scenario_args import add_scenario_flags
+from simdep.cli.scenario_args import add_scenario_flags, add_stage_times
 from simdep.costs import IDEAL, Costs, HostOverheads, StageTimes
 from simdep.schedule import Schedule
 
@@ -72,17 +72,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
-    """A schedule of the user's own, and times without a model; read by
-    `simdep.cli.simulate.asked`."""
+    """A schedule of the user's own, and times without a model; read by `asked`."""
     parser.add_argument(
         "--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's"
     )
-    bare = parser.add_argument_group("or the bare scheduling problem")
-    bare.add_argument(
-        "--stage-times",
-        metavar="KIND=US,...",
-        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
-    )
+    add_stage_times(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,61 +123,42 @@ def run(args: argparse.Namespace) -> int:
 
 def asked(args: argparse.Namespace) -> Job:
     """What the flags ask to simulate; raises ValueError for what they do not say, or say twice."""
-    return _bare(args) if args.stage_times else _served(args)
+    scenario = given.scenario(args)
+    if scenario.stage_times is None:
+        return _served(args, scenario)
+    return _timed(args, scenario, scenario.stage_times)
 
 
-def _bare(args: argparse.Namespace) -> Job:
-    """A job of bare stage times; `ag` and `eg` are for a simulation of every rank alone."""
-    from simdep.policies import build, load
-    from simdep.scenario.imbalance import ranks_from_dict
+def _timed(args: argparse.Namespace, scenario: Scenario, times: StageTimes) -> Job:
+    """A job of stage times given by hand."""
+    from simdep.policies import build, schedule_for
     from simdep.simulation.rank_work import RankCosts, rank_work
 
-    ranks = given.ranks(args)
-    served = [name for name in given.SERVED if ranks is None or name not in ("ag", "eg")]
-    if known := [
-        name for name in ("scenario", *served, *given.LINK) if getattr(args, name) is not None
-    ]:
-        name = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
-        raise ValueError(f"--stage-times replaces model and hardware; leave out {name}")
-    if sized := [
-        name
-        for name in ("micro_batches", "chunks", "split", "merge_last")
-        if getattr(args, name) is not None
-    ]:
-        flag = f"--{sized[0].replace('_', '-')}"
-        raise ValueError(f"{flag}: --stage-times say nothing of sizes; give a model and hardware")
-    times = StageTimes.parse(args.stage_times)
     if args.schedule:
         schedule = _loaded(args)
+    elif scenario.has_model:
+        schedule = schedule_for(scenario)
     else:
-        layers, r1, r2 = (
-            1 if value is None else value for value in (args.layers, args.r1, args.r2)
+        schedule = build(
+            scenario.policy, scenario.layers, scenario.r1, scenario.r2, scenario.order, costs=times
         )
-        policy = load(args.policy or "findep").name
-        schedule = build(policy, layers, r1, r2, args.order or "asas", costs=times)
-    if ranks is None:
-        return Job(schedule, times)
-    if args.gpus_per_node is not None:
-        raise ValueError(
-            "--gpus-per-node needs a link of each class; give a model and hardware, not --stage-times"
-        )
-    if args.ag is None or args.eg is None:
-        raise ValueError("a simulation of every rank needs --ag and --eg")
-    ag, eg = checks.integer(args.ag, "--ag"), checks.integer(args.eg, "--eg")
-    different = ranks_from_dict(ranks, None, top_k=1, tokens=1, layers=schedule.layers)
-    return Job(
-        schedule, times, work=rank_work(schedule, ag, eg, different, RankCosts.of_stages(times))
-    )
+    where = scenario.deployment
+    tokens = schedule.tokens * where.ag if scenario.has_model else None
+    if scenario.ranks is None:
+        return Job(schedule, times, tokens=tokens)
+    costs = RankCosts.of_stages(times)
+    work = rank_work(schedule, where.ag, where.eg, scenario.ranks, costs)
+    return Job(schedule, times, tokens=tokens, work=work)
 
 
-def _served(args: argparse.Namespace) -> Job:
+def _served(args: argparse.Namespace, scenario: Scenario) -> Job:
     from simdep.planning.memory_fixes import explain
     from simdep.policies import schedule_for, set_up
     from simdep.scenario.memory import memory
     from simdep.scenario.task_costs import ScenarioCosts
     from simdep.simulation.rank_work import scenario_work
 
-    completed = set_up(given.scenario(args))
+    completed = set_up(scenario)
     scenario = completed.scenario
     costs = ScenarioCosts(scenario)
     schedule = _loaded(args) if args.schedule else schedule_for(scenario)

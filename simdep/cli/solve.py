@@ -17,6 +17,7 @@ from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.costs import Line, StageCosts
 from simdep.file_kinds import STAGE_COSTS
+from simdep.scenario.fields import FIELDS
 from simdep.units import human_us
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ simdep solve --stage-times-model lines.toml --method algorithm1
 """
 
 
+_SIZES = ("layers", "samples")  # of a bare problem
 _BARE = ("stage_costs", "stage_times_model")
 _LINES = ("attention", "shared", "expert", "link")
 
@@ -39,7 +41,7 @@ _LINES = ("attention", "shared", "expert", "link")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_json(parser)
-    add_scenario_flags(parser, cut=False)
+    add_scenario_flags(parser, schedule=False)
     bare = parser.add_argument_group("or the bare scheduling problem, with --layers and --samples")
     bare.add_argument(
         "--stage-costs",
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 def _served(args: argparse.Namespace) -> list[Problem]:
     """The problem of a scenario, or one for every way to split --gpus between the groups."""
     from simdep.planning.problem import Problem
-    from simdep.scenario.file import scenario_from_dict
+    from simdep.scenario.spec import Scenario
 
     data = given.tables(args)
     workload = data.setdefault("workload", {})
@@ -107,10 +109,10 @@ def _served(args: argparse.Namespace) -> list[Problem]:
     data["schedule"] = {}
     where = data.get("deployment", {})
     if "gpus" not in where:
-        return [Problem.of(scenario_from_dict(data), samples, ideal=args.ideal)]
+        return [Problem.of(Scenario.from_dict(data), samples, ideal=args.ideal)]
     gpus = checks.integer(where["gpus"], "gpus", 2)
     split = {key: value for key, value in where.items() if key != "gpus"} | {"ag": 1, "eg": 1}
-    scenario = scenario_from_dict(data | {"deployment": split})
+    scenario = Scenario.from_dict(data | {"deployment": split})
     sizes = range(max(1, gpus - scenario.model.experts), gpus)
     deployments = (replace(scenario.deployment, ag=ag, eg=gpus - ag) for ag in sizes)
     return [
@@ -125,10 +127,11 @@ def _bare(args: argparse.Namespace) -> Problem:
 
     if args.stage_costs is not None and args.stage_times_model is not None:
         raise ValueError("--stage-costs and --stage-times-model say the same; give one of them")
-    served = [name for name in ("scenario", *given.SERVED, *given.LINK) if name != "samples"]
-    if known := [name for name in served if getattr(args, name) is not None]:
-        word = known[0] if known[0] == "scenario" else f"--{known[0].replace('_', '-')}"
-        raise ValueError(f"stage costs replace model and hardware; leave out {word}")
+    names = [FIELDS[name].option for name in given.stated(args) if name not in _SIZES]
+    if args.scenario is not None:
+        names.insert(0, "scenario")
+    if names:
+        raise ValueError(f"stage costs replace model and hardware; leave out {names[0]}")
     sizes = {
         "layers": args.layers,
         "samples": args.samples,

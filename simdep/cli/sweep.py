@@ -23,7 +23,7 @@ from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.file_kinds import SWEEP, SWEEP_KEY
-from simdep.planning.axes import SPLIT, WORDS, Axis
+from simdep.planning.axes import Axis, text_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve 
 """
 FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
-TEXTS = {*WORDS, Axis(SPLIT, ()).column, "reason"}
+TEXTS = {*text_columns(), "reason"}
 MOST_SHOWN, MOST_PICTURES, MOST_NOTES = 40, 12, 10
 
 

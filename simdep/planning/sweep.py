@@ -28,7 +28,7 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, chunk_tokens, parse_order
 from simdep.prediction import Prediction, beyond, is_regular, predict
-from simdep.scenario.file import override, scenario_from_dict
+from simdep.scenario.fields import override
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -52,7 +52,7 @@ OF_LINK = ("link.alpha_us", "link.gbytes_per_s", "duplex")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A scenario in the form of `scenario_from_dict`, and what of it varies; the last axis varies
+    """A scenario in the form of `Scenario.from_dict`, and what of it varies; the last axis varies
     fastest.
 
     `solve` finds the best cut and order of every point (`simdep.planning.solver`), for its samples
@@ -101,27 +101,13 @@ class Sweep:
         A varied policy has as many GPUs and its own degrees where nothing varies them, as in
         `simdep compare`.
         """
-        flags = {
-            name: value
-            for name, value in point.items()
-            if name != SPLIT and not name.startswith("link.")
-        }
+        values = {name: value for name, value in point.items() if name not in (SPLIT, "policy")}
         if SPLIT in point:
-            flags["ag"], flags["eg"] = map(int, point[SPLIT].split(":"))
-        data = override(
-            self.base, {name: value for name, value in flags.items() if name != "policy"}
-        )
-        where = data.setdefault("deployment", {})
-        link = {
-            name.removeprefix("link."): value
-            for name, value in point.items()
-            if name.startswith("link.")
-        }
-        if link:
-            given = where.get("link")
-            where["link"] = (dict(given) if isinstance(given, Mapping) else {}) | link
+            values["ag"], values["eg"] = map(int, point[SPLIT].split(":"))
+        data = override(self.base, values)
+        where = data.get("deployment", {})
         name, policy = where.get("hardware"), point.get("policy")
-        scenario = scenario_from_dict(data, load(name) if isinstance(name, str) and name else None)
+        scenario = Scenario.from_dict(data, load(name) if isinstance(name, str) and name else None)
         if policy is None:
             return scenario
         return (

@@ -1,25 +1,44 @@
-"""A scenario: what is served (model, workload), on what (deployment), cut and ordered how (policy,
-order, r1, r2).
+"""A scenario: model and workload, the deployment that runs them, and the schedule.
 
-`simdep.scenario.file` reads one from a TOML file or flags.
+Its fields are declared in `simdep.scenario.fields`; `Scenario.load` reads a file of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-from simdep.hardware.profile import Cost, HardwareProfile
-from simdep.scenario.imbalance import Ranks
-from simdep.scenario.models import ModelSpec
+from simdep import files
+from simdep.checks import InputError
+from simdep.costs import StageTimes
+from simdep.file_kinds import SCENARIO
+from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
+from simdep.scenario.fields import ELEMENT_BYTES, TABLES, checked_fields, default_of, override
+from simdep.scenario.imbalance import Ranks, ranks_from_dict
+from simdep.scenario.models import GQA, ModelSpec, load_model
 
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
-PHASES = ("prefill", "decode")
-LINK_CLASSES = ("intra-node", "inter-node")
-GROUPS = ("ag", "eg")
-COMM_SMS_FROM = ("all", "experts")
-EXPERT_GEMMS = ("grouped", "plain", "cheaper")
-SPLITS = ("token", "expert")
-DUPLEX = ("full", "half")
+NEEDED = "a scenario has a model, hardware, ag and eg"
+# What stands for the machine and the model of a scenario whose stage times are given by hand.
+NO_HARDWARE = HardwareProfile("none", "stage times are given", ())
+NO_MODEL = ModelSpec(
+    name="none",
+    layers=1,
+    dense_layers=0,
+    hidden=1,
+    dense_hidden=0,
+    experts=10**9,
+    top_k=1,
+    expert_hidden=1,
+    shared_experts=1,
+    shared_hidden=1,
+    norm_topk=False,
+    attention=GQA(heads=1, kv_heads=1, head_dim=1),
+    source="stage times are given",
+)
+_WITHOUT_SIZES = ("layers", "policy", "order", "r1", "r2")  # fields that need no model
+Made = TypeVar("Made", "Deployment", "Workload", "Scenario")
 
 
 @dataclass(frozen=True)
@@ -45,21 +64,19 @@ class Deployment:
     eg: int
     hardware: HardwareProfile
     link: Cost | None = None
-    transport: str = ""
-    link_class: str = "intra-node"
-    dispatch: str = "per-expert"
+    transport: str = default_of("transport")
+    link_class: str = default_of("link")
+    dispatch: str = default_of("dispatch")
     a2e_dtype: str | None = None
     e2a_dtype: str | None = None
-    comm_sms: int = 0
-    shared_on: str = "ag"
-    duplex: str = "full"
+    comm_sms: int = default_of("comm_sms")
+    shared_on: str = default_of("shared_on")
+    duplex: str = default_of("duplex")
     colocated: bool = False
     contention: float | None = None
-    expert_gemm: str = "grouped"
-    comm_sms_from: str = "all"
-    memory_gbytes: float | None = (
-        None  # of each GPU for serving, 1e9 bytes each; see simdep.scenario.memory
-    )
+    expert_gemm: str = default_of("expert_gemm")
+    comm_sms_from: str = default_of("comm_sms_from")
+    memory_gbytes: float | None = None
 
     def __post_init__(self) -> None:
         if self.colocated and self.ag != self.eg:
@@ -93,7 +110,7 @@ class Workload:
     phase: str
     seq_len: int
     samples: int
-    dtype: str = "bf16"
+    dtype: str = default_of("dtype")
 
     @property
     def tokens_per_sample(self) -> int:
@@ -112,7 +129,8 @@ class Scenario:
     `chunks` the shares of the tokens of each of its chunks, else r2 of them are equal. `split` says
     whether chunks are cut by token or by expert, `merge_last` that the last layer is not cut.
     Raises ValueError if r1 does not divide the samples or what is listed does not agree with r1, r2
-    and the samples, and if eg exceeds the experts. `given` names the fields that a file, a flag, an
+    and the samples, and if eg exceeds the experts. `stage_times`, if any, replace all costs; model
+    and hardware may then be `NO_MODEL` and `NO_HARDWARE`. `given` names the fields that a file, a flag, an
     axis or a form stated: a policy's set-up leaves these alone. It is not part of equality.
     """
 
@@ -120,16 +138,65 @@ class Scenario:
     deployment: Deployment
     workload: Workload
     layers: int
-    policy: str = "findep"
-    order: str = "ASAS"
-    r1: int = 1
-    r2: int = 1
+    policy: str = default_of("policy")
+    order: str = default_of("order")
+    r1: int = default_of("r1")
+    r2: int = default_of("r2")
     ranks: Ranks | None = None  # how ranks differ, where they are simulated one by one
     micro_batches: tuple[int, ...] = ()
     chunks: tuple[tuple[int, ...], ...] = ()
-    split: str = "token"
-    merge_last: bool = False
+    split: str = default_of("split")
+    merge_last: bool = default_of("merge_last")
+    stage_times: StageTimes | None = None
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """The scenario of a TOML file; raises InputError that begins with the path.
+
+        `simdep/docs/scenario.md` lists what a file may hold.
+        """
+        data = files.read_toml(Path(path), SCENARIO)
+        with files.context(Path(path), SCENARIO):
+            return cls.from_dict(data)
+
+    @classmethod
+    def of(
+        cls,
+        model: str | ModelSpec | None = None,
+        hardware: str | HardwareProfile | None = None,
+        **values: Any,
+    ) -> Scenario:
+        """The scenario of fields by name, such as `Scenario.of("deepseek-v2", "h20", ag=3, eg=5)`.
+
+        `link`, `ranks` and `costs` may be tables: `link={"gbytes_per_s": 50}`. Raises InputError
+        that names the field at fault.
+        """
+        tables = {name: values.pop(name) for name in TABLES if name in values}
+        return cls.from_dict(override(tables, values), hardware, model)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Any,
+        hardware: str | HardwareProfile | None = None,
+        model: str | ModelSpec | None = None,
+    ) -> Scenario:
+        """The scenario of nested tables, in the form of a file; raises InputError that names the
+        field at fault.
+
+        `hardware` and `model`, names or objects, stand in for those of the tables.
+        """
+        values = checked_fields(data)
+        if data.get("ranks") == {}:
+            values["per_rank"] = True
+        given = frozenset(values)
+        times = _stage_times(values)
+        values |= {} if model is None else {"model": model}
+        values |= {} if hardware is None else {"hardware": hardware}
+        if times is not None and "model" not in values:
+            return _without_sizes(values, times, given)
+        return _with_sizes(values, times, given)
 
     def __post_init__(self) -> None:
         samples = self.workload.samples
@@ -177,6 +244,11 @@ class Scenario:
             )
 
     @property
+    def has_model(self) -> bool:
+        """Whether the model is known, and with it the tokens and the memory."""
+        return self.model != NO_MODEL
+
+    @property
     def m_a(self) -> int:
         """Samples of a micro-batch per AG GPU, of the largest one where they differ."""
         return max(self.micro_batches, default=self.workload.samples // self.r1)
@@ -201,6 +273,184 @@ class Scenario:
         """What a measured stage depends on besides its tokens; the key of stage costs in a
         profile."""
         return f"{self.model.name} {self.workload.phase} seq_len={self.workload.seq_len} {self.workload.dtype}"
+
+
+def _with_sizes(
+    values: Mapping[str, Any], times: StageTimes | None, given: frozenset[str]
+) -> Scenario:
+    """The scenario of a model."""
+    if "model" not in values:
+        raise InputError(f"model is missing; {NEEDED}")
+    ag, eg = _gpus(values)
+    model = _model(values["model"]).scaled(values.get("scale", default_of("scale")))
+    micro_batches = values.get("micro_batches", ())
+    r1 = values.get("r1", len(micro_batches) or default_of("r1"))
+    chunks = values.get("chunks", ())
+    if len(chunks) == 1:  # it stands for every micro-batch
+        chunks = chunks * r1
+    scenario = _made(
+        Scenario,
+        values,
+        model=model,
+        deployment=_deployment(values, ag, eg, _hardware(values, times)),
+        workload=_workload(values, r1, micro_batches),
+        layers=values.get("layers", model.moe_layers),
+        r1=r1,
+        r2=values.get("r2", max(map(len, chunks), default=default_of("r2"))),
+        micro_batches=micro_batches,
+        chunks=chunks,
+        stage_times=times,
+        given=given,
+    )
+    table = _ranks_table(values)
+    if table is None:
+        return scenario
+    ranks = ranks_from_dict(
+        table,
+        model.experts,
+        top_k=model.top_k,
+        tokens=scenario.tokens_routed,
+        layers=scenario.layers,
+        far_link=_link(values, "far_link"),
+    )
+    ranks.check(ag, eg)
+    return replace(scenario, ranks=ranks)
+
+
+def _without_sizes(values: Mapping[str, Any], times: StageTimes, given: frozenset[str]) -> Scenario:
+    """The scenario of stage times alone: there is no model, so nothing has a size."""
+    table = _ranks_table(values)
+    groups = () if table is None else ("ag", "eg")
+    for name in values:
+        if name in (*_WITHOUT_SIZES, *groups) or name.split(".")[0] == "costs":
+            continue
+        if table is None or name not in (*table, "per_rank"):
+            raise InputError(f"{name} needs a model and hardware; stage times alone have no sizes")
+    if table is not None and "gpus_per_node" in table:
+        raise InputError("gpus_per_node needs a link of each class; give a model and hardware")
+    if table is not None and not {"ag", "eg"} <= values.keys():
+        raise InputError("a simulation of every rank needs ag and eg")
+    ag, eg = values.get("ag", 1), values.get("eg", 1)
+    r1 = values.get("r1", default_of("r1"))
+    scenario = _made(
+        Scenario,
+        values,
+        model=NO_MODEL,
+        deployment=Deployment(ag, eg, NO_HARDWARE),
+        workload=Workload(default_of("phase"), default_of("seq_len"), r1),
+        layers=values.get("layers", 1),
+        stage_times=times,
+        given=given,
+    )
+    if table is None:
+        return scenario
+    ranks = ranks_from_dict(table, None, top_k=1, tokens=1, layers=scenario.layers)
+    ranks.check(ag, eg)
+    return replace(scenario, ranks=ranks)
+
+
+def _made(kind: type[Made], values: Mapping[str, Any], **derived: Any) -> Made:
+    """A dataclass of attributes that are derived from fields, and of those that are fields."""
+    names = kind.__dataclass_fields__.keys() - derived.keys()
+    return kind(**derived, **{name: values[name] for name in names if name in values})
+
+
+def _stage_times(values: Mapping[str, Any]) -> StageTimes | None:
+    times = {
+        name.removeprefix("costs."): value
+        for name, value in values.items()
+        if name.startswith("costs.")
+    }
+    return StageTimes.of(times) if times else None
+
+
+def _model(model: str | ModelSpec) -> ModelSpec:
+    return model if isinstance(model, ModelSpec) else load_model(model)
+
+
+def _hardware(values: Mapping[str, Any], times: StageTimes | None) -> HardwareProfile:
+    hardware = values.get("hardware")
+    if isinstance(hardware, HardwareProfile):
+        return hardware
+    if hardware is not None:
+        return load_hardware(hardware)
+    if times is None:
+        raise InputError("hardware is missing; name a profile or give the path of one")
+    return NO_HARDWARE
+
+
+def _gpus(values: Mapping[str, Any]) -> tuple[int, int]:
+    """GPUs that hold attention, and GPUs that hold experts."""
+    for name in ("ag", "eg"):
+        if "gpus" in values and name in values:
+            raise InputError(
+                f"deployment has both gpus and {name}; give gpus for a colocated one, else ag and eg"
+            )
+        if "gpus" not in values and name not in values:
+            raise InputError(f"{name} is missing; {NEEDED}")
+    if "gpus" in values:
+        return values["gpus"], values["gpus"]
+    return values["ag"], values["eg"]
+
+
+def _deployment(
+    values: Mapping[str, Any], ag: int, eg: int, hardware: HardwareProfile
+) -> Deployment:
+    return _made(
+        Deployment,
+        values,
+        ag=ag,
+        eg=eg,
+        hardware=hardware,
+        link=_link(values, "link"),
+        link_class=values.get("link", default_of("link")),
+        colocated="gpus" in values,
+    )
+
+
+def _workload(values: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]) -> Workload:
+    return _made(
+        Workload,
+        values,
+        phase=values.get("phase", default_of("phase")),
+        seq_len=values.get("seq_len", default_of("seq_len")),
+        samples=_samples(values, r1, micro_batches),
+    )
+
+
+def _samples(values: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]) -> int:
+    if micro_batches and "m_a" in values:
+        raise InputError(
+            "m_a and micro_batches; give one of them: micro_batches lists the samples of each"
+        )
+    if "samples" in values and "m_a" in values:
+        raise InputError("workload has both samples and m_a; give one of them: samples = r1 * m_a")
+    if "samples" in values:
+        return values["samples"]  # type: ignore[no-any-return]
+    return sum(micro_batches) or r1 * values.get("m_a", default_of("m_a"))
+
+
+def _link(values: Mapping[str, Any], name: str) -> Cost | None:
+    """The link whose bandwidth and start-up time are given; None without either."""
+    rate, alpha = values.get(f"{name}.gbytes_per_s"), values.get(f"{name}.alpha_us")
+    if rate is None and alpha is None:
+        return None
+    if rate is None:
+        raise InputError(f"{name}.alpha_us={alpha:g} needs a speed: give {name}.gbytes_per_s too")
+    alpha = default_of(f"{name}.alpha_us") if alpha is None else alpha
+    source = f"link of {alpha:g} us and {rate:g} GB/s given in the scenario"
+    return Cost("link", alpha, 1e-3 / rate, "assumed", source)
+
+
+def _ranks_table(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of ranks; None where ranks are not simulated one by one."""
+    names = ("per_rank", "routing", "batches", "stragglers", "gpus_per_node", "nics_per_node")
+    table = {name: values[name] for name in names if name in values}
+    if "far_link.gbytes_per_s" in values or "far_link.alpha_us" in values:
+        table["far_link"] = True
+    if not table or not table.pop("per_rank", True):
+        return None
+    return table
 
 
 def _or(words: list[str]) -> str:

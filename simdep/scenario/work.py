@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import comb
 
 from simdep import checks
+from simdep.scenario.fields import DISPATCH
 from simdep.scenario.models import GQA, MLA, ModelSpec
 
-DISPATCH = ("per-expert", "per-gpu", "broadcast")
 WEIGHTS = 3  # matrices of a gated feed-forward network: gate, up, down
 
 

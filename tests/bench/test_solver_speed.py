@@ -18,7 +18,7 @@ from simdep.costs import StageTimes
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import findep, lookahead, parse_order
-from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.spec import Scenario
 from simdep.simulation.batch import Batch, batch_makespans
 from simdep.simulation.engine import simulated_makespan_us
 
@@ -48,7 +48,7 @@ def problem() -> Problem:
     """DeepSeek-V2 on 3+5 H20, prefill of 2048 tokens, 60 layers, as many samples as memory
     allows."""
     return Problem.of(
-        scenario_from_dict(
+        Scenario.from_dict(
             {
                 "model": "deepseek-v2",
                 "layers": LAYERS,

@@ -17,7 +17,6 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import POLICIES, schedule_for
 from simdep.prediction import predict, priced
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.simulation.engine import simulate_schedule
@@ -45,7 +44,7 @@ def scenario(**schedule: Any) -> Scenario:
         "layers": 3,
         "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
     }
-    return scenario_from_dict(
+    return Scenario.from_dict(
         data | {"workload": {"seq_len": 256, "samples": 8}, "schedule": schedule}
     )
 
@@ -263,7 +262,7 @@ def test_a_scenario_with_ranks_is_predicted_rank_by_rank() -> None:
         "schedule": {"r1": 2, "r2": 2},
     }
     ranks, group = (
-        predict(scenario_from_dict(data | more))
+        predict(Scenario.from_dict(data | more))
         for more in ({"ranks": {"routing": "balanced"}}, {})
     )
     assert ranks.tokens == group.tokens

@@ -118,7 +118,7 @@ BAD = [
     (f"simdep {SERVED} --phase training", "unknown phase 'training'"),
     (f"simdep {SERVED} --dtype int4", "unknown dtype 'int4'"),
     (f"simdep {SERVED} --eg 161", "eg=161"),
-    (f"simdep {SERVED} --r1 two", "invalid int value: 'two'"),
+    (f"simdep {SERVED} --r1 two", "r1='two'; expected an integer"),
     (f"simdep {SERVED} --fast", "unrecognized arguments: --fast"),
     ("simdep simulate --model deepseek-v2 --hardware a6000 --ag 3", "eg is missing"),
     ("simdep simulate --model deepseek-v2 --ag 3 --eg 5", "hardware is missing"),
@@ -364,7 +364,7 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
             "--r1 99999999999999999999",
             "r1=99999999999999999999; expected an integer <= 1,000,000,000",
         ),
-        ("--link-alpha-us 5", "--link-alpha-us 5 needs a speed: give --link-gbytes-per-s too"),
+        ("--link-alpha-us 5", "link.alpha_us=5 needs a speed: give link.gbytes_per_s too"),
         ("--schedule mine.json --r2 2", "--schedule holds order and cut; leave out --r2"),
     ],
 )

@@ -24,7 +24,7 @@ from simdep.hardware.profile import load_hardware
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import schedule_for
-from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.simulation.engine import simulate_schedule
 
@@ -71,7 +71,7 @@ def simulated_ms(**schedule: Any) -> float:
         "layers": 4,
         "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
     }
-    scenario = scenario_from_dict(
+    scenario = Scenario.from_dict(
         data | {"workload": {"seq_len": 512, "samples": 4}, "schedule": schedule}
     )
     return simulate_schedule(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
@@ -255,7 +255,7 @@ def test_solving_shows_the_best_its_bound_and_its_gap() -> None:
         "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
     }
     found = solve(
-        Problem.of(scenario_from_dict(data | {"workload": {"seq_len": 512, "samples": 4}}), 4)
+        Problem.of(Scenario.from_dict(data | {"workload": {"seq_len": 512, "samples": 4}}), 4)
     )
     shown = tiles(app)
     assert shown["Best of all"][0].startswith(found.best.policy)

@@ -13,7 +13,6 @@ from simdep.hardware.kernels import LABELS
 from simdep.hardware.links import link_cost
 from simdep.hardware.profile import HardwareProfile, hardware_names, load_hardware
 from simdep.policies import schedule_for
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -88,7 +87,7 @@ def test_every_gpu_prices_every_task_of_prefill_and_decode(
         "workload": {"phase": phase, "seq_len": 2048, "samples": samples},
         "schedule": {"r1": 2, "r2": 2},
     }
-    scenario = scenario_from_dict(data)
+    scenario = Scenario.from_dict(data)
     costs = ScenarioCosts(scenario)
     schedule = schedule_for(scenario)
     assert all(0 < costs(task) < 1e7 for task in schedule)
@@ -252,7 +251,7 @@ def test_fp8_out_and_bf16_back_send_half_the_bytes_out() -> None:
         },
         "workload": {"seq_len": 512},
     }
-    costs = ScenarioCosts(scenario_from_dict(data))
+    costs = ScenarioCosts(Scenario.from_dict(data))
     assert 2 * costs.transfer_bytes(64, Kind.A2E) == costs.transfer_bytes(64, Kind.E2A)
 
 

@@ -19,7 +19,6 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, findep, parse_order, schedule_for
 from simdep.policies.lookahead import Stages, best_order, order_makespan
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.memory import largest_r1
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -179,7 +178,7 @@ def test_algorithm_1_finds_the_r2_that_its_closed_form_of_asas_has() -> None:
 def scenario(**changes: Any) -> Scenario:
     workload = {"seq_len": 16, **changes.pop("workload", {})}
     deployment = {"hardware": "h20", "ag": 3, "eg": 5, **changes.pop("deployment", {})}
-    return scenario_from_dict(
+    return Scenario.from_dict(
         {
             "model": "deepseek-v2",
             "layers": 3,
@@ -272,7 +271,7 @@ def test_what_the_solver_does_not_model_it_refuses(change: dict[str, Any], word:
 
 
 def test_colocated_groups_are_refused() -> None:
-    given = scenario_from_dict(
+    given = Scenario.from_dict(
         {
             "model": "deepseek-v2",
             "deployment": {"hardware": "h20", "gpus": 8},

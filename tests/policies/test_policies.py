@@ -34,7 +34,7 @@ from simdep.policies import (
     register,
     schedule_for,
 )
-from simdep.scenario.file import scenario_from_dict
+from simdep.scenario.spec import Scenario
 from simdep.schedule import STREAMS, Kind, Schedule, Task
 from simdep.simulation.closed_form import pingpong
 from simdep.simulation.longest_path import longest_path_us
@@ -281,7 +281,7 @@ def test_a_policy_by_name_is_the_policy() -> None:
 
 
 def test_a_scenario_asks_for_its_policy_degrees_and_tokens() -> None:
-    scenario = scenario_from_dict(
+    scenario = Scenario.from_dict(
         {
             "model": "deepseek-v2",
             "layers": 2,
@@ -295,7 +295,7 @@ def test_a_scenario_asks_for_its_policy_degrees_and_tokens() -> None:
 
 def test_a_model_without_shared_experts_has_no_shared_task() -> None:
     deployment = {"hardware": "a6000", "ag": 4, "eg": 4}
-    scenario = scenario_from_dict({"model": "qwen3-30b-a3b", "layers": 1, "deployment": deployment})
+    scenario = Scenario.from_dict({"model": "qwen3-30b-a3b", "layers": 1, "deployment": deployment})
     assert ag(schedule_for(scenario)) == "A[0.0]"
 
 
@@ -406,7 +406,7 @@ def test_the_look_ahead_of_a_scenario_sees_its_costs() -> None:
         "workload": {"seq_len": 256, "m_a": 2},
         "schedule": {"policy": "lookahead", "r1": 2, "r2": 2},
     }
-    scenario = scenario_from_dict(data)
+    scenario = Scenario.from_dict(data)
     job = Job.of(scenario)
     steps = [(task.kind, task.layer, task.mb) for task in schedule_for(scenario).streams["AG"]]
     assert tuple(steps) == lookahead.lookahead_order(job.times, 2, 2, 2)
@@ -464,7 +464,7 @@ def test_a_scenario_file_runs_no_module(tmp_path: Path) -> None:
         "schedule": {"policy": f"{tmp_path}/evil.py:x"},
     }
     with pytest.raises(ValueError, match="unknown policy"):
-        schedule_for(scenario_from_dict(data))
+        schedule_for(Scenario.from_dict(data))
 
 
 @pytest.mark.usefixtures("registry")

@@ -16,7 +16,6 @@ from simdep.planning.sweep import Sweep
 from simdep.planning.sweep import run as rows_of
 from simdep.policies import adapted, set_up
 from simdep.prediction import predict
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.spec import Scenario
 
 STATED_US = 577_450.8039160025  # 577,853.6 us in compare before, which overwrote the dispatch
@@ -62,7 +61,7 @@ def test_one_file_has_one_answer(
     file = tmp_path / "scenario.toml"
     file.write_text(toml(tables))
     policy = tables["schedule"]["policy"]
-    answers = [predict(scenario_from_dict(tables)).timeline.makespan_us]
+    answers = [predict(Scenario.from_dict(tables)).timeline.makespan_us]
     for command in (f"simulate {file}", f"compare {policy} {file}", f"explain {file}"):
         assert run(f"simdep {command} --json") == 0
         result = json.loads(capsys.readouterr().out)
@@ -74,7 +73,7 @@ def test_one_file_has_one_answer(
 
 
 def test_a_set_up_fills_only_what_is_open() -> None:
-    found = set_up(scenario_from_dict(STEP3))
+    found = set_up(Scenario.from_dict(STEP3))
     where = found.scenario.deployment
     assert (found.scenario.r1, where.shared_on, where.dispatch, where.a2e_dtype) == (
         3,
@@ -91,11 +90,11 @@ def test_a_set_up_fills_only_what_is_open() -> None:
 def test_a_stated_default_is_stated() -> None:
     """comm_sms = 0 and r1 = 1 are answers of the file, not places that it leaves open."""
     tables = data("two-batch-prefill", {"gpus": 8, "comm_sms": 0}, samples=4)
-    assert set_up(scenario_from_dict(tables)).scenario.deployment.comm_sms == 0
-    assert set_up(scenario_from_dict(TWO_BATCH)).scenario.deployment.comm_sms == 24
+    assert set_up(Scenario.from_dict(tables)).scenario.deployment.comm_sms == 0
+    assert set_up(Scenario.from_dict(TWO_BATCH)).scenario.deployment.comm_sms == 24
     one = data("step3", samples=12)
     one["schedule"]["r1"] = 1
-    assert set_up(scenario_from_dict(one)).scenario.r1 == 1
+    assert set_up(Scenario.from_dict(one)).scenario.r1 == 1
 
 
 @pytest.mark.parametrize(
@@ -104,9 +103,9 @@ def test_a_stated_default_is_stated() -> None:
 def test_samples_that_are_not_stated_follow_the_r1_of_the_policy(
     workload: dict[str, int], samples: int
 ) -> None:
-    found = set_up(scenario_from_dict(data("two-batch-prefill", {"gpus": 8}, **workload))).scenario
+    found = set_up(Scenario.from_dict(data("two-batch-prefill", {"gpus": 8}, **workload))).scenario
     assert (found.r1, found.workload.samples) == (2, samples)
-    other = scenario_from_dict(data("ep", {"gpus": 8}, **workload))
+    other = Scenario.from_dict(data("ep", {"gpus": 8}, **workload))
     beside = adapted(other, "two-batch-prefill").scenario
     assert (beside.r1, beside.workload) == (found.r1, found.workload)
 
@@ -127,7 +126,7 @@ def test_stated_samples_that_the_r1_of_a_policy_does_not_divide_are_refused(
 
 def test_another_policy_is_compared_on_what_the_scenario_states() -> None:
     """Its set-up fills the rest, r1 and samples are adapted, and the changes are listed."""
-    scenario = scenario_from_dict(data("findep", {"ag": 3, "eg": 5, "dispatch": "per-gpu"}, m_a=4))
+    scenario = Scenario.from_dict(data("findep", {"ag": 3, "eg": 5, "dispatch": "per-gpu"}, m_a=4))
     found = under(Choice("step3"), scenario)
     assert found.scenario.deployment.dispatch == "per-gpu"
     assert found.changes == (
@@ -139,7 +138,7 @@ def test_another_policy_is_compared_on_what_the_scenario_states() -> None:
 
 
 def test_a_policy_that_is_left_leaves_its_set_up_behind() -> None:
-    step3 = scenario_from_dict(STEP3)
+    step3 = Scenario.from_dict(STEP3)
     found = adapted(step3, "pppipe").scenario
     assert found.deployment == step3.deployment
     assert (found.r1, found.workload.samples) == (3, 12)
@@ -148,10 +147,10 @@ def test_a_policy_that_is_left_leaves_its_set_up_behind() -> None:
 @pytest.mark.parametrize("policy", ["eps-moe", "single-batch"])
 def test_a_stated_split_is_not_replaced(policy: str) -> None:
     tables = data(policy, {"gpus": 8}, samples=4)
-    assert set_up(scenario_from_dict(tables)).scenario.split == "expert"
+    assert set_up(Scenario.from_dict(tables)).scenario.split == "expert"
     tables["schedule"]["split"] = "token"
     with pytest.raises(ValueError, match=f"split='token': policy {policy} cuts chunks by expert"):
-        predict(scenario_from_dict(tables))
+        predict(Scenario.from_dict(tables))
 
 
 def power_law(**schedule: int) -> dict[str, Any]:
@@ -162,8 +161,8 @@ def power_law(**schedule: int) -> dict[str, Any]:
 
 def test_a_law_draws_the_routing_of_the_chunks_that_are_simulated() -> None:
     """Loads of a power law depend on the tokens of a chunk, whoever states its size."""
-    alone = predict(scenario_from_dict(power_law(r1=3, r2=4))).timeline.makespan_us
-    base: Scenario = scenario_from_dict(power_law())
+    alone = predict(Scenario.from_dict(power_law(r1=3, r2=4))).timeline.makespan_us
+    base: Scenario = Scenario.from_dict(power_law())
     beside = under(Choice("findep", r1=3, r2=4), base).timeline.makespan_us
     [[point]] = rows_of(Sweep(power_law(), (Axis.parse("r1=3"), Axis.parse("r2=4"))))
     assert alone == beside == point["makespan_us"]

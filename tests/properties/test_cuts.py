@@ -17,7 +17,7 @@ from strategies import policy_schedules
 
 from simdep.hardware.profile import load_hardware
 from simdep.policies import schedule_for, share_out
-from simdep.scenario.file import override, scenario_from_dict
+from simdep.scenario.fields import override
 from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -37,7 +37,7 @@ def asked(schedule: dict[str, Any], **workload: Any) -> Scenario:
         "workload": {"seq_len": 100, **workload},
         "schedule": schedule,
     }
-    return scenario_from_dict(data)
+    return Scenario.from_dict(data)
 
 
 def sizes(schedule: Schedule, kind: Kind = Kind.EXPERT, layer: int = 0) -> list[list[int]]:
@@ -132,7 +132,7 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
         (
             {"micro_batches": 4},
             {},
-            "micro_batches=4; it is a list of whole numbers, such as [3, 1]",
+            "micro_batches=4; expected integers such as [3, 1]",
         ),
         (
             {"micro_batches": [3, 1], "r1": 3},
@@ -154,7 +154,7 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
         (
             {"chunks": []},
             {},
-            "chunks=[]; write the shares of each chunk, such as [1, 3] or [[1, 3], [2, 2]]",
+            "chunks=[]; expected shares such as [1, 3] or [[1, 3], [2, 2]]",
         ),
         ({"chunks": [1, 3], "r2": 4}, {}, "r2=4, but chunks cut a micro-batch into 2; give one"),
         (

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from simdep.checks import InfeasibleError
 from simdep.planning.memory_fixes import alternatives, explain, require
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.memory import RESERVE_BYTES, UNLIMITED, Footprint, largest_r1, memory
 from simdep.scenario.spec import Scenario
 
@@ -45,7 +44,7 @@ def scenario(
         if key in other
     }
     where = {"hardware": hardware, **({} if "gpus" in other else {"ag": ag, "eg": eg}), **other}
-    return scenario_from_dict(
+    return Scenario.from_dict(
         {"model": model, "layers": layers, "deployment": where, "workload": load, "schedule": cut}
     )
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdep import checks
+from simdep.files import read_toml
 from simdep.hardware.profile import (
     LABELS,
     OPERATIONS,
@@ -23,7 +24,7 @@ from simdep.hardware.profile import (
     load_hardware,
     profile_from_dict,
 )
-from simdep.scenario.file import override, read_toml, scenario_from_dict
+from simdep.scenario.fields import override
 from simdep.scenario.models import GQA, MLA, ModelSpec, builtin_models, from_hf_config, load_model
 from simdep.scenario.spec import Scenario
 
@@ -565,7 +566,7 @@ r2 = 4
 
 def scenario(**change: Any) -> Scenario:
     data = {"model": "deepseek-v2", "deployment": {"hardware": "a6000", "ag": 3, "eg": 5}}
-    return scenario_from_dict(override(data, change))
+    return Scenario.from_dict(override(data, change))
 
 
 def read(tmp_path: Path, text: str = TOML) -> dict[str, Any]:
@@ -575,7 +576,7 @@ def read(tmp_path: Path, text: str = TOML) -> dict[str, Any]:
 
 
 def test_a_toml_file_reads_as_its_scenario(tmp_path: Path) -> None:
-    asked = scenario_from_dict(read(tmp_path))
+    asked = Scenario.from_dict(read(tmp_path))
     assert (asked.model, asked.layers, asked.policy, asked.order) == (
         MODELS["deepseek-v2"],
         8,
@@ -596,7 +597,7 @@ def test_a_toml_file_reads_as_its_scenario(tmp_path: Path) -> None:
 
 
 def test_the_link_of_a_scenario_is_given_in_gigabytes_a_second(tmp_path: Path) -> None:
-    link = scenario_from_dict(read(tmp_path)).deployment.link
+    link = Scenario.from_dict(read(tmp_path)).deployment.link
     assert link is not None
     assert link(25_000) == pytest.approx(20 + 1)  # 25 GB/s move 25,000 bytes in a microsecond
     assert link.label == "assumed"
@@ -623,7 +624,7 @@ def test_a_scale_shrinks_the_model() -> None:
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     flags = {"order": "asas", "ag": 4, "eg": 4, "layers": 2, "seq_len": 512, "r2": None}
-    asked = scenario_from_dict(override(read(tmp_path), flags))
+    asked = Scenario.from_dict(override(read(tmp_path), flags))
     assert (asked.order, asked.deployment.ag, asked.deployment.eg, asked.layers) == (
         "asas",
         4,
@@ -634,7 +635,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 
 
 def test_m_a_as_a_flag_replaces_the_samples_of_the_file(tmp_path: Path) -> None:
-    asked = scenario_from_dict(override(read(tmp_path), {"m_a": 5}))
+    asked = Scenario.from_dict(override(read(tmp_path), {"m_a": 5}))
     assert (asked.m_a, asked.workload.samples) == (5, 10)
 
 
@@ -647,7 +648,7 @@ def test_flags_alone_make_a_scenario() -> None:
         "policy": "naive",
         "dtype": "fp8",
     }
-    asked = scenario_from_dict(override({}, flags))
+    asked = Scenario.from_dict(override({}, flags))
     assert (asked.model.name, asked.policy, asked.workload.element_bytes) == (
         "qwen3-30b-a3b",
         "naive",
@@ -662,9 +663,10 @@ def test_flags_leave_the_tables_of_the_file_as_they_were(tmp_path: Path) -> None
 
 
 def test_a_scenario_names_the_fields_that_file_and_flags_stated(tmp_path: Path) -> None:
-    stated = scenario_from_dict(override(read(tmp_path), {"m_a": 5, "r2": None})).given
+    stated = Scenario.from_dict(override(read(tmp_path), {"m_a": 5, "r2": None})).given
     assert stated == {
-        *("model", "layers", "hardware", "ag", "eg", "link", "seq_len", "m_a", "order", "r1", "r2")
+        *("model", "layers", "hardware", "ag", "eg", "link.alpha_us", "link.gbytes_per_s"),
+        *("seq_len", "m_a", "order", "r1", "r2"),
     }
 
 
@@ -677,7 +679,7 @@ def test_what_was_stated_stays_with_a_changed_scenario_and_tells_no_two_apart() 
 
 def test_a_profile_just_measured_stands_in_for_the_one_named() -> None:
     data = {"model": "deepseek-v2", "deployment": {"ag": 1, "eg": 1}}
-    assert scenario_from_dict(data, hardware=PROFILE).deployment.hardware is PROFILE
+    assert Scenario.from_dict(data, hardware=PROFILE).deployment.hardware is PROFILE
 
 
 def test_the_shape_of_a_scenario_is_what_a_measured_stage_depends_on() -> None:
@@ -703,13 +705,13 @@ def test_the_shape_of_a_scenario_is_what_a_measured_stage_depends_on() -> None:
         ({"r1": True}, "r1=True; expected an integer >= 1"),
         ({"r2": 0}, "r2=0; expected an integer >= 1"),
         ({"layers": 1.5}, "layers=1.5; expected an integer >= 1"),
-        ({"scale": 2}, "scale=2; a factor on widths"),
+        ({"scale": 2}, "scale=2; expected a number > 0 and <= 1"),
         ({"policy": ""}, "policy=''; expected a text"),
         (
             {"link": {"gbytes_per_s": 0}},
             "link.gbytes_per_s=0; expected a finite number > 0",
         ),
-        ({"link": {"alpha_us": 3}}, "link.gbytes_per_s=None; expected a finite number > 0"),
+        ({"link": {"alpha_us": 3}}, "link.alpha_us=3 needs a speed: give link.gbytes_per_s too"),
         (
             {"link": {"gbytes_per_s": 1, "alpha_us": math.nan}},
             "link.alpha_us=nan; expected a finite number",
@@ -736,7 +738,7 @@ def test_a_wrong_value_in_a_scenario_is_refused_by_its_key(
         ),
         ({"model": 3, "deployment": {"ag": 1, "eg": 1}}, "model=3; expected a text"),
         ({"modle": "deepseek-v2"}, "unknown key of scenario 'modle'; did you mean 'model'?"),
-        ({"deployment": 3}, "deployment=3; expected a table of hardware, ag, eg, link"),
+        ({"deployment": 3}, "deployment=3; expected a table of hardware, ag, eg, gpus, link"),
         ({"workload": {"seqlen": 3}}, "unknown key of workload 'seqlen'; did you mean 'seq_len'?"),
         (
             {"schedule": {"r3": 3}},
@@ -747,7 +749,7 @@ def test_a_wrong_value_in_a_scenario_is_refused_by_its_key(
 )
 def test_a_malformed_scenario_is_refused_by_its_key(data: Any, message: str) -> None:
     with pytest.raises(ValueError) as error:
-        scenario_from_dict(data)
+        Scenario.from_dict(data)
     assert str(error.value).startswith(message)
 
 
@@ -758,7 +760,7 @@ def test_samples_and_m_a_are_not_given_together() -> None:
         ValueError,
         match=r"^workload has both samples and m_a; give one of them: samples = r1 \* m_a$",
     ):
-        scenario_from_dict(data)
+        Scenario.from_dict(data)
 
 
 @pytest.mark.parametrize("content", [b"model = ", b"\xff"])

@@ -15,8 +15,9 @@ from simdep.hardware.links import link_cost
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
 from simdep.policies import schedule_for
 from simdep.scenario import work
-from simdep.scenario.file import override, scenario_from_dict
+from simdep.scenario.fields import override
 from simdep.scenario.models import load_model
+from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
@@ -59,7 +60,7 @@ def test_stage_times_may_stand_in_any_order(values: list[float], order: list[int
         ("a2e=inf", "stage time a2e='inf'; expected a finite number >= 0"),
         (
             "attention=1,a2e=1,e2a=1",
-            "stage times 'attention=1,a2e=1,e2a=1': expert is missing; only shared may be",
+            "stage times: expert is missing; only shared may be left out",
         ),
     ],
 )
@@ -84,7 +85,7 @@ BASE = {"model": "deepseek-v2", "layers": 2, "deployment": {"hardware": "a6000",
 
 
 def costs(**flags: Any) -> ScenarioCosts:
-    return ScenarioCosts(scenario_from_dict(override(BASE, flags)))
+    return ScenarioCosts(Scenario.from_dict(override(BASE, flags)))
 
 
 def paper_ms(m_a: int, S: int, r2: int, ag: int = 4, eg: int = 4) -> dict[Kind, float]:

@@ -34,7 +34,6 @@ from simdep.policies import (
 )
 from simdep.policies.job import Job
 from simdep.scenario import routing
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.imbalance import Nodes, Ranks, Straggler
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -204,7 +203,7 @@ def served(
         "schedule": {"r1": 2, "r2": 2},
         "ranks": dict(ranks),  # type: ignore[call-overload]
     }
-    return scenario_from_dict(data | more)
+    return Scenario.from_dict(data | more)
 
 
 @pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
@@ -545,7 +544,7 @@ def test_a_scenario_says_how_its_ranks_differ() -> None:
     [
         ({"rooting": "balanced"}, "unknown key of ranks 'rooting'; did you mean 'routing'"),
         ({"routing": [1, 2]}, "routing given has 2 experts; the model has 160"),
-        ({"batches": 3}, "batches=3; it is a list"),
+        ({"batches": 3}, "batches=3; expected integers such as"),
         ({"batches": [1.5, 1, 1]}, "batches=1.5; expected an integer"),
         ({"batches": [1]}, "1 numbers for 3 AG ranks"),
         ({"stragglers": {"XG.1": 2}}, "straggler 'XG.1' is no rank"),
@@ -729,9 +728,9 @@ def test_rows_come_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--per-rank", "needs --ag and --eg"),
+        ("--per-rank", "needs ag and eg"),
         ("--ag 2 --eg 2", "leave out --ag"),
-        ("--per-rank --ag 0 --eg 2", "--ag=0"),
+        ("--per-rank --ag 0 --eg 2", "ag=0"),
         ("--ag 2 --eg 2 --routing zipf:1.2", "needs the experts of a model"),
         ("--ag 2 --eg 2 --straggler AG.0", "write a rank and a factor"),
         ("--ag 2 --eg 2 --straggler AG.5=2", "straggler AG.5"),
@@ -756,8 +755,8 @@ def test_the_word_balanced_is_the_group_whatever_the_number_of_experts() -> None
         "deployment": {"hardware": "h20", "ag": 2, "eg": 3},
     }
     data |= {"workload": {"seq_len": 64, "samples": 2}, "schedule": {"r1": 2}}
-    group = scenario_from_dict(data)
-    ranked = scenario_from_dict(data | {"ranks": {"routing": "balanced"}})
+    group = Scenario.from_dict(data)
+    ranked = Scenario.from_dict(data | {"ranks": {"routing": "balanced"}})
     work = scenario_work(ranked, schedule_for(ranked))
     assert rank_times(work).makespan_us == longest_path_us(
         schedule_for(group), ScenarioCosts(group)

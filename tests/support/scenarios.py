@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from simdep.scenario.file import scenario_from_dict
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Task
 
@@ -26,7 +25,7 @@ def linked_scenario(**changes: Any) -> Scenario:
     workload = {"seq_len": changes.pop("seq_len", 512), "m_a": changes.pop("m_a", 2)}
     of_schedule = ("policy", "order", "r1", "r2")
     schedule = {key: changes.pop(key) for key in of_schedule if key in changes}
-    return scenario_from_dict(
+    return Scenario.from_dict(
         {
             "model": "deepseek-v2",
             "layers": 3,
