@@ -190,10 +190,12 @@ class Scenario:
         values = checked_fields(data)
         if data.get("ranks") == {}:
             values["per_rank"] = True
+        if model is not None:
+            values["model"] = model
+        if hardware is not None:
+            values["hardware"] = hardware
         given = frozenset(values)
         times = _stage_times(values)
-        values |= {} if model is None else {"model": model}
-        values |= {} if hardware is None else {"hardware": hardware}
         if times is not None and "model" not in values:
             return _without_sizes(values, times, given)
         return _with_sizes(values, times, given)
