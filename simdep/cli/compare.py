@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simdep.prediction import Prediction
     from simdep.scenario.spec import Scenario
 
-HELP = "policies side by side on one scenario"
+HELP = "compare policies on one scenario"
 EXAMPLES = """
 simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
 simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4 --r1 2 --r2 2
@@ -48,9 +48,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "policies",
         nargs="+",
         metavar="POLICY",
-        help="such as findep, pppipe:r1=3, FILE.py:NAME, or best",
+        help="a policy such as findep, pppipe:r1=3 or FILE.py:NAME; best is what solve finds",
     )
-    add_scenario_flags(parser)
+    add_scenario_flags(parser, usage="POLICY [POLICY ...] ")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with the table and every timeline"
     )

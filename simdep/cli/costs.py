@@ -11,7 +11,7 @@ from simdep import checks
 from simdep.cli.output import emit, table
 from simdep.cli.parser import Parser, add_command, add_json
 
-HELP = "how far a profile's predictions lie from measurements"
+HELP = "evaluate a hardware profile"
 EXAMPLES = ""
 _EVALUATE_EXAMPLES = """
 simdep costs evaluate gemm.csv --hardware h100
@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     evaluate = add_command(
         parts,
         "evaluate",
-        "errors of a profile on measured rows, by operation, kernel and range",
+        "compare a profile with measurements, by operation, kernel and range",
         _EVALUATE_EXAMPLES,
     )
     add_json(evaluate)
@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--anchors",
         type=int,
         metavar="N",
-        help="bring the profile to this machine's speed by N of the rows",
+        help="scale the profile to the speed of this machine by N of the measurements",
     )
 
 

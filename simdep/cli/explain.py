@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simdep.timeline import Timeline
 
 HELP = (
-    "where the time goes: critical path, idle time, sensitivities, findings, distance to the best"
+    "explain a makespan: critical path, idle time, sensitivities, findings, distance to the optimum"
 )
 EXAMPLES = """
 simdep explain scenario.toml --against pppipe:r1=3
@@ -52,25 +52,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_scenario_flags(parser)
     add_schedule_flags(parser)
+    parser.add_argument("--ideal", action="store_true", help="no host overheads")
     parser.add_argument(
-        "--ideal", action="store_true", help="without what the hosts of the profile add"
-    )
-    parser.add_argument(
-        "--against", metavar="POLICY|FILE.toml", help="and what makes it slower or faster than this"
+        "--against",
+        metavar="POLICY|FILE.toml",
+        help="also explain the difference to this policy or scenario",
     )
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="and the proven optimum over all orders (extra `exact`)",
+        help="also prove the optimum over all orders (needs the extra `exact`)",
     )
     parser.add_argument(
-        "--time-limit", type=float, default=30.0, metavar="S", help="of --exact, default 30 seconds"
+        "--time-limit",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds that --exact may take (default: 30)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
-        help="threads of --exact, default 1: the same result in every run",
+        metavar="N",
+        help="threads of --exact; one gives the same result in every run (default: 1)",
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with the timeline and all tables"

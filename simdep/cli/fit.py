@@ -12,7 +12,7 @@ from typing import Any
 from simdep.cli.output import check_paths, emit, table
 from simdep.cli.parser import add_json
 
-HELP = "make a hardware profile from measurements"
+HELP = "fit a hardware profile to measurements"
 EXAMPLES = """
 simdep fit gemm.csv attention.csv --out mine.json
 simdep fit all_gpus.csv --gpu h100 --form roofline --out h100.json
@@ -28,23 +28,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "data",
         nargs="+",
         metavar="DATA.csv",
-        help="measurements, or aiconfigurator:GPU; see README",
+        help="measurements, or aiconfigurator:GPU",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.json", help="the profile to write"
+        "--out", type=Path, required=True, metavar="FILE.json", help="profile to write"
     )
-    parser.add_argument("--gpu", default="", help="the rows of this GPU, where a file has several")
     parser.add_argument(
-        "--name", default="", help="of the profile; default the GPU, or the name of the file"
+        "--gpu", default="", help="GPU whose measurements count, where a file has several"
+    )
+    parser.add_argument(
+        "--name", default="", help="name of the profile (default: the GPU, or the name of the file)"
     )
     parser.add_argument(
         "--form",
         default="auto",
-        help="auto (default: what predicts shapes left out best), table, roofline, knee, linear or least-squares",
+        help="table, roofline, knee, linear, least-squares, or auto: the best on held-out shapes (default: auto)",
     )
-    parser.add_argument(
-        "--source", default="", help="what the profile says about the origin of its values"
-    )
+    parser.add_argument("--source", default="", help="origin of the values, for the profile")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from simdep.hardware.kernels import Kernel
     from simdep.hardware.profile import Cost, HardwareProfile
 
-HELP = "the hardware profiles, value by value with label and source"
+HELP = "list and show the hardware profiles"
 EXAMPLES = ""
 _SHOW_EXAMPLES = "simdep hardware show h20\nsimdep hardware show mine.json"
 
@@ -24,11 +24,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(
         dest="part", required=True, metavar="COMMAND", parser_class=Parser
     )
-    every = add_command(parts, "list", "the profiles that ship with simdep", "simdep hardware list")
-    one = add_command(parts, "show", "one profile", _SHOW_EXAMPLES)
+    every = add_command(
+        parts, "list", "list the profiles that ship with simdep", "simdep hardware list"
+    )
+    one = add_command(
+        parts, "show", "show every value of a profile with its label and source", _SHOW_EXAMPLES
+    )
     add_json(every)
     add_json(one)
-    one.add_argument("name", help="such as h20, or the path of a profile")
+    one.add_argument("name", help="a profile such as h20, or the path of one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from simdep.schedule import Schedule
 if TYPE_CHECKING:
     from simdep.policies import Policy
 
-HELP = "the policies: what each does, where it comes from, what may be chosen"
+HELP = "list the policies: what each does, its source, its parameters"
 EXAMPLES = """
 simdep policies
 simdep policies two-batch-decode
@@ -29,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_json(parser)
     parser.add_argument(
-        "policy", nargs="?", help="one of them, or FILE.py:NAME, with a small schedule of it"
+        "policy", nargs="?", help="show this policy, or FILE.py:NAME, with a small schedule"
     )
 
 

@@ -11,7 +11,7 @@ from simdep.cli.output import emit
 from simdep.cli.parser import add_json
 from simdep.units import human_us
 
-HELP = "simulate the order of a real run with its measured task times"
+HELP = "simulate the schedule of a real run with its measured task times"
 EXAMPLES = "simdep replay events.csv --json"
 
 
@@ -22,7 +22,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "events",
         type=Path,
         metavar="EVENTS.csv",
-        help="mode,batch,seq,node,op,layer,mb,start_ms,end_ms",
+        help="tasks of a run: mode,batch,seq,node,op,layer,mb,start_ms,end_ms",
     )
 
 

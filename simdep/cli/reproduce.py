@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simdep.analysis.figures import Section
     from simdep.validation.reproduce.result import Point, Reproduction
 
-HELP = "published measurements of real systems beside predictions"
+HELP = "predict published measurements of real systems"
 EXAMPLES = """
 simdep reproduce
 simdep reproduce findep --json
@@ -31,13 +31,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_json(parser)
     parser.add_argument(
-        "name", nargs="?", default="all", help="findep, fastafd, eps-moe or all (default)"
+        "name", nargs="?", default="all", help="findep, fastafd, eps-moe or all (default: all)"
     )
     parser.add_argument(
         "--measured",
         type=Path,
         metavar="FILE.csv",
-        help="predict these rows, in the columns of the table",
+        help="predict these measurements instead; columns as in the shipped table",
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with plots and tables"

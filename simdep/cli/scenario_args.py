@@ -25,9 +25,12 @@ _SIZES = ("micro_batches", "chunks", "split", "merge_last")
 _MACHINE = ("scenario", "deployment", "workload")  # tables that a model and its hardware fill
 
 
-def add_scenario_flags(parser: argparse.ArgumentParser, *, schedule: bool = True) -> None:
+def add_scenario_flags(
+    parser: argparse.ArgumentParser, *, schedule: bool = True, usage: str = ""
+) -> None:
     """SCENARIO.toml, and a flag for each of its fields; without `schedule` the command chooses the
-    fields of the tables schedule and ranks by itself."""
+    fields of the tables schedule and ranks by itself. `usage` is what stands before the file."""
+    parser.usage = f"%(prog)s {usage}[SCENARIO.toml] [flags]"
     parser.add_argument(
         "scenario",
         nargs="?",

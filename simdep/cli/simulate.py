@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simdep.simulation.rank_work import RankWork
     from simdep.timeline import Timeline
 
-HELP = "predict the timeline of a schedule"
+HELP = "predict the timeline of a scenario"
 EXAMPLES = """
 simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 8 --seq-len 2048 --m-a 2 --r1 2 --r2 4
 simdep simulate scenario.toml --order aass --html timeline.html
@@ -48,33 +48,46 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_scenario_flags(parser)
     add_schedule_flags(parser)
-    terms = parser.add_argument_group("what hosts add to the paper's model")
+    terms = parser.add_argument_group("Host overheads")
     terms.add_argument(
-        "--ideal", action="store_true", help="nothing, whatever the hardware profile holds"
+        "--ideal",
+        action="store_true",
+        help="no host overheads, whatever the hardware profile holds",
     )
     terms.add_argument(
         "--noise",
         type=float,
         default=0.0,
         metavar="CV",
-        help="vary computation times by this coefficient of variation",
+        help="coefficient of variation of the computation times (default: 0)",
     )
-    terms.add_argument("--seed", type=int, default=0, help="of --noise, default 0")
-    out = parser.add_argument_group("output")
+    terms.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)"
+    )
+    out = parser.add_argument_group("Output")
     out.add_argument("--json", action="store_true", help="one JSON object on stdout")
     out.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet"
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write the timeline as .json[.gz] (Perfetto), .csv or .parquet",
     )
     out.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
     out.add_argument(
-        "--save-schedule", type=Path, metavar="FILE.json", help="write the schedule, for --schedule"
+        "--save-schedule",
+        type=Path,
+        metavar="FILE.json",
+        help="write the schedule; --schedule reads it",
     )
 
 
 def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
     """A schedule of the user's own, and times without a model; read by `asked`."""
     parser.add_argument(
-        "--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's"
+        "--schedule",
+        type=Path,
+        metavar="FILE.json",
+        help="simulate this schedule instead of one of a policy",
     )
     add_stage_times(parser)
 

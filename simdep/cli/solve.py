@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simdep.planning.problem import Problem
     from simdep.planning.solver import Solution
 
-HELP = "find the best cut and order, and say how far from optimal it may be"
+HELP = "find the best order, m_a, r1 and r2, with a proof of optimality"
 EXAMPLES = """
 simdep solve --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --max-r1 8 --max-r2 16
 simdep solve scenario.toml --gpus 8 --samples 16 --json
@@ -42,32 +42,41 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_json(parser)
     add_scenario_flags(parser, schedule=False)
-    bare = parser.add_argument_group("or the bare scheduling problem, with --layers and --samples")
+    bare = parser.add_argument_group(
+        "Stage costs",
+        "Given costs replace model and hardware; --layers and --samples go with them.",
+    )
     bare.add_argument(
         "--stage-costs",
         metavar="KIND=ALPHA+BETA,...",
-        help="attention, shared: us, and us a sample of a micro-batch; expert, link: us, and us a token of a chunk",
+        help="us plus us per sample of a micro-batch (attention, shared) or token of a chunk (expert, link)",
     )
     bare.add_argument(
         "--stage-times-model",
         type=Path,
         metavar="FILE",
-        help="the same from .toml or .json: [attention] alpha_us ...",
+        help="the same from a .toml or .json file: [attention] alpha_us = 100 ...",
     )
-    bare.add_argument("--tokens-per-sample", type=int, metavar="K", help="default 1")
-    search = parser.add_argument_group("the search")
-    search.add_argument(
-        "--method", default="exact", help="exact (default), or algorithm1, FinDEP's"
+    bare.add_argument(
+        "--tokens-per-sample", type=int, metavar="K", help="tokens of a sample (default: 1)"
     )
+    search = parser.add_argument_group("Search")
     search.add_argument(
-        "--max-r1", type=int, metavar="N", help="micro-batches; default 8, bare problem: any"
-    )
-    search.add_argument(
-        "--max-r2", type=int, metavar="N", help="chunks; default 32, bare problem: any"
+        "--method", default="exact", help="exact, or algorithm1 of FinDEP (default: exact)"
     )
     search.add_argument(
-        "--ideal", action="store_true", help="without what hosts of the hardware profile add"
+        "--max-r1",
+        type=int,
+        metavar="N",
+        help="most micro-batches (default: 8, with stage costs any number)",
     )
+    search.add_argument(
+        "--max-r2",
+        type=int,
+        metavar="N",
+        help="most chunks (default: 32, with stage costs any number)",
+    )
+    search.add_argument("--ideal", action="store_true", help="no host overheads")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from simdep.planning.sweep import Sweep
 
-HELP = "every combination of some parameters of a scenario, to a table and a plot"
+HELP = "simulate or solve every combination of values of some fields"
 EXAMPLES = """
 simdep sweep scenario.toml --vary r1=1,2,4 --vary r2=1..16 --html sweep.html
 simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary seq_len=1024,2048,4096 --out splits.csv
@@ -147,25 +147,27 @@ def _read(column: str, text: str) -> Any:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_json(parser)
-    add_scenario_flags(parser)
+    add_scenario_flags(parser, usage="--vary NAME=VALUES ")
     parser.add_argument(
         "--vary",
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help="1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated, all combinations are taken",
+        help="values of a field: 1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated",
     )
     parser.add_argument(
-        "--solve", action="store_true", help="find the best policy, order and cut of every point"
+        "--solve",
+        action="store_true",
+        help="find the best policy, order, m_a, r1 and r2 of every point",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="write .csv or .parquet; goes on if it holds a part of it",
+        help="write the table as .csv or .parquet; an interrupted sweep continues from it",
     )
     parser.add_argument(
-        "--force", action="store_true", help="begin again where --out holds something else"
+        "--force", action="store_true", help="overwrite --out if it holds another sweep"
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with plots and the table"
@@ -174,7 +176,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--value",
         default="throughput_tokens_per_s_per_gpu",
         metavar="COLUMN",
-        help="to plot, default %(default)s",
+        help="column to plot (default: %(default)s)",
     )
 
 
