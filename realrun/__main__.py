@@ -263,7 +263,7 @@ def run_one(args: argparse.Namespace) -> int:
         figures.write_html(
             args.html,
             timeline.schedule.label,
-            [figures.Section("Timeline", figure=figures.gantt(timeline))],
+            [figures.Section("Timeline", figure=figures.gantt_chart(timeline))],
         )
     print(json.dumps(result) if args.json else report.as_text(result, timeline))
     print(f"realrun: measurements are in {folder}", file=sys.stderr)

@@ -167,7 +167,7 @@ def workload(row: Mapping[str, Any]) -> str:
 
 
 def makespans(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row a schedule: the columns that `figures.errors` draws, and the workload."""
+    """A row a schedule: the columns that `figures.makespan_scatter` draws, and the workload."""
     table = pd.DataFrame(rows)[["label", "predicted_us", "measured_us", "error_pct"]]
     low, high = zip(*(row["ci_us"] for row in rows), strict=True)
     return table.assign(ci_low_us=low, ci_high_us=high, workload=list(map(workload, rows)))
@@ -240,7 +240,7 @@ def draw_case(run: Path, row: Mapping[str, Any]) -> None:
         return
     draw_numbers(row, predicted, measured)
     st.plotly_chart(
-        figures.gantt(predicted, measured),
+        figures.gantt_chart(predicted, measured),
         key="gantt",
         config=figures.CONFIG,
         alt=f"Gantt chart of {row['label']}, simulated above measured in every stream",
@@ -257,21 +257,21 @@ def draw_case(run: Path, row: Mapping[str, Any]) -> None:
 
 
 def draw_numbers(row: Mapping[str, Any], predicted: Timeline, measured: Timeline) -> None:
-    low, high = (figures.human(us) for us in row["ci_us"])
+    low, high = (figures.human_time(us) for us in row["ci_us"])
     difference = row["predicted_us"] - row["measured_us"]
-    apart = f"{figures.human(abs(difference))} {'longer' if difference > 0 else 'shorter'}"
+    apart = f"{figures.human_time(abs(difference))} {'longer' if difference > 0 else 'shorter'}"
     simulated, real = report.streams(predicted), report.streams(measured)
     places = iter(st.columns([4, 5, 4, *(3 for _ in real)]))
     tile(
         next(places),
         "Makespan, simulated",
-        figures.human(row["predicted_us"]),
+        figures.human_time(row["predicted_us"]),
         "from the profile's costs",
     )
     tile(
         next(places),
         "Makespan, measured",
-        figures.human(row["measured_us"]),
+        figures.human_time(row["measured_us"]),
         f"95 %: {low} to {high}",
     )
     tile(next(places), "Error of the simulation", f"{row['error_pct']:+.1f} %", apart)
@@ -291,7 +291,7 @@ def draw_run(result: Mapping[str, Any]) -> None:
         tile(place, label, form.format(value) if known else "not known", hint=hint)
     left, right = st.columns(2)
     alt = "Simulated against measured makespan of every schedule, with the diagonal"
-    points = figures.errors(table.assign(label=table["label"] + ", " + table["workload"]))
+    points = figures.makespan_scatter(table.assign(label=table["label"] + ", " + table["workload"]))
     left.plotly_chart(points, key="errors", config=figures.CONFIG, alt=alt)
     shown = pd.DataFrame(
         {

@@ -223,8 +223,8 @@ def answer(question: Question, choice: str) -> Prediction:
 def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Figure:
     """The timelines of policies, each by its letter, on one axis."""
     found = [answer(question, choice).timeline for _, choice in choices]
-    figure = figures.gantt(
-        *found, titles=[slot.upper() for slot, _ in choices], most_bars=MOST_BARS
+    figure = figures.gantt_chart(
+        *found, titles=[slot.upper() for slot, _ in choices], max_bars=MOST_BARS
     )
     return figure.update_layout(
         title_text="", margin_t=figure.layout.margin.t - 24, height=figure.layout.height - 24
@@ -436,10 +436,10 @@ def draw_cuts(question: Question) -> None:
         left.error(literal(error))
     else:
         best = points.sort_values(MAKESPAN, kind="stable").iloc[0]
-        shortest = f"{figures.human(best['makespan_us'])}, simulated"
+        shortest = f"{figures.human_time(best['makespan_us'])}, simulated"
         tile(left, "Best of them", f"r1={best['r1']:g}, r2={best['r2']:g}", shortest)
         left.caption("The best cell is framed. r1 divides the samples of an AG GPU.")
-        figure = figures.heat(points, "r2", "r1", value, best=better)
+        figure = figures.heat_map(points, "r2", "r1", value, best=better)
         right.plotly_chart(
             figure,
             key="cuts",
@@ -472,8 +472,13 @@ def draw_solution(question: Question) -> None:
         str(choice).replace(":", " ").replace(",", " "),
         f"m_a={found.best.m_a}",
     )
-    tile(places[1], "Makespan, simulated", figures.human(found.best.makespan_us), proof)
-    tile(places[2], "No order takes less than", figures.human(found.lower_bound_us), "lower bound")
+    tile(places[1], "Makespan, simulated", figures.human_time(found.best.makespan_us), proof)
+    tile(
+        places[2],
+        "No order takes less than",
+        figures.human_time(found.lower_bound_us),
+        "lower bound",
+    )
     slot = next((slot for slot in SLOTS if st.session_state.get(slot) == NO_POLICY), SLOTS[-1])
     places[3].button(
         f"Show it as policy {slot.upper()}", key="put", on_click=put, args=(slot, choice)

@@ -80,7 +80,7 @@ def _write_case(folder: Path, trial: Trial) -> None:
 def _timelines(title: str, trial: Trial) -> Iterable[figures.Section]:
     by_kind = compare(trial.predicted, trial.typical).groupby("kind", sort=False)
     means = by_kind[["predicted_us", "measured_us"]].mean().round(1).reset_index()
-    yield figures.Section(title, figure=figures.gantt(trial.predicted, trial.typical))
+    yield figures.Section(title, figure=figures.gantt_chart(trial.predicted, trial.typical))
     yield figures.Section("Mean task times (us)", table=means)
 
 
@@ -237,4 +237,4 @@ def costs_table(profile: HardwareProfile) -> pd.DataFrame:
 def _scatter(result: dict[str, Any]) -> Any:
     rows = pd.DataFrame(result["schedules"])
     intervals = pd.DataFrame(rows["ci_us"].tolist(), columns=["ci_low_us", "ci_high_us"])
-    return figures.errors(pd.concat([rows, intervals], axis=1))
+    return figures.makespan_scatter(pd.concat([rows, intervals], axis=1))

@@ -137,10 +137,10 @@ def _write_html(
     text = "Simulated. Speed-up is that of the throughput over the first policy."
     sections = [figures.Section("Policies side by side", text, table=frame)]
     for prediction, row in zip(found, rows, strict=True):
-        figure = figures.gantt(prediction.timeline, unit_us=unit_us)
+        figure = figures.gantt_chart(prediction.timeline, unit_us=unit_us)
         figure.update_xaxes(range=[0, 1.02 * longest / unit_us])
         figure.update_layout(title_text="", margin_t=figure.layout.margin.t - 24)
-        told = f"{figures.human(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
+        told = f"{figures.human_time(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
         sections.append(figures.Section(f"{row['schedule']}, simulated", told, figure=figure))
     sections += [figures.Section("Assumed", "; ".join(notes))] if notes else []
     figures.write_html(

@@ -399,7 +399,7 @@ def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> No
         for each in result["diagnoses"]
     ]
     sections = [
-        figures.Section("Why it takes as long", head, figure=figures.gantt(timeline)),
+        figures.Section("Why it takes as long", head, figure=figures.gantt_chart(timeline)),
         figures.Section(
             "Critical path", _conclusion(result), table=pd.DataFrame(_path_rows(result))
         ),

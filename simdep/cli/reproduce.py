@@ -129,7 +129,7 @@ def _sections(reproduction: Reproduction) -> list[Section]:
     name = publication.name
     sections = [figures.Section(publication.title, publication.source)]
     for unit, points in _drawn(reproduction.points).items():
-        figure = figures.agreement(pd.DataFrame(points), unit)
+        figure = figures.agreement_scatter(pd.DataFrame(points), unit)
         sections.append(figures.Section(f"{name}: {unit}", figure=figure))
     tables = {
         "checks": [asdict(check) for check in reproduction.checks],

@@ -205,5 +205,5 @@ def _write_html(path: Path, timeline: Timeline) -> None:
     figures.write_html(
         path,
         timeline.schedule.label,
-        [figures.Section("Timeline (simulated)", figure=figures.gantt(timeline))],
+        [figures.Section("Timeline (simulated)", figure=figures.gantt_chart(timeline))],
     )

@@ -360,7 +360,7 @@ def _picture(sweep: Sweep, frame: pd.DataFrame, value: str) -> Any:
         and others[0].is_number
         and min(len(x.values), len(others[0].values)) > 2
     ):
-        return figures.heat(
+        return figures.heat_map(
             frame, x.column, others[0].column, value, best="min" if value.endswith("_us") else "max"
         )
-    return figures.lines(frame, x.column, value, others[0].column if others else None)
+    return figures.line_chart(frame, x.column, value, others[0].column if others else None)

@@ -71,14 +71,14 @@ def makespans(*pairs: tuple[float, float]) -> pd.DataFrame:
 
 
 def test_lanes_of_a_stream_stand_directly_under_each_other(predicted: Timeline) -> None:
-    axis = figures.gantt(predicted, measured_like(predicted)).layout.yaxis
+    axis = figures.gantt_chart(predicted, measured_like(predicted)).layout.yaxis
     assert list(axis.ticktext) == ["simulated", "measured rank 0", "measured rank 1"] * 4
     assert list(np.diff(axis.tickvals)) == [1, 1, 1.5] * 3 + [1, 1]
     assert axis.range[0] > axis.range[1]  # the first lane is at the top
 
 
 def test_a_lane_of_the_only_timeline_needs_no_name(predicted: Timeline) -> None:
-    figure = figures.gantt(predicted)
+    figure = figures.gantt_chart(predicted)
     assert list(figure.layout.yaxis.ticktext) == [""] * 4
     assert [note.text for note in figure.layout.annotations][:4] == [
         f"<b>{s}</b>" for s in predicted.schedule.streams
@@ -86,13 +86,13 @@ def test_a_lane_of_the_only_timeline_needs_no_name(predicted: Timeline) -> None:
 
 
 def test_titles_name_the_timelines(predicted: Timeline) -> None:
-    figure = figures.gantt(predicted, predicted, titles=("before", "after"))
+    figure = figures.gantt_chart(predicted, predicted, titles=("before", "after"))
     assert list(figure.layout.yaxis.ticktext) == ["before", "after"] * 4
 
 
 def test_every_row_is_one_bar_and_every_kind_one_trace(predicted: Timeline) -> None:
     measured = measured_like(predicted)
-    figure = figures.gantt(predicted, measured)
+    figure = figures.gantt_chart(predicted, measured)
     assert [bar.name for bar in figure.data] == [
         "attention (A)",
         "shared (S)",
@@ -106,12 +106,12 @@ def test_every_row_is_one_bar_and_every_kind_one_trace(predicted: Timeline) -> N
 
 
 def test_every_timeline_starts_at_0(predicted: Timeline) -> None:
-    bars = drawn(figures.gantt(predicted, measured_like(predicted, late_us=1e9)))
+    bars = drawn(figures.gantt_chart(predicted, measured_like(predicted, late_us=1e9)))
     assert bars.groupby("y")["left"].min()[[0, 1, 2]].tolist() == [0, 0, 0]
 
 
 def test_hover_gives_the_task_its_rank_and_its_times_with_unit(predicted: Timeline) -> None:
-    bar = figures.gantt(predicted).data[0]
+    bar = figures.gantt_chart(predicted).data[0]
     assert list(bar.customdata[1]) == ["A[0.1]", 0, 100, 200, 100]
     assert bar.hovertemplate.count("µs") == 3
     assert "attention" in bar.hovertemplate
@@ -121,13 +121,13 @@ def test_hover_gives_the_task_its_rank_and_its_times_with_unit(predicted: Timeli
 def test_the_axis_names_the_unit_that_its_numbers_have(
     attention: float, unit: str, end: float
 ) -> None:
-    figure = figures.gantt(simulate_schedule(naive(1), StageTimes(attention, 40, 20, 40, 30)))
+    figure = figures.gantt_chart(simulate_schedule(naive(1), StageTimes(attention, 40, 20, 40, 30)))
     assert figure.layout.xaxis.title.text == f"time since the first start ({unit})"
     assert figure.data[-1].customdata[0][3] == pytest.approx(end)
 
 
 def test_the_end_of_every_timeline_is_marked_with_its_makespan(predicted: Timeline) -> None:
-    figure = figures.gantt(predicted, measured_like(predicted))
+    figure = figures.gantt_chart(predicted, measured_like(predicted))
     texts = [note.text for note in figure.layout.annotations]
     span = predicted.makespan_us
     assert f"simulated<br><b>{span} µs</b>" in texts
@@ -135,7 +135,7 @@ def test_the_end_of_every_timeline_is_marked_with_its_makespan(predicted: Timeli
 
 
 def test_a_later_micro_batch_is_paler() -> None:
-    figure = figures.gantt(simulate_schedule(findep(1, 3, 1), COSTS))
+    figure = figures.gantt_chart(simulate_schedule(findep(1, 3, 1), COSTS))
     light = [sum(bytes.fromhex(color[1:])) for color in figure.data[0].marker.color]
     assert figure.data[0].marker.color[0] == figures.COLORS["attention"]
     assert light == sorted(set(light))
@@ -148,8 +148,8 @@ def test_every_kind_has_a_colour_of_its_own() -> None:
 
 
 def test_a_few_bars_carry_their_number_and_many_do_not(predicted: Timeline) -> None:
-    few = figures.gantt(predicted)
-    many = figures.gantt(simulate_schedule(findep(30, 2, 4), COSTS))
+    few = figures.gantt_chart(predicted)
+    many = figures.gantt_chart(simulate_schedule(findep(30, 2, 4), COSTS))
     assert few.data[2].text[1] == "0.0.1"
     assert {bar.textposition for bar in few.data} == {"inside"}
     assert {bar.textposition for bar in many.data} == {"none"}
@@ -167,16 +167,16 @@ def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free_but_hovers_
         .itertuples(index=False)
     )
     times = [(task, 0, *early.get(task, (start, end))) for task, start, end in plain]
-    bar = figures.gantt(Timeline.from_times(schedule, "real", times)).data[1]
+    bar = figures.gantt_chart(Timeline.from_times(schedule, "real", times)).data[1]
     assert list(bar.base) == [50, 120]
     assert list(bar.customdata[1]) == ["A2E[0.0.1]", 0, 60, 140, 80]
 
 
 def test_too_many_bars_are_joined_by_kind_without_losing_busy_time() -> None:
     timeline = simulate_schedule(findep(60, 4, 8), COSTS)
-    figure = figures.gantt(timeline, measured_like(timeline, ranks=1))
+    figure = figures.gantt_chart(timeline, measured_like(timeline, ranks=1))
     bars = drawn(figure)
-    assert len(timeline.rows) * 2 > figures.MOST_BARS >= len(bars)
+    assert len(timeline.rows) * 2 > figures.MAX_BARS >= len(bars)
     assert {bar.textposition for bar in figure.data} == {"none"}
     lasting = (
         (timeline.rows["end_us"] - timeline.rows["start_us"]).groupby(timeline.rows["kind"]).sum()
@@ -192,7 +192,7 @@ def test_too_many_bars_are_joined_by_kind_without_losing_busy_time() -> None:
 
 
 def test_joined_bars_of_a_lane_do_not_overlap() -> None:
-    bars = drawn(figures.gantt(simulate_schedule(findep(100, 4, 8), COSTS))).sort_values(
+    bars = drawn(figures.gantt_chart(simulate_schedule(findep(100, 4, 8), COSTS))).sort_values(
         ["y", "left"]
     )
     ends = (bars["left"] + bars["width"]).groupby(bars["y"]).shift()
@@ -208,9 +208,9 @@ def ends(figure: go.Figure) -> list[tuple[str, str]]:
 
 def test_ends_that_lie_close_together_share_one_text(predicted: Timeline) -> None:
     longer = measured_like(predicted)
-    figure = figures.gantt(predicted, longer, predicted, titles=tuple("abc"))
+    figure = figures.gantt_chart(predicted, longer, predicted, titles=tuple("abc"))
     both, late = (
-        f"<b>{figures.human(timeline.makespan_us)}</b>" for timeline in (predicted, longer)
+        f"<b>{figures.human_time(timeline.makespan_us)}</b>" for timeline in (predicted, longer)
     )
     assert ends(figure) == [(f"a, c<br>{both}, {both}", "right"), (f"b<br>{late}", "left")]
     assert sum(shape.type == "line" for shape in figure.layout.shapes) == 3
@@ -218,8 +218,8 @@ def test_ends_that_lie_close_together_share_one_text(predicted: Timeline) -> Non
 
 def test_the_legend_makes_room_for_ends_that_stand_under_it(predicted: Timeline) -> None:
     alone, beside = (
-        figures.gantt(predicted),
-        figures.gantt(predicted, measured_like(predicted, ranks=1)),
+        figures.gantt_chart(predicted),
+        figures.gantt_chart(predicted, measured_like(predicted, ranks=1)),
     )
     assert alone.layout.legend.y == 1
     inside = beside.layout.height - beside.layout.margin.t - beside.layout.margin.b
@@ -227,44 +227,44 @@ def test_the_legend_makes_room_for_ends_that_stand_under_it(predicted: Timeline)
 
 
 def test_the_unit_can_be_that_of_other_figures(predicted: Timeline) -> None:
-    assert figures.gantt(predicted).layout.xaxis.title.text.endswith("(µs)")
-    figure = figures.gantt(predicted, unit_us=1e3)
+    assert figures.gantt_chart(predicted).layout.xaxis.title.text.endswith("(µs)")
+    figure = figures.gantt_chart(predicted, unit_us=1e3)
     assert figure.layout.xaxis.title.text.endswith("(ms)")
     assert drawn(figure)["width"].max() < 1
 
 
 def test_fewer_bars_can_be_asked_for() -> None:
     timeline = simulate_schedule(findep(60, 2, 2), COSTS)
-    assert len(drawn(figures.gantt(timeline))) == len(timeline.rows) > 500
-    assert len(drawn(figures.gantt(timeline, most_bars=500))) <= 500
+    assert len(drawn(figures.gantt_chart(timeline))) == len(timeline.rows) > 500
+    assert len(drawn(figures.gantt_chart(timeline, max_bars=500))) <= 500
 
 
 CUTS = pd.DataFrame({"r1": [1, 1, 2, 2], "r2": [1, 2, 1, 2], "us": [4.0, 3.0, 2.5, None]})
 
 
 def test_a_heat_map_has_a_cell_a_point_and_frames_the_best() -> None:
-    figure = figures.heat(CUTS, "r2", "r1", "us")
+    figure = figures.heat_map(CUTS, "r2", "r1", "us")
     cells = figure.data[0]
     assert (list(cells.x), list(cells.y)) == (["1", "2"], ["1", "2"])
     assert cells.z[0].tolist() == [4, 3]
     assert np.isnan(cells.z[1][1])
     frame = figure.layout.shapes[0]
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
-    assert figures.heat(CUTS, "r2", "r1", "us", best="max").layout.shapes[0].y0 == -0.5
+    assert figures.heat_map(CUTS, "r2", "r1", "us", best="max").layout.shapes[0].y0 == -0.5
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("r2", "r1")
 
 
 def test_a_heat_map_without_values_is_refused() -> None:
     with pytest.raises(ValueError, match="no point to draw has a value"):
-        figures.heat(CUTS.assign(us=np.nan), "r2", "r1", "us")
+        figures.heat_map(CUTS.assign(us=np.nan), "r2", "r1", "us")
 
 
 def test_lines_are_one_a_value_of_the_other_column() -> None:
-    first, second = figures.lines(CUTS, "r2", "us", "r1").data
+    first, second = figures.line_chart(CUTS, "r2", "us", "r1").data
     assert (first.name, list(first.x), list(first.y)) == ("r1 1", [1, 2], [4, 3])
     assert second.name == "r1 2"
     assert first.line.color != second.line.color
-    (only,) = figures.lines(CUTS.head(2), "r2", "us").data
+    (only,) = figures.line_chart(CUTS.head(2), "r2", "us").data
     assert (only.name, list(only.y)) == ("us", [4, 3])
 
 
@@ -274,40 +274,42 @@ def test_lines_are_one_a_value_of_the_other_column() -> None:
 )
 def test_lines_over_two_decades_have_a_logarithmic_axis(values: list[Any], kind: str) -> None:
     points = pd.DataFrame({"x": values, "us": [1.0, 2.0, 3.0]})
-    assert figures.lines(points, "x", "us").layout.xaxis.type == kind
+    assert figures.line_chart(points, "x", "us").layout.xaxis.type == kind
 
 
 def test_labels_are_escaped() -> None:
     plain = naive(1)
-    figure = figures.gantt(
+    figure = figures.gantt_chart(
         simulate_schedule(Schedule(plain.streams, "<b>&"), COSTS), titles=("<i>",)
     )
     assert figure.layout.title.text == "&lt;b&gt;&amp;"
     assert any("&lt;i&gt;" in note.text for note in figure.layout.annotations)
     assert (
-        figures.errors(makespans((1, 1)).assign(label="<b>")).data[-1].customdata[0][0]
+        figures.makespan_scatter(makespans((1, 1)).assign(label="<b>")).data[-1].customdata[0][0]
         == "&lt;b&gt;"
     )
 
 
 def test_timelines_without_titles_of_their_own_are_refused(predicted: Timeline) -> None:
     with pytest.raises(ValueError, match="1 titles for 2 timelines"):
-        figures.gantt(predicted, predicted, titles=("one",))
+        figures.gantt_chart(predicted, predicted, titles=("one",))
     with pytest.raises(ValueError, match="0 titles for 0 timelines"):
-        figures.gantt()
+        figures.gantt_chart()
 
 
 @pytest.mark.parametrize(("largest", "kind"), [(700, "linear"), (90_000, "log")])
 def test_errors_are_drawn_on_logarithmic_axes_when_they_span_more_than_a_decade(
     largest: float, kind: str
 ) -> None:
-    layout = figures.errors(makespans((100, 110), (largest, largest))).layout
+    layout = figures.makespan_scatter(makespans((100, 110), (largest, largest))).layout
     assert (layout.xaxis.type, layout.yaxis.type) == (kind, kind)
     assert layout.yaxis.scaleanchor == "x"
 
 
 def test_a_point_has_its_interval_and_lies_against_diagonal_and_band() -> None:
-    lower, upper, diagonal, points = figures.errors(makespans((100, 200), (300, 400))).data
+    lower, upper, diagonal, points = figures.makespan_scatter(
+        makespans((100, 200), (300, 400))
+    ).data
     assert (list(points.x), list(points.y)) == ([200, 400], [100, 300])
     assert list(points.error_x.array) == pytest.approx([40, 80])
     assert list(points.error_x.arrayminus) == pytest.approx([20, 40])
@@ -318,7 +320,7 @@ def test_a_point_has_its_interval_and_lies_against_diagonal_and_band() -> None:
 
 def test_errors_of_no_case_are_refused() -> None:
     with pytest.raises(ValueError, match="no cases"):
-        figures.errors(makespans((1, 1)).head(0))
+        figures.makespan_scatter(makespans((1, 1)).head(0))
 
 
 def test_a_page_holds_all_its_sections_escaped_and_plotly_once(
@@ -332,9 +334,9 @@ def test_a_page_holds_all_its_sections_escaped_and_plotly_once(
         }
     )
     sections = [
-        figures.Section("One <1>", "A text & more", figure=figures.gantt(predicted)),
+        figures.Section("One <1>", "A text & more", figure=figures.gantt_chart(predicted)),
         figures.Section("Two", table=table),
-        figures.Section("Three", figure=figures.errors(makespans((1, 1)))),
+        figures.Section("Three", figure=figures.makespan_scatter(makespans((1, 1)))),
     ]
     figures.write_html(tmp_path / "page.html", "Title <x>", sections)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -354,6 +356,6 @@ def test_a_page_holds_all_its_sections_escaped_and_plotly_once(
 def test_the_same_sections_make_the_same_page(tmp_path: Path, predicted: Timeline) -> None:
     for name in ("a", "b"):
         figures.write_html(
-            tmp_path / name, "t", [figures.Section("h", figure=figures.gantt(predicted))]
+            tmp_path / name, "t", [figures.Section("h", figure=figures.gantt_chart(predicted))]
         )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -259,8 +259,8 @@ def test_solving_shows_the_best_its_bound_and_its_gap() -> None:
     )
     shown = tiles(app)
     assert shown["Best of all"][0].startswith(found.best.policy)
-    assert shown["Makespan, simulated"][0] == figures.human(found.best.makespan_us)
-    assert shown["No order takes less than"][0] == figures.human(found.lower_bound_us)
+    assert shown["Makespan, simulated"][0] == figures.human_time(found.best.makespan_us)
+    assert shown["No order takes less than"][0] == figures.human_time(found.lower_bound_us)
     assert shown["Makespan, simulated"][1] in ("optimal", f"within {found.gap_pct:.2g} %")
 
 
@@ -279,7 +279,7 @@ def test_the_best_can_be_put_beside_the_other_policies() -> None:
     table = app.dataframe[0].value
     assert len(table) == 4
     best = table.iloc[3]
-    assert figures.human(1e3 * best["makespan (ms)"]) == tiles(app)["Makespan, simulated"][0]
+    assert figures.human_time(1e3 * best["makespan (ms)"]) == tiles(app)["Makespan, simulated"][0]
     assert best["makespan (ms)"] <= table["makespan (ms)"].min() * (1 + 1e-9)
     assert app.selectbox(key="d").value in ("findep", "lookahead")
 
