@@ -1,299 +1,259 @@
-"""A case: one schedule of one layer shape on one number of ranks, to be predicted and really
-run."""
+"""A case: one schedule of one scenario, to be predicted and really run.
+
+An entry of a schedules file, a JSON list, holds the fields of a scenario, in tables as in a
+scenario file or by name, and two of its own:
+
+    link_alpha_us        start-up of a message, default 50
+    link_mbytes_per_s    speed of the link, default 1000
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from realrun.backends.registry import free_bytes
 from realrun.backends.shared_memory import MAX_MESSAGES, LinkSpeed
+from realrun.place import KEPT_BY_RUNNER
 from realrun.plan import PlannedCase
-from realrun.runtime.layers import owned
+from realrun.runtime.executable import check_executable
+from realrun.support import check_supported
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.file_kinds import CASES
 from simdep.hardware.profile import Cost, HardwareProfile
-from simdep.policies import schedule_for
-from simdep.scenario.models import GQA, MLA, load_model
+from simdep.policies import schedule_for, set_up
+from simdep.scenario.fields import FIELDS, TABLES, override
 from simdep.scenario.spec import Scenario
-from simdep.schedule import Schedule
+from simdep.schedule import Kind, Schedule
 
-_NEEDED = ("model", "layers", "seq_len", "m_a", "ag", "eg", "policy")
-SHAPED = ("shm", "shaped")  # links whose speed the runner keeps
 UNMEASURED = HardwareProfile("unmeasured", "", ())
-PROCESS_BYTES = 400_000_000  # of a rank before it holds a layer: Python, torch, gloo; measured as resident memory
+CPU_DTYPE = "fp32"
+SPEED_KEYS = ("link_alpha_us", "link_mbytes_per_s")
+_GRANULARITY = ("micro_batches", "chunks", "merge_last")
 
 
 @dataclass(frozen=True)
 class Case:
-    """The fields of one object of a schedules file. `scale` multiplies every width of the model."""
+    """A scenario and how it is really run.
 
+    `model` and `scale` are as the user gave them: ranks draw the weights by them. `custom` runs
+    instead of the schedule of the scenario's policy; `synthetic` are microseconds by kind, where
+    timed waits stand in for computation.
+    """
+
+    scenario: Scenario
     model: str
-    layers: int
-    seq_len: int
-    m_a: int
-    ag: int
-    eg: int
-    policy: str
-    order: str = "asas"
-    r1: int = 1
-    r2: int = 1
     scale: float = 1.0
-    custom: Schedule | None = None  # runs instead of the policy's
-    dtype: str = "fp32"  # what the backend computes in
-    synthetic: Mapping[str, float] | None = (
-        None  # microseconds by kind: timed waits in place of computation
-    )
-    link: str = "shm"  # what carries messages between CPU ranks; see `realrun.place.LINKS`
-    link_alpha_us: float = LinkSpeed.alpha_us
-    link_mbytes_per_s: float = LinkSpeed.mbytes_per_s
+    link: str = "shm"  # what carries messages; see `realrun.place.LINKS`
+    speed: LinkSpeed = field(default_factory=LinkSpeed)
+    custom: Schedule | None = None
+    synthetic: Mapping[str, float] | None = None
 
     @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The fields that a user may give."""
-        return tuple(
-            name
-            for name in cls.__dataclass_fields__
-            if name not in ("custom", "dtype", "link", "synthetic")
-        )
+    def from_dict(cls, entry: Any) -> Case:
+        """A checked case from an entry of a schedules file; raises ValueError naming the field at
+        fault."""
+        checks.mapping(entry, (*SPEED_KEYS, *TABLES, *FIELDS), "schedule")
+        by_name = {key: value for key, value in entry.items() if key not in TABLES}
+        tables = {key: value for key, value in entry.items() if key in TABLES}
+        speed = {key: by_name.pop(key) for key in SPEED_KEYS if key in by_name}
+        for key in by_name:
+            table = tables.get(FIELDS[key].table)
+            if isinstance(table, Mapping) and key in table:
+                raise ValueError(f"{key} is given twice, in its table and by name; give it once")
+        return cls.from_tables(override(tables, by_name), speed)
 
     @classmethod
-    def from_dict(cls, row: Any, where: str = "") -> Case:
-        """A checked case; raises ValueError that begins with `where`, the place that it was read
-        from."""
-        try:
-            given = {key: value for key, value in checks.mapping(row, cls.names(), "case").items()}
-            given = {key: value for key, value in given.items() if value is not None}
-            for key in _NEEDED:
-                if key not in given:
-                    raise ValueError(f"{key} is missing")
-            case = cls(**given)
-            return case.checked()
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}" if where else str(error)) from None
+    def from_tables(cls, tables: Mapping[str, Any], speed: Mapping[str, Any]) -> Case:
+        """A checked case from the tables of a scenario file; `speed` holds the link's own keys,
+        which go before the link of the tables. Raises ValueError naming the field at fault."""
+        scenario = Scenario.from_dict(tables, UNMEASURED)
+        link_speed = _speed(tables, speed)
+        deployment = replace(scenario.deployment, link=None)
+        workload = scenario.workload
+        if "dtype" not in scenario.given:
+            workload = replace(workload, dtype=CPU_DTYPE)
+        scenario = replace(scenario, deployment=deployment, workload=workload)
+        scenario = set_up(scenario).scenario
+        case = cls(scenario, tables["model"], tables.get("scale", 1.0), speed=link_speed)
+        return case.checked()
 
     def checked(self) -> Case:
-        """This case; raises ValueError naming the field at fault."""
-        model = load_model(self.model)
-        if isinstance(model.attention, GQA) and (model.attention.q_rank or model.attention.window):
-            form = "low-rank queries" if model.attention.q_rank else "a sliding window"
-            raise ValueError(
-                f"model={self.model!r} has {form}, which realrun does not compute; simdep predicts it"
-            )
-        if model.moe_every > 1:
-            raise ValueError(
-                f"model={self.model!r} alternates dense layers, which realrun does not compute"
-            )
-        checks.number(self.link_alpha_us, "link_alpha_us")
-        checks.number(self.link_mbytes_per_s, "link_mbytes_per_s", above=0)
-        messages = len(self.schedule.streams["A2E"]) if "A2E" in self.schedule.streams else 0
+        """This case; raises ValueError naming what can't be run."""
+        check_supported(self.scenario)
+        check_executable(self.schedule)
+        self._check_tokens()
+        messages = len(self.schedule.streams["A2E"])
         if messages > MAX_MESSAGES:
             raise ValueError(
                 f"{messages:,} messages in each direction; a real run has at most {MAX_MESSAGES:,}"
             )
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.names()}
+    def _check_tokens(self) -> None:
+        """Whether the schedule has the tasks of the model, on whole samples."""
+        has_shared = any(task.kind is Kind.SHARED for task in self.schedule)
+        if has_shared != self.scenario.model.has_shared:
+            needs = "has no" if has_shared else "has"
+            raise ValueError(
+                f"the schedule has {'' if has_shared else 'no '}tasks of shared experts; "
+                f"model {self.model} {needs} shared experts"
+            )
+        for task in self.schedule.streams["AG"]:
+            if task.tokens % self.seq_len:
+                raise ValueError(
+                    f"{task}: tokens={task.tokens}; expected whole samples of "
+                    f"seq_len={self.seq_len} tokens"
+                )
 
-    def scenario(self, hardware: HardwareProfile) -> Scenario:
-        """The question that the simulator answers about this case."""
-        data = {
+    def with_schedule(self, schedule: Schedule) -> Case:
+        """The same scenario with a schedule of one's own; raises ValueError for one that can't be
+        run."""
+        scenario = replace(self.scenario, layers=schedule.layers)
+        return replace(self, scenario=scenario, custom=schedule).checked()
+
+    def on_backend(self, dtype: str, link: str) -> Case:
+        """The case as ranks compute it and are linked; raises ValueError for a data type that was
+        stated and is another."""
+        workload = self.scenario.workload
+        if workload.dtype != dtype and "dtype" in self.scenario.given:
+            raise ValueError(
+                f"dtype={workload.dtype!r}: the ranks of this machine compute in {dtype}"
+            )
+        scenario = replace(self.scenario, workload=replace(workload, dtype=dtype))
+        return replace(self, scenario=scenario, link=link)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The case by fields, ready for JSON."""
+        scenario = self.scenario
+        fields: dict[str, Any] = {
             "model": self.model,
+            "layers": scenario.layers,
+            "seq_len": self.seq_len,
+            "m_a": scenario.m_a,
+            "ag": self.ag,
+            "eg": self.eg,
+            "policy": scenario.policy,
+            "order": scenario.order,
+            "r1": scenario.r1,
+            "r2": scenario.r2,
             "scale": self.scale,
-            "layers": self.layers,
-            "deployment": {"ag": self.ag, "eg": self.eg},
-            "workload": {"seq_len": self.seq_len, "m_a": self.m_a, "dtype": self.dtype},
-            "schedule": {"policy": self.policy, "order": self.order, "r1": self.r1, "r2": self.r2},
+            "link_alpha_us": self.speed.alpha_us,
+            "link_mbytes_per_s": self.speed.mbytes_per_s,
         }
-        scenario = Scenario.from_dict(data, hardware)
-        deployment = replace(scenario.deployment, link=self.kept_link, transport=self.transport)
-        return replace(scenario, deployment=deployment)
+        for name in _GRANULARITY:
+            if getattr(scenario, name):
+                fields[name] = getattr(scenario, name)
+        return fields
+
+    @property
+    def ag(self) -> int:
+        return self.scenario.deployment.ag
+
+    @property
+    def eg(self) -> int:
+        return self.scenario.deployment.eg
+
+    @property
+    def seq_len(self) -> int:
+        return self.scenario.workload.seq_len
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return self.custom or schedule_for(self.scenario)
+
+    @property
+    def samples(self) -> list[int]:
+        """Samples of each micro-batch of an AG rank."""
+        tokens: dict[int, int] = {}
+        for task in self.schedule.streams["AG"]:
+            if task.kind is Kind.ATTENTION:
+                tokens[task.mb] = task.tokens
+        return [count // self.seq_len for count in tokens.values()]
+
+    def scenario_on(self, hardware: HardwareProfile) -> Scenario:
+        """The scenario that predicts this case on a machine."""
+        deployment = replace(
+            self.scenario.deployment,
+            hardware=hardware,
+            link=self.kept_link,
+            transport=self.transport,
+        )
+        return replace(self.scenario, deployment=deployment)
 
     @property
     def kept_link(self) -> Cost | None:
-        """The link whose speed the runner keeps (`SHAPED`), if it is one."""
-        if self.link not in SHAPED:
+        """The link whose speed the runner keeps, if it is one."""
+        if self.link not in KEPT_BY_RUNNER:
             return None
-        source = (
-            f"--link {self.link}: {self.link_alpha_us:g} us + {self.link_mbytes_per_s:g} MB/s, "
-            "kept by the runner"
-        )
-        return Cost("link", self.link_alpha_us, 1 / self.link_mbytes_per_s, "assumed", source)
+        alpha_us, rate = self.speed.alpha_us, self.speed.mbytes_per_s
+        source = f"--link {self.link}: {alpha_us:g} us + {rate:g} MB/s, kept by the runner"
+        return Cost("link", alpha_us, 1 / rate, "assumed", source)
 
     @property
     def transport(self) -> str:
         """What carries messages, as far as costs depend on it: those of the link and of the
         host."""
-        carries_at_a_rate = self.link in ("shaped", "tbf")
-        return f"{self.link} {self.link_mbytes_per_s:g} MB/s" if carries_at_a_rate else self.link
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        return self.custom or schedule_for(self.scenario(UNMEASURED))
+        if self.link in ("shaped", "tbf"):
+            return f"{self.link} {self.speed.mbytes_per_s:g} MB/s"
+        return self.link
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """Cases of one shape share layers and stage costs."""
-        return self.ag, self.eg, self.model, self.scale, self.layers, self.seq_len
+        return self.ag, self.eg, self.model, self.scale, self.scenario.layers, self.seq_len
 
     @property
     def workload(self) -> tuple[Any, ...]:
         """Cases of one workload do the same work: the fastest of them is the best schedule."""
-        return *self.link_group, self.m_a * self.r1
+        return *self.link_group, sum(self.samples)
 
     @property
     def link_group(self) -> tuple[Any, ...]:
         """Cases of one shape over one link."""
-        return *self.shape, self.link_alpha_us, self.link_mbytes_per_s
+        return *self.shape, self.speed.alpha_us, self.speed.mbytes_per_s
 
     def planned(self) -> PlannedCase:
         """What a rank needs to know of the case."""
-        speed = LinkSpeed(self.link_alpha_us, self.link_mbytes_per_s)
         return PlannedCase(
-            self.model,
-            self.scale,
-            self.seq_len,
-            self.schedule,
-            self.link,
-            speed,
-            dict(self.synthetic or {}),
+            model=self.model,
+            scale=self.scale,
+            seq_len=self.seq_len,
+            schedule=self.schedule,
+            link=self.link,
+            speed=self.speed,
+            synthetic=dict(self.synthetic or {}),
         )
 
-    def rank_bytes(self) -> list[int]:
-        """Device memory of each rank, AG ranks first: weights, residual streams, copies in flight,
-        attention."""
-        scenario = self.scenario(UNMEASURED)
-        model, form, samples = scenario.model, scenario.model.attention, self.m_a * self.r1
-        copies = samples * self.seq_len * model.top_k * model.hidden
-        scores = self.m_a * form.heads * self.seq_len**2 if isinstance(form, MLA) else 0
-        heads = self.m_a * self.seq_len * form.heads * 2 * (form.k_dim + form.v_dim)
-        wide = self.m_a * self.seq_len * max(2 * model.shared_hidden, model.experts)
-        streams = 4 * samples * self.seq_len * model.hidden
-        attention = self.layers * model.ag_params + streams + 2 * copies + 2 * scores + heads + wide
-        arriving = 2 * copies * self.ag // self.eg
-        experts = [
-            len(owned(model.experts, self.eg, rank)) * model.expert_params
-            for rank in range(self.eg)
-        ]
-        elements = [attention] * self.ag + [self.layers * weights + arriving for weights in experts]
-        return [scenario.workload.element_bytes * count for count in elements]
+
+def _speed(tables: Mapping[str, Any], own: Mapping[str, Any]) -> LinkSpeed:
+    """The speed of the link: its own keys, else the link of the scenario, else the default."""
+    speed: dict[str, float] = {}
+    link = tables.get("deployment", {}).get("link")
+    if isinstance(link, Mapping):
+        speed = {"alpha_us": link.get("alpha_us", 0), "mbytes_per_s": 1e3 * link["gbytes_per_s"]}
+    for key, value in own.items():
+        if value is not None:
+            above = 0 if key == "link_mbytes_per_s" else None
+            speed[key.removeprefix("link_")] = checks.number(value, key, above=above)
+    return LinkSpeed(**speed)
 
 
 def load_cases(path: Path) -> list[Case]:
-    """The cases of a schedules file, a JSON list of objects; raises ValueError naming the file and
-    the object."""
-    rows = files.read_json(path, CASES)
+    """The cases of a schedules file, a JSON list of entries; raises ValueError naming the file and
+    the entry."""
+    entries = files.read_json(path, CASES)
     with files.context(path, CASES):
-        if not isinstance(rows, list) or not rows:
-            raise ValueError("expected a JSON list of at least one object")
-        return [Case.from_dict(row, f"schedule {index}") for index, row in enumerate(rows)]
+        if not isinstance(entries, list) or not entries:
+            raise InputError("expected a JSON list of at least one schedule")
+        return [_entry(index, entry) for index, entry in enumerate(entries)]
 
 
-def standard_cases(size: str = "default") -> list[Case]:
-    """The schedules that `realrun validate` runs by itself: `quick` (24), `default` (78) or `full`
-    (over 150).
-
-    Links are such that communication decides, that it balances computation, and that computation
-    decides. They are for 1+1 ranks; where four cores are, `full` has some for 2+2.
-    """
-    lite = _Family("deepseek-v2-lite", 0.125, 2, 128, 4)
-    qwen = _Family("qwen3-30b-a3b", 0.125, 2, 128, 4)
-    if size == "quick":
-        return [*lite.cases((2, 4), 100), *qwen.cases((2, 4), 300)]
-    if size == "default":
-        return [
-            case
-            for rate in (100, 300)
-            for family in (lite, qwen)
-            for case in family.cases((1, 2, 4, 8), rate)
-        ]
-    rates = (40, 100, 300, 1500)
-    small = [
-        case
-        for rate in rates
-        for family in (lite, qwen)
-        for case in family.cases((1, 2, 4, 8), rate)
-    ]
-    whole = _Family("deepseek-v2-lite", 1.0, 2, 16, 2)
-    wide = [
-        case
-        for rate in (5, 20, 200)
-        for case in whole.cases((1, 2, 4), rate)
-        if case.r1 * case.r2 <= 4
-    ]
-    more = lite.cases((1, 2, 4), 300) if len(os.sched_getaffinity(0)) >= 4 else []
-    return [*small, *wide, *(replace(case, ag=2, eg=2) for case in more)]
-
-
-@dataclass(frozen=True)
-class _Family:
-    """One layer shape and the samples of one AG rank: every policy, order and degree on it."""
-
-    model: str
-    scale: float
-    layers: int
-    seq_len: int
-    samples: int
-
-    def cases(self, cuts: Sequence[int], mbytes_per_s: float) -> Iterator[Case]:
-        degrees = [("naive", "asas", 1, 1), ("pppipe", "asas", 2, 1), ("pppipe", "asas", 4, 1)]
-        degrees += [
-            ("findep", order, r1, r2)
-            for order in ("asas", "aass")
-            for r1 in (1, 2, 4)
-            for r2 in cuts
-        ]
-        degrees += [("findep", "A0 A1 S0 A2 S1 A3 S2 S3", 4, r2) for r2 in cuts]
-        shared = load_model(self.model).has_shared
-        for policy, order, r1, r2 in degrees:
-            # Without shared experts there is one order, and uncut micro-batches are what pppipe
-            # does
-            if (order != "asas" and (r1 == 1 or not shared)) or (
-                policy == "findep" and r2 == 1 and not shared
-            ):
-                continue
-            if self.samples % r1:
-                continue
-            yield Case(
-                self.model,
-                self.layers,
-                self.seq_len,
-                self.samples // r1,
-                1,
-                1,
-                policy,
-                order,
-                r1,
-                r2,
-                self.scale,
-                link_mbytes_per_s=mbytes_per_s,
-            )
-
-
-def check_memory(cases: Sequence[Case]) -> None:
-    """Raise InfeasibleError, with the bytes needed, for a case that does not fit into the free
-    memory.
-
-    Ranks on the CPU share the host's memory; on GPUs, each rank needs room on its own.
-    """
-    for index, case in enumerate(cases):
-        on_gpus = case.dtype != "fp32"
-        needed = (
-            case.rank_bytes()
-            if on_gpus
-            else [sum(case.rank_bytes()) + PROCESS_BYTES * (case.ag + case.eg)]
-        )
-        for rank, need in enumerate(needed):
-            free = free_bytes("nccl" if on_gpus else "gloo", rank)
-            if need > free:
-                place = f"GPU {rank}" if on_gpus else "this host"
-                raise checks.InfeasibleError(
-                    f"schedule {index}: {case.layers} layers of {case.model} at scale {case.scale:g} on "
-                    f"{case.ag}+{case.eg} ranks need {need:,} bytes of memory on {place} and {free:,} are free; "
-                    "use fewer layers or a smaller scale"
-                )
+def _entry(index: int, entry: Any) -> Case:
+    try:
+        return Case.from_dict(entry)
+    except ValueError as error:
+        raise InputError(f"schedule {index}: {error}") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LINKS = ("shm", "shaped", "tbf", "lo")  # between CPU ranks; between GPUs the link is what it is
-CHOSEN_SPEED = ("shm", "shaped", "tbf")  # links that have the speed that a user chooses
+KEPT_BY_RUNNER = ("shm", "shaped")  # links whose speed the runner keeps
+CHOSEN_SPEED = (*KEPT_BY_RUNNER, "tbf")  # links that have the speed that a user chooses
 GPU_LINK = "nccl"
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """Where a rank stands: AG ranks come first. `index` counts within the group."""
 
     ag: int

@@ -1,19 +1,19 @@
 """A plan: what the ranks of one deployment do, as a JSON file that all of them read.
 
-It is an object {ag, eg, backend, seed, cases, jobs}; `realrun.worker` lists the jobs.
+It is an object {ag, eg, backend, seed, cases, jobs}; `realrun.worker` lists the jobs. Results are
+JSON lines {index, ranks}: the number of the job, and one object a rank.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from realrun.backends.shared_memory import LinkSpeed
-from simdep import files
-from simdep.file_kinds import PLAN
 from simdep.schedule import Schedule
 
 
@@ -66,6 +66,28 @@ class Plan:
     @classmethod
     def load(cls, path: Path) -> Plan:
         """The plan in a file that `to_json` made."""
-        row = files.read_json(path, PLAN)
+        row = json.loads(path.read_text())
         cases = {case_id: PlannedCase.from_dict(case) for case_id, case in row["cases"].items()}
         return cls(**{**row, "cases": cases})
+
+
+def results_of(path: Path) -> list[dict[str, Any]]:
+    """The results in a file, in order; a line whose writing was cut off is no result."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def drop_unfinished(path: Path) -> None:
+    """Take a line whose writing was cut off from the end of a results file."""
+    if path.exists():
+        content = path.read_bytes()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            os.truncate(path, complete)
+
+
+def append_result(path: Path, index: int, ranks: list[dict[str, Any]]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps({"index": index, "ranks": ranks}) + "\n")

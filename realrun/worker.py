@@ -1,4 +1,4 @@
-"""What every rank does: walk one list of jobs together, and let rank 0 write each result before the
+"""What every rank does: walk one list of jobs, and let rank 0 write each result before the
 next job begins.
 
 A job of a plan (`realrun.plan`) is one of
@@ -18,14 +18,12 @@ A job of a plan (`realrun.plan`) is one of
     {"job": "output", "case": id, "folder": path}
                                         save the output of the last run, one file an AG rank
 
-Results are JSON lines {"index", "ranks": [one object a rank]}; a job whose line is there is not
-done again.
+A job whose result is there is not done again.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,7 +39,7 @@ from realrun.calibration.benchmarks import (
     time_operations,
     time_stages,
 )
-from realrun.plan import Plan
+from realrun.plan import Plan, append_result, drop_unfinished, results_of
 from realrun.runtime.launch import die_with_parent
 from realrun.runtime.rank import Rank
 from realrun.runtime.work import AttentionRank
@@ -60,8 +58,11 @@ def work_through(plan: Plan, results: Path) -> None:
         World(plan.ag, plan.eg, plan.seed, plan.backend) as world,
         torch.inference_mode(),
     ):
-        lines = results.read_text().splitlines() if results.exists() else []
-        done = world.all_gather({"done": [json.loads(line)["index"] for line in lines]})[0]["done"]
+        leads = world.place.rank == 0
+        if leads:
+            drop_unfinished(results)
+        done = [row["index"] for row in results_of(results)]
+        done = world.all_gather({"done": done})[0]["done"]
         rank = Rank(world, plan.cases)
         gc.collect()
         gc.freeze()
@@ -70,9 +71,8 @@ def work_through(plan: Plan, results: Path) -> None:
             if index in done:
                 continue
             rows = world.all_gather(JOBS[job["job"]](rank, job))
-            if world.place.rank == 0:
-                with results.open("a") as file:
-                    file.write(json.dumps({"index": index, "ranks": rows}) + "\n")
+            if leads:
+                append_result(results, index, rows)
 
 
 def record(rank: Rank, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def record(rank: Rank, job: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def run(rank: Rank, job: Mapping[str, Any]) -> dict[str, Any]:
+def run_case(rank: Rank, job: Mapping[str, Any]) -> dict[str, Any]:
     """Run a case once."""
     return rank.measure(rank.executor(job["case"]), rank.cases[job["case"]]).to_dict()
 
@@ -97,7 +97,7 @@ def output(rank: Rank, job: Mapping[str, Any]) -> dict[str, Any]:
 
 JOBS: dict[str, Callable[[Rank, Mapping[str, Any]], dict[str, Any]]] = {
     "record": record,
-    "run": run,
+    "run": run_case,
     "output": output,
     "stages": time_stages,
     "host": time_host,

@@ -1,6 +1,6 @@
-"""What every backend offers: a device that computes, a clock that stamps it, links that carry bytes.
+"""What every backend offers: a device that computes, its clock, and links that carry bytes.
 
-A link is told what it will receive, in order; then it posts and awaits messages by task name. A2E
+A link is given what it will receive, in order; then it posts and awaits messages by task name. A2E
 and E2A are two process groups, so that the directions do not queue behind each other. The order of
 posts is the schedule's on both sides: NCCL matches messages by order alone. Stamps are nanoseconds
 of the host's clock.

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrun.backends.base import Channel, Message, TransferStamps
-from realrun.place import Place
+from realrun.place import RankPlace
 
 MAX_MESSAGES = 100_000  # of one direction in a run
 _SPIN_NS = 150_000  # what a sleep may overshoot: the rest is spun
@@ -59,7 +59,7 @@ class SharedMemoryLink:
 
     carries_payload = False
 
-    def __init__(self, speed: LinkSpeed, posts: Tensor, place: Place, *, spin: bool) -> None:
+    def __init__(self, speed: LinkSpeed, posts: Tensor, place: RankPlace, *, spin: bool) -> None:
         """`posts` [2, MAX_MESSAGES, ranks] int64 is shared by all ranks, A2E first.
 
         `spin`: wait awake, not asleep.
@@ -123,7 +123,7 @@ class ShapedGlooLink(SharedMemoryLink):
 
     carries_payload = True
 
-    def __init__(self, speed: LinkSpeed, posts: Tensor, place: Place, channel: Channel) -> None:
+    def __init__(self, speed: LinkSpeed, posts: Tensor, place: RankPlace, channel: Channel) -> None:
         super().__init__(speed, posts, place, spin=False)
         self._channel = channel
 

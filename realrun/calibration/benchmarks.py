@@ -29,7 +29,7 @@ from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule
 
 REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
-STAGES = ("attention", "shared", "expert")
+TIMED_STAGES = ("attention", "shared", "expert")
 HOST_LAYERS, HOST_TASK_US = 4, 300.0
 TRAIN = 4  # back-to-back messages of a link measurement
 _INSTANT = LinkSpeed(0.0, 1e6)
@@ -143,7 +143,7 @@ def time_host(rank: Rank, job: _Job) -> dict[str, Any]:
     """Runs with short timed waits, one a chunk size: what is between their tasks is the host's."""
     case = rank.cases[job["case"]]
     rank.load(case)
-    waits = dict.fromkeys(STAGES, HOST_TASK_US)
+    waits = dict.fromkeys(TIMED_STAGES, HOST_TASK_US)
     runs = {}
     for tokens in job["chunks"]:
         executor = rank.synthetic(case, host_schedule(tokens), waits, _INSTANT)

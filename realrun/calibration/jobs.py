@@ -30,7 +30,7 @@ def stage_jobs(cases: Mapping[str, Case]) -> list[dict[str, Any]]:
     first, *_ = cases
     samples, chunks = set(), set()
     for case in cases.values():
-        samples.add(case.m_a)
+        samples.update(case.samples)
         chunks |= {task.tokens for task in case.schedule.streams["A2E"]}
     sizes = {"samples": _at_least_three(samples), "chunks": _at_least_three(chunks)}
     jobs: list[dict[str, Any]] = []
@@ -51,8 +51,8 @@ def stage_jobs(cases: Mapping[str, Case]) -> list[dict[str, Any]]:
 def _train(case: Case, tokens: int) -> dict[str, int]:
     """A train of messages that takes about `TRAIN_US` at the speed of the case's link, with chunks
     of at most `tokens`, and as many products."""
-    token_bytes = ScenarioCosts(case.scenario(UNMEASURED)).transfer_bytes(1)
-    rate = _OWN_MBYTES_PER_S.get(case.link, case.link_mbytes_per_s)
+    token_bytes = ScenarioCosts(case.scenario_on(UNMEASURED)).transfer_bytes(1)
+    rate = _OWN_MBYTES_PER_S.get(case.link, case.speed.mbytes_per_s)
     chunk = min(tokens, max(1, round(TRAIN_US / 8 * rate / token_bytes)))
     messages = max(4, min(MAX_TRAIN, round(TRAIN_US * rate / (chunk * token_bytes))))
     return {"chunk": chunk, "messages": messages, "products": round(TRAIN_US / PRODUCT_US)}

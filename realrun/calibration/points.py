@@ -76,7 +76,7 @@ def collect(points: Points, job: _Job, ranks: Sequence[_RankRow], case: Case | N
 
 
 def _collect_stages(points: Points, ranks: Sequence[_RankRow], case: Case) -> None:
-    shape = case.scenario(UNMEASURED).shape
+    shape = case.scenario.shape
     for group in (ranks[: case.ag], ranks[case.ag :]):
         for stage, sizes in group[0]["times"].items():
             key = PointKey(f"stage.{stage}", case.ag, case.eg, shape)
@@ -170,7 +170,7 @@ def _collect_host(points: Points, ranks: Sequence[_RankRow], case: Case) -> None
     message that the later needs.
     """
     deployment = (case.ag, case.eg, case.transport)
-    costs = ScenarioCosts(case.scenario(UNMEASURED))
+    costs = ScenarioCosts(case.scenario_on(UNMEASURED))
     for tokens in ranks[0]["runs"]:
         schedule = host_schedule(int(tokens))
         stamps = [Stamps.from_dict(rank["runs"][tokens]) for rank in ranks]

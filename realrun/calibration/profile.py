@@ -36,7 +36,7 @@ def profile_from(points: Points, name: str, description: str) -> HardwareProfile
     """A profile with a cost for every operation that was measured; `refusals` says which of them to
     distrust."""
     costs = tuple(_costs(points))
-    return HardwareProfile(name, description, costs, environment=environment())
+    return HardwareProfile(name, description, costs, environment=machine_environment())
 
 
 def for_any_transport(profile: HardwareProfile, case: Case) -> HardwareProfile:
@@ -85,7 +85,7 @@ def in_situ(
     """
     spent: dict[PointKey, _Spent] = defaultdict(_Spent)
     for case, runs in measured:
-        costs = ScenarioCosts(case.scenario(profile))
+        costs = ScenarioCosts(case.scenario_on(profile))
         for run in runs:
             for name, us in _computation_us(run).items():
                 task = case.schedule[name]
@@ -119,7 +119,7 @@ def _scaled(cost: Cost, spent: Mapping[PointKey, _Spent]) -> Cost:
     )
 
 
-def environment() -> dict[str, Any]:
+def machine_environment() -> dict[str, Any]:
     """What the measurements depend on."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {

@@ -31,6 +31,8 @@ def _check_task(task: Task, schedule: Schedule) -> None:
     stream = schedule.stream_of[task.name]
     if stream != task.kind.stream:
         raise ValueError(f"{task} stands in stream {stream}; realrun runs it in {task.kind.stream}")
+    if task.kind in (Kind.PROJECTION, Kind.CORE):
+        raise ValueError(f"{task}: realrun computes attention as one task, A[layer.mb]")
     if task.groups > 1:
         raise ValueError(
             f"{task} is one of {task.groups} groups of experts; realrun cuts chunks by token"

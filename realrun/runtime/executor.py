@@ -19,11 +19,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from realrun.backends.base import Channel, Clock, Link, Message
-from realrun.place import Place
+from realrun.place import RankPlace
 from realrun.runtime.executable import check_executable
 from realrun.runtime.layers import owned
 from realrun.runtime.stamps import Stamps
-from realrun.runtime.work import AttentionRank, ChunkKey, Counts, ExpertRank, Work, chunk_key
+from realrun.runtime.work import (
+    AttentionRank,
+    ChunkKey,
+    Counts,
+    ExpertRank,
+    ScheduleWork,
+    chunk_key,
+)
 from simdep.schedule import Schedule, Task
 
 
@@ -33,8 +40,8 @@ class Executor:
     def __init__(
         self,
         schedule: Schedule,
-        place: Place,
-        work: Work,
+        place: RankPlace,
+        work: ScheduleWork,
         link: Link,
         clock: Clock,
         channel: Channel,

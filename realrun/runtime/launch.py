@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from realrun.backends.netns import Namespaces
-from realrun.place import Place
+from realrun.place import RankPlace
 
 _POLL_S = 0.05
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
@@ -93,7 +93,7 @@ def _raise_for_dead(
         return
     # A rank that was killed takes its peers with it: their complaints are only echoes
     rank = min(codes, key=lambda rank: (codes[rank] >= 0, rank))
-    place = Place(ag, len(processes) - ag, rank)
+    place = RankPlace(ag, len(processes) - ag, rank)
     end = f"ended with code {codes[rank]}"
     if codes[rank] < 0:
         end = f"was killed by {signal.Signals(-codes[rank]).name}"
@@ -109,7 +109,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
-def pin(place: Place) -> bool:
+def pin(place: RankPlace) -> bool:
     """Give a CPU rank a core of its own (True), or, where cores are too few, one of its group's.
 
     One thread computes. AG and EG never share a core if there are two: what they overlap in a
@@ -126,7 +126,7 @@ def pin(place: Place) -> bool:
     return len(cores) >= place.ranks
 
 
-def _cores_of(place: Place, cores: list[int]) -> list[int]:
+def _cores_of(place: RankPlace, cores: list[int]) -> list[int]:
     if len(cores) >= place.ranks:
         return [cores[place.rank]]
     if len(cores) == 1:

@@ -50,7 +50,7 @@ class Numerics:
 
 
 @dataclass(frozen=True)
-class Routing:
+class RoutedTokens:
     """The routed tokens of a micro-batch, sorted by chunk, then by expert.
 
     `token` [routed tokens] is the row of the token, `weight` [routed tokens] its share in the sum,
@@ -166,7 +166,9 @@ class ExpertLayer:
             starts = ends
 
 
-def dispatch(experts: Tensor, weights: Tensor, chunk_tokens: Sequence[int], total: int) -> Routing:
+def dispatch(
+    experts: Tensor, weights: Tensor, chunk_tokens: Sequence[int], total: int
+) -> RoutedTokens:
     """The routing of tokens with `experts` and `weights` [tokens, top_k], in consecutive chunks, to
     `total` experts."""
     chunk = torch.arange(len(chunk_tokens), device=experts.device)
@@ -178,11 +180,11 @@ def dispatch(experts: Tensor, weights: Tensor, chunk_tokens: Sequence[int], tota
     # scatter_add, not bincount: bincount would make the host wait for a GPU
     counts = torch.zeros(len(chunk_tokens) * total, dtype=torch.int64, device=key.device)
     counts.scatter_add_(0, key, torch.ones_like(key))
-    return Routing(order // experts.shape[1], weights.flatten()[order], counts.view(-1, total))
+    return RoutedTokens(order // experts.shape[1], weights.flatten()[order], counts.view(-1, total))
 
 
-def combine(into: Tensor, returned: Tensor, routing: Routing) -> None:
-    """Add the weighted results of routed tokens (rows as in `routing`) to their tokens in `into`."""
+def combine(into: Tensor, returned: Tensor, routing: RoutedTokens) -> None:
+    """Add the weighted results of routed tokens, in the order of `routing`, to `into`."""
     into.index_add_(0, routing.token, returned * routing.weight.unsqueeze(-1))
 
 

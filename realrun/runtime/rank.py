@@ -20,7 +20,7 @@ from realrun.plan import PlannedCase
 from realrun.runtime.executor import Executor
 from realrun.runtime.layers import AttentionLayer, ExpertLayer, owned
 from realrun.runtime.stamps import Stamps
-from realrun.runtime.work import AttentionRank, ExpertRank, SyntheticRank, TimedWait, Work
+from realrun.runtime.work import AttentionRank, ExpertRank, ScheduleWork, SyntheticRank, TimedWait
 from realrun.runtime.world import World
 from simdep.scenario.models import ModelSpec, load_model
 from simdep.schedule import Schedule, Task
@@ -113,10 +113,10 @@ class Rank:
         if case.synthetic:
             return self.synthetic(case, case.schedule, case.synthetic, case.speed)
         buffers = self.buffers(case, case.schedule.tokens)
-        work: Work
+        work: ScheduleWork
         if self.world.place.on_ag:
-            own = buffers[self.world.place.index]
-            work = self.attention(case.schedule, case.seq_len, own)
+            buffer = buffers[self.world.place.index]
+            work = self.attention(case.schedule, case.seq_len, buffer)
         elif self.world.shares_payload(case.link):
             work = ExpertRank(self.model, self.layers, self.world.numerics, buffers)
         else:
@@ -150,7 +150,7 @@ class Rank:
         return max(1, task.tokens * self.model.top_k // self.world.place.eg)
 
     def _on_link(
-        self, case: PlannedCase, schedule: Schedule, work: Work, speed: LinkSpeed
+        self, case: PlannedCase, schedule: Schedule, work: ScheduleWork, speed: LinkSpeed
     ) -> Executor:
         world = self.world
         clock = world.device.clock()
@@ -176,8 +176,8 @@ class Rank:
     def _new_buffers(self, routed: int, shared: bool) -> list[Tensor]:
         place, numerics, hidden = self.world.place, self.world.numerics, self.model.hidden
         if not shared:
-            own = torch.zeros(2, routed, hidden, device=numerics.device, dtype=numerics.dtype)
-            return [own] * place.ag
+            buffer = torch.zeros(2, routed, hidden, device=numerics.device, dtype=numerics.dtype)
+            return [buffer] * place.ag
         elements = [2 * routed * hidden] * place.ag + [0] * place.eg
         tensors = self.world.share(elements, numerics.dtype)[: place.ag]
         return [tensor.view(2, routed, hidden) for tensor in tensors]

@@ -74,8 +74,8 @@ def timeline_of(
     on_ag, on_eg = stamps[:ag], stamps[ag:]
     times: list[tuple[str, int, float, float]] = []
     for group in (on_ag, on_eg):
-        for rank, own in enumerate(group):
-            times += [(task, rank, start, end) for task, start, end in own.computed]
+        for rank, of_rank in enumerate(group):
+            times += [(task, rank, start, end) for task, start, end in of_rank.computed]
     times += _transfers(schedule, "A2E", on_ag, on_eg)
     times += _transfers(schedule, "E2A", on_eg, on_ag)
     origin = min(start for _, _, start, _ in times)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from realrun.backends.shared_memory import sleep_until
-from realrun.place import Place
+from realrun.place import RankPlace
 from realrun.runtime.layers import (
     AttentionLayer,
     ExpertLayer,
     Numerics,
-    Routing,
+    RoutedTokens,
     combine,
     dispatch,
     norm,
@@ -33,7 +33,7 @@ ChunkKey = tuple[int, int, int]  # layer, micro-batch, chunk
 _CORRECTION = 0.5  # of how late timed waits end
 
 
-class Work(Protocol):
+class ScheduleWork(Protocol):
     """The work of a rank on one schedule."""
 
     def compute(self, task: Task) -> None:
@@ -52,7 +52,7 @@ class AttentionRank:
     def __init__(
         self,
         schedule: Schedule,
-        place: Place,
+        place: RankPlace,
         model: ModelSpec,
         layers: Sequence[AttentionLayer],
         numerics: Numerics,
@@ -77,7 +77,7 @@ class AttentionRank:
         self._residual: dict[int, Tensor] = {}
         self._normed: dict[int, Tensor] = {}
         self._shared: dict[int, Tensor] = {}
-        self._routing: dict[int, Routing] = {}
+        self._routing: dict[int, RoutedTokens] = {}
         self._counts: dict[tuple[int, int], Tensor] = {}
 
     def compute(self, task: Task) -> None:

@@ -28,7 +28,7 @@ from realrun.backends.shared_memory import (
     SharedMemoryLink,
     sleep_until,
 )
-from realrun.place import Place
+from realrun.place import RankPlace
 from realrun.runtime.launch import pin
 from realrun.runtime.layers import Numerics
 
@@ -46,7 +46,7 @@ class World:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if size != ag + eg:
             raise ValueError(f"ag={ag} and eg={eg} need {ag + eg} ranks, but {size} were started")
-        self.place = Place(ag, eg, rank)
+        self.place = RankPlace(ag, eg, rank)
         chosen = choose_backend(backend, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
         self.device: Device = open_device(chosen, int(os.environ.get("LOCAL_RANK", rank)))
         self.own_core = self._on_cpu and pin(self.place)

@@ -8,7 +8,6 @@ stays in the run folder: an interrupted campaign goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +20,12 @@ from realrun.backends.netns import Namespaces
 from realrun.calibration.jobs import OPERATION_SIZES, stage_jobs
 from realrun.calibration.points import Points, collect, new_points
 from realrun.cases import Case
-from realrun.plan import Plan
+from realrun.plan import Plan, results_of
 from realrun.runtime.launch import spawn
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.worker import work_through
 from simdep import files
+from simdep.file_kinds import PLAN
 from simdep.timeline import Timeline
 
 # Share of a run that a rank may be kept from its own core; above it other programs were at work
@@ -129,8 +129,7 @@ def read_results(
     more than `MAX_LOST` of the run, by another program or by the host.
     """
     own_cores = len(os.sched_getaffinity(0)) >= plan.ag + plan.eg
-    for line in results.read_text().splitlines():
-        row = json.loads(line)
+    for row in results_of(results):
         job, ranks = plan.jobs[row["index"]], row["ranks"]
         index = int(job["case"]) if "case" in job else -1
         if job["job"] == "run":
@@ -191,8 +190,12 @@ def _network(plan: Plan) -> AbstractContextManager[Namespaces | None]:
 
 def _keep_plan(plan: Plan, path: Path) -> None:
     text = plan.to_json()
-    if path.exists() and files.read_text(path) != text:
-        raise ValueError(f"{path.parent} holds the results of another campaign; give another --out")
+    if path.exists():
+        if files.read_text(path, expected=PLAN) != text:
+            raise ValueError(
+                f"{path.parent} holds the results of another campaign; give another --out"
+            )
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, text)
 

@@ -60,8 +60,8 @@ def replayed_us(model: TimingModel, run: RunTimes, factor: Costs = _unchanged) -
 
     What contention took is in the measured times already.
     """
-    own = _with_computation_of(model, run)
-    return replace(own, costs=lambda task: factor(task) * own.costs(task)).makespan_us()
+    replay = _with_computation_of(model, run)
+    return replace(replay, costs=lambda task: factor(task) * replay.costs(task)).makespan_us()
 
 
 def _with_computation_of(model: TimingModel, run: RunTimes) -> TimingModel:
@@ -98,10 +98,10 @@ def error_parts(model: TimingModel, predicted_us: float, run: Timeline) -> dict[
     def fully_delayed(task: Task) -> float:
         return measured(task) + delay_of[task.name].us
 
-    own = _with_computation_of(model, times)
+    replay = _with_computation_of(model, times)
     steps = [
-        own,
-        replace(own, costs=measured),
+        replay,
+        replace(replay, costs=measured),
         TimingModel(model.schedule, delayed, IDEAL),
         TimingModel(model.schedule, fully_delayed, IDEAL),
     ]
@@ -163,8 +163,8 @@ def adjusted(trial: Trial, slowness: Sequence[Slowness], reference: Slowness) ->
     """The prediction at the reference speed beside the runs, each brought to that speed."""
     predicted = predicted_at(trial.model, reference)
     measured = []
-    for run, own in zip(trial.runs, slowness, strict=True):
-        measured.append(run.makespan_us * predicted / predicted_at(trial.model, own))
+    for run, of_run in zip(trial.runs, slowness, strict=True):
+        measured.append(run.makespan_us * predicted / predicted_at(trial.model, of_run))
     return Comparison(trial.case, predicted, measured)
 
 
@@ -196,10 +196,10 @@ def _other_order(model: TimingModel) -> TimingModel | None:
     for order in ("ASAS", "AASS"):
         tasks = findep(schedule.layers, schedule.r1, schedule.r2, order).streams["AG"]
         orders[order] = [task.name for task in tasks]
-    own = [task.name for task in schedule.streams["AG"]]
-    if own not in orders.values() or orders["ASAS"] == orders["AASS"]:
+    ag_order = [task.name for task in schedule.streams["AG"]]
+    if ag_order not in orders.values() or orders["ASAS"] == orders["AASS"]:
         return None
-    other = orders["AASS"] if own == orders["ASAS"] else orders["ASAS"]
+    other = orders["AASS"] if ag_order == orders["ASAS"] else orders["ASAS"]
     return _with_ag(model, [schedule[name] for name in other])
 
 

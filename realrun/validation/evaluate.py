@@ -113,7 +113,7 @@ class ScheduleResult:
         }
 
 
-def evaluate(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
+def validation_result(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
     """The result of a validation, ready for JSON: one row a schedule, and the statistics over all
     of them."""
     trials, measured = evidence.trials, evidence.measured
@@ -173,12 +173,12 @@ def trained(evidence: Evidence, training: int, seed: int) -> Evidence:
 def _results(trials: Sequence[Trial], seed: int) -> list[ScheduleResult]:
     slowness = [slowness_of_runs(trial) for trial in trials]
     of_shape: dict[tuple[Any, ...], list[Slowness]] = defaultdict(list)
-    for trial, own in zip(trials, slowness, strict=True):
-        of_shape[trial.case.shape] += own
+    for trial, of_runs in zip(trials, slowness, strict=True):
+        of_shape[trial.case.shape] += of_runs
     references = {shape: Slowness.median(members) for shape, members in of_shape.items()}
     results = []
-    for trial, own in zip(trials, slowness, strict=True):
-        results.append(_result(trial, own, references[trial.case.shape], seed))
+    for trial, of_runs in zip(trials, slowness, strict=True):
+        results.append(_result(trial, of_runs, references[trial.case.shape], seed))
     return results
 
 
@@ -226,7 +226,7 @@ def _by_group(results: Sequence[ScheduleResult]) -> list[dict[str, Any]]:
                 "scale": first.scale,
                 "ranks": f"{first.ag}+{first.eg}",
                 "link": first.link,
-                "link_mbytes_per_s": first.link_mbytes_per_s,
+                "link_mbytes_per_s": first.speed.mbytes_per_s,
                 "schedules": len(members),
                 **scores([member.raw for member in members]),
                 "structural": _structural(members),

@@ -50,7 +50,7 @@ _DRIFT = (
 _HALVES = "Difference of the points of the first and of the second half of the rounds."
 
 
-def write(folder: Path, evidence: Evidence, result: dict[str, Any]) -> None:
+def write_report(folder: Path, evidence: Evidence, result: dict[str, Any]) -> None:
     """Write result.json, profile.json, report.html and, for each case, schedule, both timelines and
     a trace."""
     evidence.profile.save(folder / "profile.json")

@@ -36,7 +36,7 @@ class TimingModel:
 
 def model_of(case: Case, profile: HardwareProfile) -> TimingModel:
     """The model of a case on a machine; timed waits last what they should."""
-    costs = ScenarioCosts(case.scenario(profile))
+    costs = ScenarioCosts(case.scenario_on(profile))
     waits = case.synthetic
     if waits is None:
         return TimingModel(case.schedule, costs, costs.host)

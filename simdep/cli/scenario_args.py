@@ -44,7 +44,7 @@ def add_scenario_flags(
             continue
         group = parser.add_argument_group(table.title, table.note)
         for field in fields:
-            _add_flag(group, field)
+            add_field_flag(group, field)
 
 
 def add_stage_times(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +139,8 @@ def _attribute(field: Field) -> str:
     return field.name.replace(".", "_")
 
 
-def _add_flag(group: Any, field: Field) -> None:
+def add_field_flag(group: Any, field: Field) -> None:
+    """The flag of one field."""
     default = f" (default: {field.default_text})" if field.default_text else ""
     words: dict[str, Any] = {"dest": _attribute(field), "help": field.help + default}
     if isinstance(field, Boolean):

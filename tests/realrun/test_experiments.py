@@ -29,7 +29,7 @@ def test_the_candidates_of_a_speedup_compete_over_the_same_link_on_the_same_samp
     rows = CANDIDATES["speedup"]()
     assert list(rows) == [(rate, policy) for rate in RATES for policy in ("pppipe", "findep")]
     assert all(
-        case.m_a * case.r1 == 8 and case.link_mbytes_per_s == key[0]
+        case.scenario.workload.samples == 8 and case.speed.mbytes_per_s == key[0]
         for key in rows
         for case in rows[key]
     )
@@ -80,11 +80,10 @@ def test_a_gain_is_that_over_the_fixed_order_which_is_predicted_to_be_faster() -
 
 def test_the_look_ahead_order_is_predicted_to_gain_where_the_experiment_says_so() -> None:
     found = []
-    for times, layers, r1 in INSTANCES.values():
-        candidates = CANDIDATES["orders"]()
-        name = next(name for name, instance in INSTANCES.items() if instance == (times, layers, r1))
+    candidates = CANDIDATES["orders"]()
+    for name, instance in INSTANCES.items():
         spans = {
-            order: longest_path_us(candidates[name, order][0].schedule, times)
+            order: longest_path_us(candidates[name, order][0].schedule, instance.times)
             for order in (*FIXED_ORDERS, LOOKAHEAD)
         }
         found.append(min(spans[order] for order in FIXED_ORDERS) / spans[LOOKAHEAD])

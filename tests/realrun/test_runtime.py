@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cases import small_case  # noqa: E402
 from schedules import dep_streams  # noqa: E402
 
 from realrun.backends import netns  # noqa: E402
@@ -201,12 +203,15 @@ def start_campaign(
 ) -> tuple[subprocess.Popen[str], Case, dict[str, int]]:
     """A long campaign in a process of its own, some results in; with its case, and the pid of each
     rank."""
-    case = Case("deepseek-v2-lite", 2, 32, 2, 1, 1, "pppipe", r1=2, scale=0.0625, link=link)
+    case = replace(small_case(layers=2, seq_len=32, m_a=2, policy="pppipe", r1=2), link=link)
     script = folder / "go.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom realrun.validation.campaign import Campaign, measure\n"
+        "from dataclasses import replace\nfrom pathlib import Path\n"
         "from realrun.cases import Case\n"
-        f"measure(Campaign([{case!r}], 100000, calibrate=False, backend='gloo'), Path({str(folder)!r}))\n"
+        "from realrun.validation.campaign import Campaign, measure\n"
+        f"case = replace(Case.from_dict({case.to_dict()!r}), link={link!r})\n"
+        "campaign = Campaign([case], 100000, calibrate=False, backend='gloo')\n"
+        f"measure(campaign, Path({str(folder)!r}))\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
     results = folder / "ranks-1+1" / "results.jsonl"
@@ -287,19 +292,7 @@ needs_namespaces = pytest.mark.skipif(bool(refusal_of_namespaces()), reason=refu
 def test_namespaces_end_with_the_command_however_it_ends(how: str, tmp_path: Path) -> None:
     before, devices = namespaces(), sorted(Path("/sys/class/net").iterdir())
     if how == "success":
-        case = Case(
-            "deepseek-v2-lite",
-            1,
-            16,
-            2,
-            1,
-            1,
-            "findep",
-            r2=2,
-            scale=0.0625,
-            link="tbf",
-            link_mbytes_per_s=50,
-        )
+        case = replace(small_case(m_a=2, r2=2, link_mbytes_per_s=50), link="tbf")
         found = measure(Campaign([case], 2, backend="gloo"), tmp_path)
         assert runs_of(found) == 2
     else:
@@ -319,19 +312,7 @@ def test_namespaces_end_with_the_command_however_it_ends(how: str, tmp_path: Pat
 def test_the_kernel_keeps_the_speed_of_the_link(tmp_path: Path) -> None:
     """Loopback carries over 1000 MB/s; messages of 196,608 bytes over 50 MB/s lose some of it
     between them."""
-    case = Case(
-        "deepseek-v2-lite",
-        1,
-        64,
-        1,
-        1,
-        1,
-        "findep",
-        r2=2,
-        scale=0.0625,
-        link="tbf",
-        link_mbytes_per_s=50,
-    )
+    case = replace(small_case(seq_len=64, r2=2, link_mbytes_per_s=50), link="tbf")
     found = measure(Campaign([case], 1, runs=False, backend="gloo"), tmp_path)
     for direction in (0.0, 1.0):
         (rate,) = found.points[PointKey("mbytes_per_s.alone", 1, 1, "tbf 50 MB/s")][direction]
@@ -348,12 +329,12 @@ def _state(pid: int) -> str:
 def test_a_campaign_goes_on_where_it_stopped_and_refuses_another_in_its_folder(
     tmp_path: Path,
 ) -> None:
-    case = Case("qwen3-30b-a3b", 1, 16, 1, 1, 1, "findep", r1=2, r2=2, scale=0.0625)
+    case = small_case(model="qwen3-30b-a3b", r1=2, r2=2)
     campaign = Campaign([case], 2, calibrate=False, backend="gloo")
     first = measure(campaign, tmp_path)
     results = tmp_path / "ranks-1+1" / "results.jsonl"
     lines = results.read_text().splitlines(keepends=True)
-    results.write_text("".join(lines[:2]))
+    results.write_text("".join(lines[:2]) + lines[2][:40])  # as a kill leaves it
     again = measure(campaign, tmp_path)
     assert results.read_text().splitlines(keepends=True)[:2] == lines[:2]
     assert runs_of(first) == runs_of(again) == 2

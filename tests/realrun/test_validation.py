@@ -9,15 +9,18 @@ import pytest
 
 pytest.importorskip("torch")
 
+from cases import small_case, speed
+
 from realrun.__main__ import main
 from realrun.calibration.effects import halves, interference
 from realrun.calibration.jobs import stage_jobs
 from realrun.calibration.points import PointKey, collect, new_points
 from realrun.calibration.profile import in_situ, profile_from, refusals
-from realrun.cases import Case, load_cases, standard_cases
+from realrun.cases import Case, load_cases
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.validation.campaign import Measurements
-from realrun.validation.evaluate import Evidence, evaluate, trained
+from realrun.validation.case_sets import standard_cases
+from realrun.validation.evaluate import Evidence, trained, validation_result
 from realrun.validation.report import table_of
 from realrun.validation.trial import model_of
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
@@ -25,9 +28,9 @@ from simdep.policies import naive
 from simdep.timeline import Timeline
 
 CASES = [
-    Case("deepseek-v2-lite", 2, 16, 4, 1, 1, "naive", scale=0.125),
-    Case("deepseek-v2-lite", 2, 16, 2, 1, 1, "pppipe", r1=2, scale=0.125),
-    Case("deepseek-v2-lite", 2, 16, 4, 1, 1, "findep", r2=2, scale=0.125),
+    small_case(scale=0.125, layers=2, m_a=4, policy="naive"),
+    small_case(scale=0.125, layers=2, m_a=2, policy="pppipe", r1=2),
+    small_case(scale=0.125, layers=2, m_a=4, policy="findep", r2=2),
 ]
 PROFILE = HardwareProfile(
     "made-up",
@@ -44,7 +47,7 @@ def stretched(timeline: Timeline, factor: float) -> Timeline:
 
 
 def result_of(factors: list[list[float]], cases: list[Case] = CASES) -> dict[str, Any]:
-    return evaluate(Evidence(cases, PROFILE, measured(factors)))
+    return validation_result(Evidence(cases, PROFILE, measured(factors)))
 
 
 def measured(factors: list[list[float]]) -> Measurements:
@@ -162,7 +165,7 @@ def test_calibration_measures_the_sizes_of_the_schedules_and_enough_of_them_for_
 
 def test_what_depends_on_the_speed_of_a_link_is_measured_for_each_speed() -> None:
     cases = {
-        str(i): replace(CASES[0], link="shaped", link_mbytes_per_s=rate)
+        str(i): replace(CASES[0], link="shaped", speed=speed(rate))
         for i, rate in enumerate((40, 100))
     }
     jobs = [(job["job"], job["case"]) for job in stage_jobs(cases)]
@@ -219,7 +222,7 @@ def test_halves_of_a_measurement_that_differ_are_reported() -> None:
 
 def test_a_calibration_in_situ_brings_stage_costs_to_the_speed_of_training_runs() -> None:
     case = CASES[0]
-    shape = case.scenario(PROFILE).shape
+    shape = case.scenario.shape
     stages = tuple(
         Cost(f"stage.{name}", 100.0, 1.0, "assumed", "test", 1, 1, shape)
         for name in ("attention", "combine", "shared", "expert")
@@ -227,13 +230,15 @@ def test_a_calibration_in_situ_brings_stage_costs_to_the_speed_of_training_runs(
     profile = replace(PROFILE, costs=(*PROFILE.costs, *stages))
     runs = [stretched(model_of(case, profile).timeline(), 1.25)]
     corrected = in_situ(profile, [(case, runs)])
-    assert corrected.find("stage.expert", ag=1, eg=1, shape=shape).alpha_us == pytest.approx(125)  # type: ignore[union-attr]
+    expert = corrected.find("stage.expert", ag=1, eg=1, shape=shape)
+    assert expert is not None
+    assert expert.alpha_us == pytest.approx(125)
     assert corrected.find("link") == profile.find("link")
 
 
 def test_training_schedules_are_left_out_of_the_score() -> None:
     evidence = Evidence(CASES, PROFILE, measured([[1.0], [1.0], [1.0]]))
-    assert len(evaluate(trained(evidence, 1, seed=0))["schedules"]) == 2
+    assert len(validation_result(trained(evidence, 1, seed=0))["schedules"]) == 2
     with pytest.raises(
         ValueError, match="--in-situ=3 leaves none of the 3 schedules of a shape to predict"
     ):
@@ -256,8 +261,8 @@ def test_a_run_that_only_computes_slower_errs_in_tasks_and_link_alone() -> None:
 def test_the_standard_schedules_include_the_quick_ones() -> None:
     quick, more = standard_cases("quick"), standard_cases("full")
     assert len(quick) == 24
-    assert len(set(more)) == len(more) >= 150
-    assert {case.policy for case in quick} == {"naive", "pppipe", "findep"}
+    assert len({json.dumps(case.to_dict()) for case in more}) == len(more) >= 150
+    assert {case.scenario.policy for case in quick} == {"naive", "pppipe", "findep"}
 
 
 def test_validate_runs_writes_and_says_when_the_tolerance_is_missed(

@@ -1,0 +1,191 @@
+"""Flags that several commands of realrun have, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realrun.place import CHOSEN_SPEED, GPU_LINK, LINKS
+from simdep import checks, files
+from simdep.cli.parser import add_json
+from simdep.cli.scenario_args import add_field_flag
+from simdep.file_kinds import SCENARIO
+from simdep.scenario.fields import FIELDS, override
+
+if TYPE_CHECKING:
+    from realrun.cases import Case
+
+DEFAULTS = {  # of a run without a scenario file
+    "model": "deepseek-v2-lite",
+    "layers": 2,
+    "seq_len": 64,
+    "ag": 1,
+    "eg": 1,
+}
+SUPPORTED = (  # fields of a scenario that a real run does
+    "model",
+    "scale",
+    "layers",
+    "ag",
+    "eg",
+    "seq_len",
+    "samples",
+    "m_a",
+    "policy",
+    "order",
+    "r1",
+    "r2",
+    "micro_batches",
+    "chunks",
+    "merge_last",
+)
+_LINK_HELP = """between CPU ranks. shm (default): payload in shared memory, delivered at the speed
+below; shaped: the same speed, bytes carried by gloo; tbf: gloo between network namespaces, at a
+speed that the kernel keeps (root only); lo: gloo over loopback, as fast as it goes"""
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command."""
+    add_json(parser)
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "gloo", "nccl"),
+        help="default: nccl where every rank can have a GPU, else gloo",
+    )
+    parser.add_argument("--link", choices=LINKS, help=" ".join(_LINK_HELP.split()))
+    parser.add_argument(
+        "--link-mbytes-per-s",
+        type=float,
+        metavar="MB/S",
+        help="speed of shm, shaped and tbf, default 1000",
+    )
+    parser.add_argument(
+        "--link-alpha-us", type=float, metavar="US", help="start-up of a message, default 50"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, inputs and the order of runs, default 0"
+    )
+
+
+def add_case_flags(parser: argparse.ArgumentParser) -> None:
+    """SCENARIO.toml and the flags that override it."""
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        type=Path,
+        metavar="SCENARIO.toml",
+        help="a scenario, as for simdep; its hardware and its memory are those of this machine",
+    )
+    group = parser.add_argument_group(
+        "the scenario (each overrides the file; without a file: "
+        + ", ".join(f"{name} {value}" for name, value in DEFAULTS.items())
+        + ")"
+    )
+    for name in SUPPORTED:
+        add_field_flag(group, FIELDS[name])
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="run folder, default runs/DATE; an interrupted run goes on in it",
+    )
+
+
+def case_of(args: argparse.Namespace) -> Case:
+    """The case of SCENARIO.toml and flags; raises ValueError naming the field at fault."""
+    from realrun.cases import Case
+    from simdep.policies import load
+
+    flags = {name: getattr(args, name) for name in SUPPORTED}
+    if flags["policy"] is not None:
+        # A flag may name a module of the user's own, a file may not
+        flags["policy"] = load(flags["policy"]).name
+    if args.scenario is None:
+        return Case.from_tables(override(override({}, DEFAULTS), flags), {})
+    tables = files.read_toml(args.scenario, SCENARIO)
+    with files.context(args.scenario, SCENARIO):
+        return Case.from_tables(override(tables, flags), {})
+
+
+def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
+    """The cases in the precision of their backend and over the link of the flags.
+
+    Raises ValueError for flags that do not go together, InfeasibleError for cases that do not fit
+    into memory.
+    """
+    from realrun.backends import netns
+    from realrun.memory import check_memory
+
+    checks.integer(args.seed, "--seed", 0)
+    ready = [_ready(case, args) for case in cases]
+    if any(case.link == "tbf" for case in ready):
+        if "RANK" in os.environ:
+            raise ValueError(
+                "--link tbf: torchrun's ranks stand in one network namespace; "
+                "start without torchrun"
+            )
+        netns.check_available()
+    check_memory(ready)
+    return ready
+
+
+def _ready(case: Case, args: argparse.Namespace) -> Case:
+    from realrun.backends.registry import DTYPES, choose_backend
+    from realrun.backends.shared_memory import LinkSpeed
+
+    backend = choose_backend(args.backend, case.ag + case.eg)
+    if backend == "nccl" and args.link is not None:
+        raise ValueError(f"--link {args.link}: it is between CPU ranks; GPUs are linked by NCCL")
+    link = GPU_LINK if backend == "nccl" else args.link or LINKS[0]
+    speed = case.speed
+    for flag, field in (("link_mbytes_per_s", "mbytes_per_s"), ("link_alpha_us", "alpha_us")):
+        value = getattr(args, flag)
+        if value is None:
+            continue
+        name = f"--{flag.replace('_', '-')}"
+        if link not in CHOSEN_SPEED:
+            raise ValueError(f"{name} {value:g}: the link {link} is as fast as it goes")
+        above = 0 if field == "mbytes_per_s" else None
+        speed = replace(speed, **{field: checks.number(value, name, above=above)})
+    if link not in CHOSEN_SPEED and speed != LinkSpeed():
+        warnings.warn(
+            f"the link {link} is as fast as it goes, whatever speed a schedule states", stacklevel=2
+        )
+    return replace(case.on_backend(DTYPES[backend], link), speed=speed)
+
+
+def run_folder(out: Path | None = None) -> Path:
+    """The folder of --out, or a new one; raises ValueError where it is a file."""
+    if out is None:
+        return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: it is a file; name a folder")
+    return out
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; the function takes the jobs done and the jobs in all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,65 @@
+"""Whether the ranks of a case fit into the memory that is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from realrun.backends.registry import DTYPES, free_bytes
+from realrun.cases import Case
+from realrun.runtime.layers import owned
+from simdep.checks import InfeasibleError
+from simdep.scenario.models import MLA, ModelSpec
+
+# Of a rank before it holds a layer: Python, torch, gloo; measured as resident memory
+PROCESS_BYTES = 400_000_000
+
+
+def rank_bytes(case: Case) -> list[int]:
+    """Device memory of each rank, AG ranks first: weights, residual streams, routed tokens in
+    flight, attention."""
+    model, layers = case.scenario.model, case.scenario.layers
+    samples = sum(case.samples)
+    routed = samples * case.seq_len * model.top_k * model.hidden
+    streams = 4 * samples * case.seq_len * model.hidden
+    attention = _attention_elements(model, max(case.samples), case.seq_len)
+    ag_elements = layers * model.ag_params + streams + 2 * routed + attention
+    arriving = 2 * routed * case.ag // case.eg
+    elements = [ag_elements] * case.ag
+    for rank in range(case.eg):
+        experts = len(owned(model.experts, case.eg, rank))
+        elements.append(layers * experts * model.expert_params + arriving)
+    size = case.scenario.workload.element_bytes
+    return [size * count for count in elements]
+
+
+def _attention_elements(model: ModelSpec, samples: int, seq_len: int) -> int:
+    """Elements that a micro-batch needs beside its residual stream."""
+    form = model.attention
+    scores = samples * form.heads * seq_len**2 if isinstance(form, MLA) else 0
+    heads = samples * seq_len * form.heads * 2 * (form.k_dim + form.v_dim)
+    wide = samples * seq_len * max(2 * model.shared_hidden, model.experts)
+    return 2 * scores + heads + wide
+
+
+def check_memory(cases: Sequence[Case]) -> None:
+    """Raise InfeasibleError, with the bytes needed, for a case that does not fit into the free
+    memory.
+
+    Ranks on CPUs share the host's memory; on GPUs, each rank needs that of its own.
+    """
+    for index, case in enumerate(cases):
+        if case.scenario.workload.dtype == DTYPES["nccl"]:
+            for rank, needed in enumerate(rank_bytes(case)):
+                _check(index, case, needed, free_bytes("nccl", rank), f"GPU {rank}")
+        else:
+            needed = sum(rank_bytes(case)) + PROCESS_BYTES * (case.ag + case.eg)
+            _check(index, case, needed, free_bytes("gloo", 0), "this host")
+
+
+def _check(index: int, case: Case, needed: int, free: int, place: str) -> None:
+    if needed > free:
+        raise InfeasibleError(
+            f"schedule {index}: {case.scenario.layers} layers of {case.model} at scale "
+            f"{case.scale:g} on {case.ag}+{case.eg} ranks need {needed:,} bytes of memory on "
+            f"{place} and {free:,} are free; use fewer layers or a smaller scale"
+        )

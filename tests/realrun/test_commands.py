@@ -1,0 +1,133 @@
+"""The command line of realrun: scenario files, flags, and how a command ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+pytest.importorskip("torch")
+
+from realrun.__main__ import main
+from realrun.backends import registry
+
+SCENARIO = """
+model = "deepseek-v2-lite"
+deployment = { hardware = "h20", ag = 1, eg = 1, link = { gbytes_per_s = 0.5, alpha_us = 20 } }
+workload = { seq_len = 16, samples = 4 }
+schedule = { policy = "findep", r1 = 2, r2 = 2 }
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def error_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a refused command prints."""
+    try:
+        code = main(command)
+    except SystemExit as end:
+        code = int(str(end.code))
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_scenario_file_is_run_and_flags_override_it(
+    scenario: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--layers", "1", "--scale", "0.0625", "--r2", "3", "--rounds", "1"]
+    assert (
+        main(["run", str(scenario), *flags, "--backend", "gloo", "--out", str(out), "--json"]) == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["tasks"] == 2 * (2 + 3 * 3)
+    assert result["label"] == "findep ASAS r1=2 r2=3"
+    plan = json.loads((out / "ranks-1+1" / "plan.json").read_text())
+    assert plan["cases"]["0"]["speed"] == {"alpha_us": 20, "mbytes_per_s": 500}
+    assert plan["cases"]["0"]["seq_len"] == 16
+
+
+@pytest.mark.parametrize("command", ["run", "calibrate", "validate", "experiment orders"])
+def test_a_command_measures_at_least_one_round(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_of([*command.split(), "--rounds", "0"], capsys)
+    assert line == "realrun: --rounds=0; expected an integer >= 1"
+
+
+def test_a_field_of_the_file_that_is_not_run_is_named(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.write_text(SCENARIO.replace("seq_len = 16", 'phase = "decode"'))
+    line = error_of(["run", str(scenario)], capsys)
+    assert line == f"realrun: {scenario}: phase='decode': realrun runs phase='prefill' only"
+
+
+def test_a_link_as_fast_as_it_goes_has_no_speed_to_choose(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = error_of(["run", "--backend=gloo", "--link=lo", "--link-mbytes-per-s=9"], capsys)
+    assert line == "realrun: --link-mbytes-per-s 9: the link lo is as fast as it goes"
+
+
+def test_gpus_have_the_link_that_they_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "usable_gpus", lambda: 8)
+    line = error_of(["run", "--link", "shm"], capsys)
+    assert line == "realrun: --link shm: it is between CPU ranks; GPUs are linked by NCCL"
+    line = error_of(["run", "--link-alpha-us", "5"], capsys)
+    assert line == "realrun: --link-alpha-us 5: the link nccl is as fast as it goes"
+
+
+def test_sets_of_schedules_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(["validate", "--quick", "--full"], capsys)
+    assert "argument --full: not allowed with argument --quick" in line
+
+
+def test_a_run_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    line = error_of(["run", "--backend", "gloo", "--scale", "0.0625", "--out", str(file)], capsys)
+    assert line == f"realrun: --out {file}: it is a file; name a folder"
+
+
+def test_ctrl_c_ends_a_run_with_one_line(scenario: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "realrun", "run", str(scenario), "--out", str(out)]
+    command += ["--layers=1", "--scale=0.0625", "--rounds=100000", "--backend=gloo"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    results = out / "ranks-1+1" / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while not results.exists():
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1] == "realrun: interrupted"
+    assert "Traceback" not in messages
+
+
+@pytest.mark.parametrize("command", ["", "run", "calibrate", "validate", "experiment"])
+def test_help_does_not_load_torch(command: str) -> None:
+    code = (
+        "import sys\nfrom realrun.__main__ import main\n"
+        "try:\n    main([*sys.argv[1:], '--help'])\n"
+        "finally:\n    print(sorted({'torch', 'numpy', 'pandas', 'plotly'} & set(sys.modules)))\n"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
