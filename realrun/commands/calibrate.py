@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from realrun.commands.options import (
     case_of,
     progress_bar,
     ready_cases,
-    run_folder,
 )
 from simdep import checks
 from simdep.cli.output import check_paths, emit
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     campaign = Campaign(
         [case], args.rounds, args.seed, runs=False, operations=True, backend=args.backend
     )
-    with progress_bar("calibrating") as progress:
-        measurements = measure(campaign, run_folder(), progress)
+    with tempfile.TemporaryDirectory() as folder, progress_bar("calibrating") as progress:
+        measurements = measure(campaign, Path(folder), progress)
     description = f"measured by realrun calibrate on {case.ag}+{case.eg} ranks"
     profile = profile_from(measurements.points, args.name, description)
     profile = for_any_transport(profile, case)

@@ -165,7 +165,7 @@ def _ready(case: Case, args: argparse.Namespace) -> Case:
     return replace(case.on_backend(DTYPES[backend], link), speed=speed)
 
 
-def run_folder(out: Path | None = None) -> Path:
+def run_folder(out: Path | None) -> Path:
     """The folder of --out, or a new one; raises ValueError where it is a file."""
     if out is None:
         return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")

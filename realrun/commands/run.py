@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         from simdep.analysis import figures
 
-        section = figures.Section("Timeline", figure=figures.gantt(timeline))
+        section = figures.Section("Timeline", figure=figures.gantt_chart(timeline))
         figures.write_html(args.html, timeline.schedule.label, [section])
     emit(args, result, [as_text(result, timeline)])
     print(f"realrun: measurements are in {folder}", file=sys.stderr)

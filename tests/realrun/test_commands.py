@@ -16,6 +16,8 @@ pytest.importorskip("torch")
 
 from realrun.__main__ import main
 from realrun.backends import registry
+from realrun.calibration.points import PointKey, new_points
+from realrun.validation import campaign
 
 SCENARIO = """
 model = "deepseek-v2-lite"
@@ -90,6 +92,20 @@ def test_gpus_have_the_link_that_they_have(
     assert line == "realrun: --link shm: it is between CPU ranks; GPUs are linked by NCCL"
     line = error_of(["run", "--link-alpha-us", "5"], capsys)
     assert line == "realrun: --link-alpha-us 5: the link nccl is as fast as it goes"
+
+
+def test_a_calibration_leaves_its_profile_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = new_points()
+    for work in (1e6, 2e6, 4e6):
+        points[PointKey("gemm")][work] += [work / 1e3] * 4
+    measured = campaign.Measurements(points=points)
+    monkeypatch.setattr(campaign, "measure", lambda *args: measured)
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", "--backend=gloo", "--scale=0.0625", "--out=mine.json", "--json"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "mine.json").read_text())
 
 
 def test_sets_of_schedules_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
