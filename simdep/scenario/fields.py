@@ -382,7 +382,7 @@ _DECLARED: tuple[Field, ...] = (
         name="gpus_per_node",
         table="ranks",
         label="GPUs of a node",
-        help="GPUs of a node; ranks fill the nodes in order, AG first",
+        help="GPUs of a node, AG ranks first; NVLink or PCIe within a node, network between nodes",
         otherwise="one link for all",
         unit="GPUs",
     ),

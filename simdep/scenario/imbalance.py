@@ -1,21 +1,13 @@
 """How the ranks of a deployment differ: routing, batches, stragglers, and where their GPUs stand.
 
 GPUs are numbered AG first: AG rank a is GPU a, EG rank g is GPU ag + g. `Nodes` puts them into
-nodes in that order. A scenario file has it as a table, every key optional:
-
-    [ranks]
-    routing = "power-law:1.2"      # or balanced, zipf:1.2, a seed as in zipf:1.2:7, a .csv or .json of counts, or lists
-    batches = [4, 4, 2]            # samples of every AG rank, cut into micro-batches as the others are
-    stragglers = { "AG.2" = 1.3 }  # factor on every computation of a rank
-    gpus_per_node = 8              # NVLink within a node (PCIe where the GPU has no NVLink), network between nodes
-    nics_per_node = 8              # default: one for each GPU (rails); fewer are shared by neighbours
-    far_link = { alpha_us = 18, gbytes_per_s = 36 }  # of the link class that deployment.link does not name
+nodes in that order. `simdep.scenario.fields` declares the fields of the table.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +20,6 @@ from simdep.hardware.profile import Cost
 from simdep.scenario import routing
 from simdep.scenario.routing import Routing
 
-KEYS = ("routing", "batches", "stragglers", "gpus_per_node", "nics_per_node", "far_link")
 _STRAGGLER = re.compile(r"(AG|EG)\.(\d+)", re.IGNORECASE)
 
 
@@ -132,8 +123,8 @@ class Ranks:
         return factors
 
 
-def ranks_from_dict(
-    data: Mapping[str, Any],
+def ranks_of(
+    fields: Mapping[str, Any],
     experts: int | None,
     *,
     top_k: int,
@@ -141,61 +132,50 @@ def ranks_from_dict(
     layers: int,
     far_link: Cost | None = None,
 ) -> Ranks:
-    """Ranks from their table (form at the top).
+    """Ranks from the checked fields of their table, by name (`simdep.scenario.fields`).
 
-    `experts` are those of the model, None for a bare problem: then only a list or file can say
-    where rows go. `tokens` are those of a chunk of the whole AG, `far_link` the cost that the table
-    gives. Raises ValueError naming the key at fault.
+    `experts` are those of the model, None without a model: then only a list or a file can say where
+    tokens go. `tokens` are those of a chunk of the whole AG, `far_link` the cost of a port. Raises
+    ValueError naming the field at fault.
     """
-    checks.mapping(data, KEYS, "ranks")
-    word = data.get("routing")
-    rows: Routing | None = None
-    law = ""
-    if word == "balanced":
-        word = None  # as many rows for every EG rank, as in the group's model, whatever the number of experts
-    if isinstance(word, str) and routing.is_file(word):
-        rows = routing.load(Path(word))
-    elif isinstance(word, str):
-        if experts is None:
+    drawn, law = None, ""
+    name = fields.get("routing", "balanced")
+    if name != "balanced":  # as many tokens for every EG rank, whatever the number of experts
+        is_law = isinstance(name, str) and not routing.is_file(name)
+        if is_law and experts is None:
             raise ValueError(
-                f"routing {word!r} needs the experts of a model; give their rows in a .csv or .json file"
+                f"routing {name!r} needs the experts of a model; give their rows in a .csv or .json file"
             )
-        rows = routing.parse(word, experts, top_k=top_k, tokens=tokens, layers=layers)
-        law = word
-    elif word is not None:
-        rows = routing.given(word)
-    if rows and experts and rows.experts != experts:
+        drawn = _routing(name, experts or 0, top_k=top_k, tokens=tokens, layers=layers)
+        law = name if is_law else ""
+    if drawn and experts and drawn.experts != experts:
         raise ValueError(
-            f"routing {rows.label} has {rows.experts} experts; the model has {experts}"
+            f"routing {drawn.label} has {drawn.experts} experts; the model has {experts}"
         )
-    batches, stragglers = _batches(data.get("batches", ())), _stragglers(data.get("stragglers", {}))
-    return Ranks(rows, batches, stragglers, _nodes(data, far_link), law)
+    factors = fields.get("stragglers", {})
+    stragglers = tuple(Straggler.parse(rank, factor) for rank, factor in factors.items())
+    return Ranks(drawn, fields.get("batches", ()), stragglers, _nodes(fields, far_link), law)
 
 
-def _batches(value: Any) -> tuple[int, ...]:
-    if isinstance(value, str):
-        value = [int(word) if word.strip().isdigit() else word for word in value.split(",")]
-    if not isinstance(value, Sequence):
-        raise ValueError(
-            f"batches={value!r}; it is a list of samples, one number for every AG rank"
-        )
-    return tuple(checks.integer(each, "batches", 0) for each in value)
+def _routing(
+    source: str | list[Any], experts: int, *, top_k: int, tokens: int, layers: int
+) -> Routing:
+    """Counts in lists or a file, or those that a law draws."""
+    if not isinstance(source, str):
+        return routing.given(source)
+    if routing.is_file(source):
+        return routing.load(Path(source))
+    return routing.parse(source, experts, top_k=top_k, tokens=tokens, layers=layers)
 
 
-def _stragglers(value: Any) -> tuple[Straggler, ...]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f'stragglers={value!r} expected a table such as {{ "AG.3" = 1.3 }}')
-    return tuple(Straggler.parse(name, factor) for name, factor in value.items())
-
-
-def _nodes(data: Mapping[str, Any], far_link: Cost | None) -> Nodes | None:
-    if "gpus_per_node" not in data:
-        for key in ("nics_per_node", "far_link"):
-            if key in data:
-                raise ValueError(f"{key} is given without gpus_per_node")
+def _nodes(fields: Mapping[str, Any], far_link: Cost | None) -> Nodes | None:
+    if "gpus_per_node" not in fields:
+        for name in fields:
+            if name == "nics_per_node" or name.startswith("far_link."):
+                raise ValueError(f"{name} is given without gpus_per_node")
         return None
-    gpus = checks.integer(data["gpus_per_node"], "gpus_per_node")
-    nics = checks.integer(data.get("nics_per_node", gpus), "nics_per_node")
+    gpus = fields["gpus_per_node"]
+    nics = fields.get("nics_per_node", gpus)
     if nics > gpus:
         raise ValueError(
             f"nics_per_node={nics}; a node has at most one for each of its {gpus} GPUs"

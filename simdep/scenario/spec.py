@@ -15,8 +15,15 @@ from simdep.checks import InputError
 from simdep.costs import StageTimes
 from simdep.file_kinds import SCENARIO
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
-from simdep.scenario.fields import ELEMENT_BYTES, TABLES, checked_fields, default_of, override
-from simdep.scenario.imbalance import Ranks, ranks_from_dict
+from simdep.scenario.fields import (
+    ELEMENT_BYTES,
+    FIELDS,
+    TABLES,
+    checked_fields,
+    default_of,
+    override,
+)
+from simdep.scenario.imbalance import Ranks, ranks_of
 from simdep.scenario.models import GQA, ModelSpec, load_model
 
 NEEDED = "a scenario has a model, hardware, ag and eg"
@@ -304,11 +311,10 @@ def _with_sizes(
         stage_times=times,
         given=given,
     )
-    table = _ranks_table(values)
-    if table is None:
+    if not _has_ranks(values):
         return scenario
-    ranks = ranks_from_dict(
-        table,
+    ranks = ranks_of(
+        values,
         model.experts,
         top_k=model.top_k,
         tokens=scenario.tokens_routed,
@@ -321,16 +327,14 @@ def _with_sizes(
 
 def _without_sizes(values: Mapping[str, Any], times: StageTimes, given: frozenset[str]) -> Scenario:
     """The scenario of stage times alone: there is no model, so nothing has a size."""
-    table = _ranks_table(values)
-    groups = () if table is None else ("ag", "eg")
+    has_ranks = _has_ranks(values)
+    allowed = (*_WITHOUT_SIZES, "ag", "eg") if has_ranks else _WITHOUT_SIZES
     for name in values:
-        if name in (*_WITHOUT_SIZES, *groups) or name.split(".")[0] == "costs":
-            continue
-        if table is None or name not in (*table, "per_rank"):
+        if name not in allowed and FIELDS[name].table not in ("costs", "ranks"):
             raise InputError(f"{name} needs a model and hardware; stage times alone have no sizes")
-    if table is not None and "gpus_per_node" in table:
+    if has_ranks and "gpus_per_node" in values:
         raise InputError("gpus_per_node needs a link of each class; give a model and hardware")
-    if table is not None and not {"ag", "eg"} <= values.keys():
+    if has_ranks and not {"ag", "eg"} <= values.keys():
         raise InputError("a simulation of every rank needs ag and eg")
     ag, eg = values.get("ag", 1), values.get("eg", 1)
     r1 = values.get("r1", default_of("r1"))
@@ -344,9 +348,9 @@ def _without_sizes(values: Mapping[str, Any], times: StageTimes, given: frozense
         stage_times=times,
         given=given,
     )
-    if table is None:
+    if not has_ranks:
         return scenario
-    ranks = ranks_from_dict(table, None, top_k=1, tokens=1, layers=scenario.layers)
+    ranks = ranks_of(values, None, top_k=1, tokens=1, layers=scenario.layers)
     ranks.check(ag, eg)
     return replace(scenario, ranks=ranks)
 
@@ -444,15 +448,10 @@ def _link(values: Mapping[str, Any], name: str) -> Cost | None:
     return Cost("link", alpha, 1e-3 / rate, "assumed", source)
 
 
-def _ranks_table(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The fields of ranks; None where ranks are not simulated one by one."""
-    names = ("per_rank", "routing", "batches", "stragglers", "gpus_per_node", "nics_per_node")
-    table = {name: values[name] for name in names if name in values}
-    if "far_link.gbytes_per_s" in values or "far_link.alpha_us" in values:
-        table["far_link"] = True
-    if not table or not table.pop("per_rank", True):
-        return None
-    return table
+def _has_ranks(values: Mapping[str, Any]) -> bool:
+    """Whether ranks are simulated one by one."""
+    stated = any(FIELDS[name].table == "ranks" for name in values)
+    return stated and bool(values.get("per_rank", True))
 
 
 def _or(words: list[str]) -> str:
