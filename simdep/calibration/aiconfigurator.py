@@ -14,119 +14,133 @@ from pathlib import Path
 
 import pandas as pd
 
+from simdep.calibration.measurements import Measurements
+from simdep.checks import InputError, listed
 from simdep.hardware.operations import DTYPE_NAMES
 
 PREFIX = "aiconfigurator:"
-PACKAGE = "aiconfigurator_core"
-_MOST = {
+_PACKAGE = "aiconfigurator_core"
+_GEMM_LIMITS = {
     "m": 32768,
     "n": 16384,
     "k": 16384,
-}  # of a GEMM in an inference step; the tables go far beyond
+}  # of an inference step; the tables go far beyond
+_ELEMENT_BYTES = 2  # of the elements that the package counts messages in
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Where a family of operations stands, the names of its columns, and the rows that are
-    meant."""
+class _Family:
+    """Where a family of operations stands in the package.
+
+    `columns` are their names there and here, `selects` the rows that are meant, `constants` columns
+    that it does not have. `is_cached` tells that `kv_len` is the sum of two of its columns.
+    """
 
     folder: str
     file: str
-    columns: dict[str, str]
-    where: Mapping[str, object] = field(default_factory=dict)
-    extra: dict[str, str] = field(default_factory=dict)
-    cached: bool = False
+    columns: Mapping[str, str]
+    selects: Mapping[str, object] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    is_cached: bool = False
 
 
-_HEADS = {
-    name: name for name in ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim")
+def _same(*names: str) -> dict[str, str]:
+    """Columns that have the same names there and here."""
+    return {name: name for name in names}
+
+
+_HEADS = _same("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim")
+_MLA = _same("batch_size", "isl", "num_heads")
+_EXPERTS = _same("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size")
+_IN_BF16 = {
+    "window_size": 0,
+    "beam_width": 1,
+    "attn_dtype": "bfloat16",
+    "kv_cache_dtype": "bfloat16",
 }
-_MLA = {name: name for name in ("batch_size", "isl", "num_heads")}
-_PLAIN = {"window_size": 0, "beam_width": 1, "attn_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}
-_BF16 = {"mla_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}
-_EXPERTS = (
-    "num_tokens",
-    "hidden_size",
-    "inter_size",
-    "topk",
-    "num_experts",
-    "moe_ep_size",
-    "distribution",
-)
-SOURCES = (
-    _Source("gemm/trtllm", "gemm_perf", {"gemm_dtype": "dtype", "m": "m", "n": "n", "k": "k"}),
-    _Source(
-        "attention/trtllm", "context_attention_perf", _HEADS, _PLAIN | {"step": 0}, {"fw": "trtllm"}
+_MLA_IN_BF16 = {"mla_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}
+_FAMILIES = (
+    _Family("gemm/trtllm", "gemm_perf", {"gemm_dtype": "dtype", **_same("m", "n", "k")}),
+    _Family(
+        "attention/trtllm",
+        "context_attention_perf",
+        _HEADS,
+        {**_IN_BF16, "step": 0},
+        {"fw": "trtllm"},
     ),
-    _Source(
+    _Family(
         "attention/trtllm",
         "generation_attention_perf",
         _HEADS,
-        _PLAIN,
+        _IN_BF16,
         {"fw": "trtllm"},
-        cached=True,
+        is_cached=True,
     ),
-    _Source("mla/trtllm", "context_mla_perf", _MLA, _BF16, {"phase": "context"}),
-    _Source("mla/trtllm", "generation_mla_perf", _MLA, _BF16, {"phase": "generation"}, cached=True),
-    _Source(
+    _Family("mla/trtllm", "context_mla_perf", _MLA, _MLA_IN_BF16, {"phase": "context"}),
+    _Family(
+        "mla/trtllm",
+        "generation_mla_perf",
+        _MLA,
+        _MLA_IN_BF16,
+        {"phase": "generation"},
+        is_cached=True,
+    ),
+    _Family(
         "moe/trtllm",
         "moe_perf",
-        {name: name for name in _EXPERTS} | {"moe_dtype": "dtype", "kernel_source": "kernel"},
+        {**_EXPERTS, **_same("distribution"), "moe_dtype": "dtype", "kernel_source": "kernel"},
         {"moe_tp_size": 1, "distribution": "balanced"},
     ),
-    _Source(
+    _Family(
         "comm/nccl",
         "nccl_perf",
-        {"op_name": "op_name", "num_gpus": "num_gpus", "message_size": "bytes"},
+        {**_same("op_name", "num_gpus"), "message_size": "bytes"},
         {"nccl_dtype": "half"},
     ),
 )
 
 
-def tables(gpu: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(description, table) of every family that the package has for a GPU, in microseconds; the
-    largest of versions.
+def packaged_measurements(gpu: str) -> Iterator[Measurements]:
+    """The measurements of every family that the package has for a GPU; the largest of versions.
 
     Raises ValueError if the package is not installed or does not know the GPU.
     """
-    if util.find_spec(PACKAGE) is None:
-        raise ValueError(
-            f"{PREFIX}{gpu} needs the package aiconfigurator-core; pip install 'simdep[aiconfigurator]'"
-        )
-    root = Path(str(resources.files(PACKAGE))) / "systems" / "data"
-    known = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    folder = next(
-        (name for name in known if gpu.lower() in (name, name.removesuffix("_sxm"))), None
-    )
-    if folder is None:
-        raise ValueError(
-            f"{PREFIX}{gpu}: aiconfigurator-core has no tables of it; it has those of {', '.join(known)}"
-        )
+    if util.find_spec(_PACKAGE) is None:
+        hint = "pip install 'simdep[aiconfigurator]'"
+        raise InputError(f"{PREFIX}{gpu} needs the package aiconfigurator-core; {hint}")
+    root = Path(str(resources.files(_PACKAGE))) / "systems" / "data"
+    folder = _folder(root, gpu)
     version = metadata.version("aiconfigurator-core")
-    for source in SOURCES:
-        files = list((root / folder / source.folder).glob(f"*/{source.file}.parquet"))
+    for family in _FAMILIES:
+        files = list((folder / family.folder).glob(f"*/{family.file}.parquet"))
         if files:
             largest = max(files, key=lambda file: file.stat().st_size)
-            found = f"aiconfigurator-core {version}: {largest.relative_to(root)}"
-            yield found, _table(source, pd.read_parquet(largest))
+            origin = f"aiconfigurator-core {version}: {largest.relative_to(root)}"
+            yield Measurements(origin, _table(family, pd.read_parquet(largest)))
 
 
-def _table(source: _Source, raw: pd.DataFrame) -> pd.DataFrame:
-    for column, value in source.where.items():
-        if column in raw:
-            raw = raw[raw[column] == value]
-    table = (
-        raw[list(source.columns)]
-        .rename(columns=source.columns)
-        .assign(us=raw["latency"] * 1e3, **source.extra)
-    )
-    if source.cached:
-        table["kv_len"] = table.pop("isl") + raw["step"]
+def _folder(root: Path, gpu: str) -> Path:
+    known = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    for name in known:
+        if gpu.lower() in (name, name.removesuffix("_sxm")):
+            return root / name
+    raise InputError(f"{PREFIX}{gpu}: the package has no tables of it; use {listed(known)}")
+
+
+def _table(family: _Family, packaged: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a family that are meant, in microseconds and in the columns of its operation."""
+    for column, value in family.selects.items():
+        if column in packaged:
+            packaged = packaged[packaged[column] == value]
+    table = packaged[list(family.columns)].rename(columns=dict(family.columns))
+    table = table.assign(us=packaged["latency"] * 1e3, **family.constants)
+    if family.is_cached:
+        table["kv_len"] = table.pop("isl") + packaged["step"]
     if "dtype" in table:
         table["dtype"] = table["dtype"].replace(DTYPE_NAMES)
-    for column, most in _MOST.items():
+    for column, limit in _GEMM_LIMITS.items():
         if column in table:
-            table = table[table[column] <= most]
-    if "message_size" in source.columns:
-        table["bytes"] *= 2  # the package counts elements of 2 bytes
+            table = table[table[column] <= limit]
+    if "message_size" in family.columns:
+        table["bytes"] *= _ELEMENT_BYTES
     return table.reset_index(drop=True)

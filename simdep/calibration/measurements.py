@@ -1,4 +1,4 @@
-"""Measurements of operations in CSV files, checked and sorted into series that one kernel prices.
+"""Measurements of operations in CSV files, checked and sorted into series that one kernel predicts.
 
 A file holds rows of one family of operations (`operations.OPERATIONS`), with the columns of that
 family, `us` (measured microseconds) and, if it has rows of several machines, `gpu` (or `system`).
@@ -7,15 +7,17 @@ Lines that begin with # are remarks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.file_kinds import MEASUREMENTS
 from simdep.hardware.forms import Array
 from simdep.hardware.gpus import Gpu, find_gpu
@@ -23,22 +25,69 @@ from simdep.hardware.operations import (
     DTYPE_BYTES,
     DTYPE_NAMES,
     OPERATIONS,
+    Columns,
     Operation,
-    Rows,
-    words_that_follow,
+    implied_attributes,
 )
 
-FAILED = 1.25  # an operation that takes so much longer than a larger one of its series ran with a wrong kernel
+_MACHINE_COLUMNS = ("gpu", "system")
+_FAILED = 1.25  # times a larger operation of its series: it ran with a wrong kernel
+_SEPARATE = 1.1  # ratio of times from which a column tells different measurements apart
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """A checked table of measured operations, and where it is from."""
+
+    origin: str
+    table: pd.DataFrame
+
+    @property
+    def machines(self) -> list[str]:
+        """The names of the machines that the table states."""
+        column = self._machine_column
+        return sorted(set(self.table[column].astype(str))) if column else []
+
+    @property
+    def _machine_column(self) -> str | None:
+        return next((column for column in _MACHINE_COLUMNS if column in self.table), None)
+
+    def of_gpu(self, gpu: Gpu | None, name: str) -> Measurements:
+        """The rows of one machine, by its name or a name of its GPU.
+
+        Raises ValueError if a table of several machines has none of it.
+        """
+        column = self._machine_column
+        if column is None:
+            return self
+        if self.table[column].isna().any():
+            raise InputError(
+                f"a cell of {column} is empty; every row names its machine", self.origin
+            )
+        if gpu is None and len(self.machines) == 1 and find_gpu(self.machines[0]) is None:
+            return self  # one machine that nobody knows by name: it is the one that is meant
+        names = {name.lower()}
+        if gpu is not None:
+            names |= {gpu.name, *gpu.aliases}
+        names = {alias.lower() for alias in names}
+        rows = self.table[self.table[column].astype(str).str.lower().isin(names)]
+        if rows.empty:
+            machines = checks.listed(self.machines)
+            raise InputError(f"{self.origin} has no rows of {name}; it has those of {machines}")
+        return Measurements(self.origin, rows)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Measured rows that one kernel prices: an operation, its words, its columns, and
-    microseconds."""
+    """Measured rows that one kernel predicts.
+
+    `columns` are features and attributes, `variant` the attributes, which are the same in all
+    rows. `skipped` counts the rows out of the window, by reason.
+    """
 
     operation: Operation
     variant: dict[str, str]
-    rows: Rows
+    columns: Columns
     us: Array
     skipped: dict[str, int]
 
@@ -61,18 +110,18 @@ def read_table(path: Path, expected: str = MEASUREMENTS) -> pd.DataFrame:
     return table
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """A checked table of measurements. Raises InputError naming file, line and column."""
+def read_measurements(path: Path) -> Measurements:
+    """The measurements of a CSV file; raises InputError naming file, line and column."""
     table = read_table(path)
     with files.context(path, MEASUREMENTS):
-        return _checked(table)
+        return Measurements(path.name, _checked(table))
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    operations = operations_of(list(table.columns))
+    operations = operations_of(table.columns)
     if "us" not in table:
         raise ValueError("column us is missing; it holds the measured microseconds")
-    for column in ("us", *operations[0].numbers):
+    for column in ("us", *operations[0].features):
         low = -1 if column == "sms" else 0
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = ~(np.isfinite(numbers) & (numbers > low))
@@ -84,10 +133,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = numbers.astype(float)
     if table.empty:
         raise ValueError("it has no rows; give at least one measurement")
-    for column in operations[0].needs:
+    for column in operations[0].required:
         if column not in table:
             raise ValueError(f"column {column} is missing; it says which kernel ran")
-    for column in {word for op in operations for word in (*op.words, *op.where)} & set(
+    for column in {word for op in operations for word in (*op.attributes, *op.selects)} & set(
         table.columns
     ):
         if table[column].isna().any():
@@ -101,103 +150,114 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def operations_of(columns: Sequence[str]) -> list[Operation]:
-    """The operations whose columns a table has, those with the most columns. Raises ValueError if
-    there is none."""
-    have = set(columns)
-    fits = [op for op in OPERATIONS.values() if have >= set(op.columns)]
-    if not fits:
-        nearest = max(OPERATIONS.values(), key=lambda op: len(have & set(op.columns)))
+def operations_of(columns: Collection[str]) -> list[Operation]:
+    """The operations whose columns a table has, those with the most columns.
+
+    Raises ValueError if there is none.
+    """
+    present = set(columns)
+    fitting = [op for op in OPERATIONS.values() if present >= set(op.columns)]
+    if not fitting:
+        nearest = max(OPERATIONS.values(), key=lambda op: len(present & set(op.columns)))
         needed = f"{nearest.name} needs {','.join(nearest.columns)}"
-        shown = checks.shown_text(",".join(columns))
-        raise ValueError(f"columns {shown} are of no known operation; {needed}")
-    fits = [op for op in fits if have >= set(op.needs)] or fits
-    known_columns = [len(op.columns) + len(have & set(op.words)) for op in fits]
-    return [
-        op for op, count in zip(fits, known_columns, strict=True) if count == max(known_columns)
-    ]
+        listed = checks.shown_text(",".join(columns))
+        raise InputError(f"columns {listed} are of no known operation; {needed}")
+    fitting = [op for op in fitting if present >= set(op.required)] or fitting
+    counts = [len(op.columns) + len(present & set(op.attributes)) for op in fitting]
+    most = max(counts)
+    return [op for op, count in zip(fitting, counts, strict=True) if count == most]
 
 
-def of_gpu(table: pd.DataFrame, gpu: Gpu | None, name: str, where: str) -> pd.DataFrame:
-    """The rows of one machine. Raises ValueError if a table of several machines has none of it."""
-    column = next((each for each in ("gpu", "system") if each in table), None)
-    if column is None:
-        return table
-    if table[column].isna().any():
-        raise ValueError(f"{where}: a cell of {column} is empty; every row names its machine")
-    names = table[column].astype(str)
-    if gpu is None and not machines(table) and find_gpu(names.iloc[0]) is None:
-        return table  # one machine, that nobody knows by name: it is the one that is meant
-    wanted = {word.lower() for word in (name, *((gpu.name, *gpu.aliases) if gpu else ()))}
-    rows = table[names.str.lower().isin(wanted)]
-    if rows.empty:
-        raise ValueError(
-            f"{where} has no rows of {name}; it has those of {', '.join(sorted(set(names)))}"
-        )
-    return rows
+def series_of(measured: Measurements) -> Iterator[Series]:
+    """The series of a table, one for every operation and combination of attributes.
 
-
-def series_of(table: pd.DataFrame, where: str) -> Iterator[Series]:
-    """The series of a table, one for every operation and combination of words. Rows out of the
-    window are counted."""
-    operations = operations_of(list(table.columns))
-    for column in {column: None for op in operations for column in op.where}:
-        known = [value for op in operations for value in op.where.get(column, ())]
-        if not table[column].isin(known).any():
-            raise ValueError(f"{where}: no row has a known {column}; it is {', '.join(known)}")
+    Raises ValueError where a column that is neither tells different measurements apart.
+    """
+    table, origin = measured.table, measured.origin
+    operations = operations_of(table.columns)
+    _check_selected(table, operations, origin)
     for operation in operations:
-        part = table
-        for column, values in operation.where.items():
-            part = part[part[column].isin(values)]
-        if part.empty:
+        selected = table
+        for column, values in operation.selects.items():
+            selected = selected[selected[column].isin(values)]
+        if selected.empty:
             continue
-        follow = words_that_follow(
-            operation, {name: part[name].to_numpy() for name in operation.numbers}
-        )
-        part = part.assign(**follow)
-        words = [word for word in operation.words if word in part]
-        key = part[words].astype(str).agg(" ".join, axis=1) if words else pd.Series("", part.index)
-        for _, group in part.groupby(key, sort=False):
-            variant = {word: str(group[word].iloc[0]) for word in words}
-            kept, skipped = _window(operation, group)
-            if not kept.any():
-                continue
-            rows = {name: group[name].to_numpy(float)[kept] for name in operation.numbers}
-            rows |= {word: np.full(int(kept.sum()), value) for word, value in variant.items()}
-            yield Series(operation, variant, rows, group["us"].to_numpy(float)[kept], skipped)
+        features = {name: selected[name].to_numpy() for name in operation.features}
+        selected = selected.assign(**implied_attributes(operation, features))
+        attributes = [name for name in operation.attributes if name in selected]
+        key = pd.Series("", selected.index)
+        if attributes:
+            key = selected[attributes].astype(str).agg(" ".join, axis=1)
+        for _, rows in selected.groupby(key, sort=False):
+            kept, skipped = _window(operation, rows)
+            if kept.any():
+                _check_separating(operation, rows[kept], origin)
+                yield _series(operation, attributes, rows[kept], skipped)
 
 
-def _window(operation: Operation, group: pd.DataFrame) -> tuple[Any, dict[str, int]]:
+def _check_selected(table: pd.DataFrame, operations: list[Operation], origin: str) -> None:
+    """Raise ValueError where no row has a known value of a column that selects operations."""
+    known: dict[str, list[str]] = {}
+    for operation in operations:
+        for column, values in operation.selects.items():
+            known.setdefault(column, []).extend(values)
+    for column, names in known.items():
+        if not table[column].isin(names).any():
+            raise InputError(f"no row has a known {column}; it is {', '.join(names)}", origin)
+
+
+def _check_separating(operation: Operation, rows: pd.DataFrame, origin: str) -> None:
+    """Raise ValueError where an unknown column tells different measurements of one operation apart.
+
+    Such a column has few values, each in several rows, and rows that are equal but for it have
+    different times. Their mean would be that of neither.
+    """
+    features = list(operation.features)
+    if not rows.duplicated(features).any():
+        return
+    known = {"us", *_MACHINE_COLUMNS, *features, *operation.attributes, *operation.selects}
+    for column in rows.columns:
+        if column in known or rows[column].value_counts().min() < 2:
+            continue
+        times = rows.pivot_table("us", features, column, aggfunc="median").dropna(thresh=2)
+        ratio = (times.max(axis=1) / times.min(axis=1)).median()
+        if ratio > _SEPARATE:
+            values = checks.listed(str(value) for value in times.columns)
+            raise InputError(
+                f"{column} ({values}) tells rows apart that are otherwise equal, by a factor of "
+                f"{ratio:.2f} in us; give rows of one {column}",
+                origin,
+            )
+
+
+def _series(
+    operation: Operation, attributes: list[str], rows: pd.DataFrame, skipped: dict[str, int]
+) -> Series:
+    variant = {name: str(rows[name].iloc[0]) for name in attributes}
+    columns: dict[str, NDArray[Any]] = {}
+    for name in operation.features:
+        columns[name] = rows[name].to_numpy(float)
+    for name, value in variant.items():
+        columns[name] = np.full(len(rows), value)
+    return Series(operation, variant, columns, rows["us"].to_numpy(float), skipped)
+
+
+def _window(operation: Operation, rows: pd.DataFrame) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Which rows are measurements of what the operation means; how many are not, by reason.
 
     Only grouped experts have such rows: a rank that no token reaches, and runs whose autotuner
-    failed (slower by FAILED than the same operation with more tokens).
+    failed (slower by `_FAILED` than the same operation with more tokens).
     """
     if operation.name != "moe_experts":
-        return np.ones(len(group), bool), {}
-    reached = (group.num_tokens * group.topk >= group.moe_ep_size).to_numpy()
-    series = [*operation.shape, "moe_ep_size"]
-    later = (
-        group.sort_values("num_tokens", ascending=False)
-        .groupby(series)["us"]
-        .cummin()
-        .reindex(group.index)
-    )
-    failed = (group.us > FAILED * later).to_numpy() & reached
-    skipped = {
-        "fewer than one copy of a token a rank": int((~reached).sum()),
-        f"slower than {FAILED} x the same operation with more tokens": int(failed.sum()),
+        return np.ones(len(rows), bool), {}
+    is_reached = (rows.num_tokens * rows.topk >= rows.moe_ep_size).to_numpy()
+    by_tokens = rows.sort_values("num_tokens", ascending=False)
+    shapes = by_tokens.groupby([*operation.shape, "moe_ep_size"])
+    with_more = shapes["us"].cummin().reindex(rows.index)
+    is_failed = (rows.us > _FAILED * with_more).to_numpy() & is_reached
+    counts = {
+        "fewer than one copy of a token a rank": int((~is_reached).sum()),
+        f"slower than {_FAILED} x the same operation with more tokens": int(is_failed.sum()),
     }
-    return reached & ~failed, {reason: count for reason, count in skipped.items() if count}
-
-
-def machines(table: pd.DataFrame) -> list[str]:
-    """The names of the machines in a table, if there are several."""
-    names = machine_names(table)
-    return names if len(names) > 1 else []
-
-
-def machine_names(table: pd.DataFrame) -> list[str]:
-    """The names of the machines in a table; none if it does not name any."""
-    column = next((each for each in ("gpu", "system") if each in table), None)
-    return sorted(set(table[column].astype(str))) if column else []
+    skipped = {reason: count for reason, count in counts.items() if count}
+    return is_reached & ~is_failed, skipped

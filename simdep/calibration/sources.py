@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from simdep.calibration import aiconfigurator
-from simdep.calibration.measurements import read_csv
+from simdep.calibration.measurements import Measurements, read_measurements
 
 
-def load_tables(source: str) -> list[tuple[str, pd.DataFrame]]:
-    """The tables of a source, each with its origin.
+def load_measurements(source: str) -> list[Measurements]:
+    """The tables of a source: the path of a CSV file, or `aiconfigurator:GPU`.
 
-    A source is the path of a CSV file, or `aiconfigurator:GPU`. Raises ValueError for a malformed
-    file, a missing package, or a GPU that the package does not have.
+    Raises ValueError for a malformed file, a missing package, or a GPU that the package does not
+    have.
     """
     gpu = packaged_gpu(source)
     if gpu is not None:
-        return list(aiconfigurator.tables(gpu))
-    path = Path(source)
-    return [(path.name, read_csv(path))]
+        return list(aiconfigurator.packaged_measurements(gpu))
+    return [read_measurements(Path(source))]
 
 
 def packaged_gpu(source: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,40 +46,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep costs evaluate DATA --hardware NAME`: errors of a profile on measured rows."""
     from simdep.calibration.accuracy import evaluate, speed_factor
-    from simdep.calibration.sources import load_tables
+    from simdep.calibration.sources import load_measurements
     from simdep.hardware.profile import load_hardware
 
     profile = load_hardware(args.hardware)
-    anchors = None if args.anchors is None else checks.integer(args.anchors, "--anchors")
-    results = []
-    for origin, rows in load_tables(args.data):
-        adapted = profile
-        if anchors is not None:
-            adapted = replace(profile, speed_factor=speed_factor(rows, profile, anchors, origin))
-        factor = {"speed_factor": adapted.speed_factor}
-        results.append(evaluate(rows, adapted, origin) | factor)
-    result = _merged(results)
-    emit(args, result, _parts(profile.name, result))
+    measurements = load_measurements(args.data)
+    if args.anchors is not None:
+        anchors = checks.integer(args.anchors, "--anchors")
+        factor = speed_factor(measurements, profile, anchors)
+        profile = replace(profile, speed_factor=factor)
+    result = evaluate(measurements, profile).to_dict()
+    emit(args, result, _parts(result))
     return 0
 
 
-def _merged(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The results of tables of different operations as one."""
-    merged, *others = results
-    for other in others:
-        for key, value in other.items():
-            if isinstance(value, Mapping):
-                merged[key] |= value
-            elif isinstance(value, list):
-                merged[key] += value
-    return merged
-
-
-def _parts(name: str, result: Mapping[str, Any]) -> list[str]:
-    factor = f"{result['speed_factor']:.3f}"
+def _parts(result: Mapping[str, Any]) -> list[str]:
+    name, factor = result["hardware"], f"{result['speed_factor']:.3f}"
     by_operation = [{"operation": op, **row} for op, row in result["by_operation"].items()]
     by_kernel = [{"kernel": name, **row} for name, row in result["by_kernel"].items()]
-    by_range = [{"operation": op, **row} for op, rows in result["by_range"].items() for row in rows]
+    by_range = []
+    for operation, rows in result["by_range"].items():
+        by_range += [{"operation": operation, **row} for row in rows]
     parts = [
         f"{name}, errors in percent of the measurement; speed factor {factor}",
         table(by_operation),

@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep fit DATA... --out FILE.json`: a profile of kernels, with the errors of each fit."""
     from simdep.calibration.accuracy import fit_profile
-    from simdep.calibration.sources import load_tables
+    from simdep.calibration.sources import load_measurements
     from simdep.hardware.gpus import find_gpu
 
     check_paths(args)
@@ -59,12 +59,15 @@ def run(args: argparse.Namespace) -> int:
     gpu_name = args.gpu or _packaged_gpu(args.data)
     gpu = find_gpu(gpu_name)
     name = gpu.name if gpu else gpu_name or Path(args.data[0]).stem
-    tables = [table for source in args.data for table in load_tables(source)]
-    profile, kernels = fit_profile(tables, args.name or name, args.gpu, args.form, args.source)
+    measurements = []
+    for source in args.data:
+        measurements += load_measurements(source)
+    profile, fits = fit_profile(measurements, args.name or name, args.gpu, args.form, args.source)
     if gpu and not profile.gpu:
         profile = replace(profile, gpu=gpu.name)
     profile.save(args.out)
     print(f"simdep: {args.out} holds {len(profile.kernels)} kernels", file=sys.stderr)
+    kernels = [fit.to_dict() for fit in fits]
     shown = [_kernel_row(kernel) for kernel in kernels]
     emit(args, {"profile": str(args.out), "kernels": kernels}, [table(shown)])
     return 0

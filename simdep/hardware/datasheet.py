@@ -9,59 +9,56 @@ from simdep.hardware.kernels import Kernel
 
 # Shares of the data sheet's peaks that fitted kernels of A100, H100, H200 and B200 reach, and their
 # start-up.
-COMPUTE_SHARE = 0.75  # of dense FLOP/s in a large GEMM; 0.77 to 0.80 fitted
-MEMORY_SHARE = 0.8  # of the memory bandwidth
-LAUNCH_US = 5.0
-LINK_SHARE = 0.75  # of one direction of the link between GPUs, in large messages
-LINK_START_US = 10.0
+_COMPUTE_SHARE = 0.75  # of dense FLOP/s in a large GEMM; 0.77 to 0.80 fitted
+_MEMORY_SHARE = 0.8  # of the memory bandwidth
+_KERNEL_START_US = 5.0
+_LINK_SHARE = 0.75  # of one direction of the link between GPUs, in large messages
+_LINK_START_US = 10.0
+_POWER = 2.0  # with which computing and memory overlap
+_MOVED_BYTES = {  # work that overlaps with the multiply-accumulates of each attention core
+    "attention_prefill": "bytes",
+    "mla_prefill": "bytes",
+    "attention_decode": "kv_bytes",
+    "mla_decode": "kv_bytes",
+}
 
 
-def kernels_of(gpu: Gpu) -> tuple[Kernel, ...]:
+def datasheet_kernels(gpu: Gpu) -> tuple[Kernel, ...]:
     """GEMM, attention, experts and point-to-point kernels of a GPU from its data sheet, all
     labelled assumed."""
-    why = f"{gpu.figures['memory'].source}, {COMPUTE_SHARE:.0%} of its FLOP/s and {MEMORY_SHARE:.0%} of its bandwidth"
-    byte = 1e6 / (gpu.figures["memory_bandwidth"].value * MEMORY_SHARE)
-    peaks = {"bf16": "bf16_dense", "fp16": "bf16_dense"} | (
-        {"fp8": "fp8_dense"} if "fp8_dense" in gpu.figures else {}
+    figures = gpu.figures
+    byte_us = 1e6 / (figures["memory_bandwidth"].value * _MEMORY_SHARE)
+    mac_us = {"bf16": _mac_us(gpu, "bf16_dense"), "fp16": _mac_us(gpu, "bf16_dense")}
+    if "fp8_dense" in figures:
+        mac_us["fp8"] = _mac_us(gpu, "fp8_dense")
+    source = (
+        f"{figures['memory'].source}, {_COMPUTE_SHARE:.0%} of its FLOP/s "
+        f"and {_MEMORY_SHARE:.0%} of its bandwidth"
     )
-    found = []
-    for dtype, key in peaks.items():
-        mac = 2e6 / (gpu.figures[key].value * COMPUTE_SHARE)
-        race = {"macs": mac, "bytes": byte}
-        found.append(
-            Kernel("gemm", {"dtype": dtype}, Terms({"one": LAUNCH_US}, race, 2), "assumed", why)
-        )
+    kernels = []
+    for dtype, us in mac_us.items():
+        variant = {"dtype": dtype}
+        gemm = Terms({"one": _KERNEL_START_US}, {"macs": us, "bytes": byte_us}, _POWER)
+        kernels.append(Kernel("gemm", variant, gemm, "assumed", source))
         experts = Terms(
-            {"one": 3 * LAUNCH_US, "copy_bytes": byte}, {"macs": mac, "weight_bytes": byte}, 2
+            {"one": 3 * _KERNEL_START_US, "copy_bytes": byte_us},
+            {"macs": us, "weight_bytes": byte_us},
+            _POWER,
         )
-        found.append(Kernel("moe_experts", {"dtype": dtype}, experts, "assumed", why))
-    mac = 2e6 / (gpu.figures["bf16_dense"].value * COMPUTE_SHARE)
-    for op, moved in (
-        ("attention_prefill", "bytes"),
-        ("mla_prefill", "bytes"),
-        ("attention_decode", "kv_bytes"),
-    ):
-        found.append(
-            Kernel(op, {}, Terms({"one": LAUNCH_US}, {"macs": mac, moved: byte}, 2), "assumed", why)
-        )
-    found.append(
-        Kernel(
-            "mla_decode",
-            {},
-            Terms({"one": LAUNCH_US}, {"macs": mac, "kv_bytes": byte}, 2),
-            "assumed",
-            why,
-        )
-    )
-    link = 1e6 / (gpu.figures["gpu_link"].value * LINK_SHARE)
-    wire = f"{gpu.figures['gpu_link'].source}, {LINK_SHARE:.0%} of it"
-    found.append(
-        Kernel(
-            "p2p",
-            {"link": "intra-node"},
-            Terms({"one": LINK_START_US, "bytes": link}),
-            "assumed",
-            wire,
-        )
-    )
-    return tuple(found)
+        kernels.append(Kernel("moe_experts", variant, experts, "assumed", source))
+    for operation, moved in _MOVED_BYTES.items():
+        core = Terms({"one": _KERNEL_START_US}, {"macs": mac_us["bf16"], moved: byte_us}, _POWER)
+        kernels.append(Kernel(operation, {}, core, "assumed", source))
+    return (*kernels, _link_kernel(gpu))
+
+
+def _mac_us(gpu: Gpu, figure: str) -> float:
+    """Microseconds of a multiply-accumulate, two floating-point operations."""
+    return 2e6 / (gpu.figures[figure].value * _COMPUTE_SHARE)
+
+
+def _link_kernel(gpu: Gpu) -> Kernel:
+    link = gpu.figures["gpu_link"]
+    form = Terms({"one": _LINK_START_US, "bytes": 1e6 / (link.value * _LINK_SHARE)})
+    source = f"{link.source}, {_LINK_SHARE:.0%} of it"
+    return Kernel("p2p", {"link": "intra-node"}, form, "assumed", source)

@@ -1,11 +1,11 @@
 """Skewed routing: what the busiest rank of an expert-parallel group computes where some experts are
 popular.
 
-Popularity follows a power law, as the benchmarks of aiconfigurator sample it: weights of the
-experts are drawn from a density x^-alpha, from 1 to 0.8 n for n tokens (0.01 to 2 where there are
-fewer copies than experts), scaled to all copies and rounded; a token goes to an expert at most
-once, and copies beyond that to experts with room. They time the rank with the most copies, over a
-few draws; what counts here is the mean over `DRAWS`.
+Popularity follows a power law, as the benchmarks of aiconfigurator sample it. Weights of the
+experts are drawn from a density x^-exponent, from 1 to 0.8 n for n tokens (0.01 to 2 where there
+are fewer routed tokens than experts), scaled to all routed tokens and rounded. A token goes to an
+expert at most once; routed tokens beyond that go to experts with room. The benchmarks time the rank
+with the most routed tokens, over a few draws. What counts here is the mean over `DRAWS`.
 """
 
 from __future__ import annotations
@@ -17,60 +17,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 200  # of the popularity of all experts, always the same ones
-REACH = 0.8  # of the tokens: the largest weight of an expert; the smallest is 1
-FEW = (0.01, 2.0)  # weights where there are fewer copies than experts
+_MAX_SHARE = 0.8  # of the tokens: the largest weight of an expert; the smallest is 1
+_SPARSE_WEIGHTS = (0.01, 2.0)  # smallest and largest, with fewer routed tokens than experts
 _POWER_LAW = re.compile(r"power_law_([0-9]+(?:\.[0-9]+)?)")
+_Array = NDArray[np.float64]
 
 
-def power_law(distribution: str) -> float | None:
-    """The exponent of a distribution called `power_law_ALPHA`; None for any other, such as
+def power_law_exponent(distribution: str) -> float | None:
+    """The exponent of a distribution called `power_law_EXPONENT`; None for any other, such as
     balanced."""
-    found = _POWER_LAW.fullmatch(distribution)
-    return float(found[1]) if found else None
+    match = _POWER_LAW.fullmatch(distribution)
+    return float(match[1]) if match else None
 
 
 @cache
 def busiest_rank(
-    tokens: int, top_k: int, experts: int, ranks: int, alpha: float
+    tokens: int, top_k: int, experts: int, ranks: int, exponent: float
 ) -> tuple[float, float]:
-    """Mean copies and mean experts touched of the rank with the most copies; a last rank may hold
-    fewer experts."""
+    """Mean routed tokens and mean activated experts of the rank with the most routed tokens.
+
+    A last rank may hold fewer experts.
+    """
     local = -(-experts // ranks)
     padded = np.zeros((DRAWS, local * ranks))
-    padded[:, :experts] = draws(tokens, top_k, experts, alpha)
+    padded[:, :experts] = drawn_loads(tokens, top_k, experts, exponent)
     loads = padded.reshape(DRAWS, ranks, local)
     busiest = loads[np.arange(DRAWS), loads.sum(axis=2).argmax(axis=1)]
     return float(busiest.sum(axis=1).mean()), float((busiest > 0).sum(axis=1).mean())
 
 
 @cache
-def draws(tokens: int, top_k: int, experts: int, alpha: float) -> NDArray[np.float64]:
-    """Copies of every expert in every draw."""
-    copies, random = tokens * top_k, np.random.default_rng(0)
-    low, high = (1.0, max(1.0, REACH * tokens)) if copies > experts else FEW
-    part, tie = random.random((2, DRAWS, experts))
-    if alpha == 1:
-        weights = low * (high / low) ** part
-    else:
-        weights = (low ** (1 - alpha) + part * (high ** (1 - alpha) - low ** (1 - alpha))) ** (
-            1 / (1 - alpha)
-        )
-    loads: NDArray[np.float64] = np.round(weights * (copies / weights.sum(axis=1, keepdims=True)))
-    # Rounding leaves some copies over, which go to the largest, or takes too many, which the
-    # smallest give back
-    left = copies - loads.sum(axis=1)
-    order = np.lexsort((tie, -loads))
+def drawn_loads(tokens: int, top_k: int, experts: int, exponent: float) -> _Array:
+    """Routed tokens of every expert in every draw: [draw, expert]."""
+    routed_tokens = tokens * top_k
+    uniform, tie_break = np.random.default_rng(0).random((2, DRAWS, experts))
+    low, high = _SPARSE_WEIGHTS
+    if routed_tokens > experts:
+        low, high = 1.0, max(1.0, _MAX_SHARE * tokens)
+    weights = _power_law_weights(uniform, low, high, exponent)
+    loads = np.round(weights * (routed_tokens / weights.sum(axis=1, keepdims=True)))
+    _give_back_rounding(loads, routed_tokens, tie_break)
+    return _at_most(loads, tokens)
+
+
+def _power_law_weights(uniform: _Array, low: float, high: float, exponent: float) -> _Array:
+    """Samples of a density x^-exponent from low to high, by its inverse distribution."""
+    weights: _Array
+    if exponent == 1:
+        weights = low * (high / low) ** uniform
+        return weights
+    rest = 1 - exponent
+    weights = (low**rest + uniform * (high**rest - low**rest)) ** (1 / rest)
+    return weights
+
+
+def _give_back_rounding(loads: _Array, routed_tokens: int, tie_break: _Array) -> None:
+    """Make loads [draw, expert] sum to the routed tokens of a draw, in place.
+
+    What rounding left over goes to the largest; what it took too much the smallest give back.
+    """
+    left = routed_tokens - loads.sum(axis=1)
+    order = np.lexsort((tie_break, -loads))
     place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(experts)[None, :], axis=1)
+    np.put_along_axis(place, order, np.arange(loads.shape[1])[None, :], axis=1)
     loads += (place < left[:, None]).astype(float)
-    giving = place >= experts + left[:, None]
-    owed = (giving & (loads == 0)).sum(axis=1)
+    giving = place >= loads.shape[1] + left[:, None]
+    owed = (giving & (loads == 0)).sum(axis=1)  # by experts that have nothing to give
     loads -= (giving & (loads > 0)).astype(float)
-    loads[np.arange(DRAWS), loads.argmax(axis=1)] -= owed
+    loads[np.arange(len(loads)), loads.argmax(axis=1)] -= owed
+
+
+def _at_most(loads: _Array, tokens: int) -> _Array:
+    """Loads with what exceeds `tokens` spread over the experts that have room."""
     kept = np.minimum(loads, tokens)
     room = tokens - kept
-    spread = (loads - kept).sum(axis=1, keepdims=True) / np.maximum(
-        room.sum(axis=1, keepdims=True), 1
-    )
-    whole: NDArray[np.float64] = kept + room * spread
-    return whole
+    excess = (loads - kept).sum(axis=1, keepdims=True)
+    spread: _Array = excess / np.maximum(room.sum(axis=1, keepdims=True), 1)
+    return kept + room * spread

@@ -1,9 +1,11 @@
 """Cost forms: how microseconds follow from named amounts of work, one array entry a task.
 
-    Terms   adds + p-norm of races: alpha + beta x (FinDEP, Eq. 1-4) where nothing races, a roofline where computing
-            races memory, and alpha + tokens max(c / SMs, 1 / link) for a transfer whose race is a maximum
-    Knee    max(floor, alpha + beta x): a floor that small work does not go below, convex in the work
-    Table   measured points: the logarithm of time over a Terms form, interpolated in logarithms of the work
+    Terms   additive terms + p-norm of overlapping terms: alpha + beta x (FinDEP, Eq. 1-4) where
+            nothing overlaps; a roofline where computing overlaps memory; for a transfer alpha +
+            tokens max(c / SMs, 1 / link), where the norm is a maximum
+    Knee    max(floor, alpha + beta x): a floor that small work does not go below, convex in work
+    Table   measured points: the logarithm of time over a Terms form, interpolated in logarithms
+            of work
 
 Every coefficient is at least 0, so a time never falls when work of a Terms or Knee form grows.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,38 +23,42 @@ from numpy.typing import NDArray
 from scipy import interpolate
 
 from simdep import checks
+from simdep.checks import InputError, shown
 
 Array = NDArray[np.float64]
 Work = Mapping[str, Array]  # amounts of work by name; "one" is 1 for every task
-NEIGHBOURS = 12  # measured points that a Table interpolates between, in each slice
+_NEIGHBOURS = 12  # measured points that a Table interpolates between, in each slice
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Microseconds = sum of `adds` + p-norm of `races`; both give microseconds per unit of the work
-    they name.
+    """Microseconds = sum of additive terms + p-norm of overlapping terms.
 
-    A p-norm with power 1 adds up (nothing overlaps), with an infinite power it is the largest (all
-    overlaps).
+    `additive` and `overlapping` give microseconds per unit of the work that they name. A p-norm
+    with power 1 adds up (nothing overlaps); with an infinite power it is the largest (all overlap).
     """
 
-    adds: Mapping[str, float]
-    races: Mapping[str, float] = field(default_factory=dict)
+    additive: Mapping[str, float]
+    overlapping: Mapping[str, float] = field(default_factory=dict)
     power: float = math.inf
 
     def __call__(self, work: Work) -> Array:
-        total: Array = sum(
-            (us * work[name] for name, us in self.adds.items()), np.zeros_like(work["one"])
-        )
-        if self.races:
-            total = total + p_norm(
-                np.stack([us * work[name] for name, us in self.races.items()]), self.power
-            )
+        total: Array = np.zeros_like(work["one"])
+        for name, us in self.additive.items():
+            total = total + us * work[name]
+        if self.overlapping:
+            times = np.stack([us * work[name] for name, us in self.overlapping.items()])
+            total = total + p_norm(times, self.power)
         return total
 
     def to_dict(self) -> dict[str, Any]:
-        power = None if math.isinf(self.power) else self.power
-        return {"form": "terms", "adds": dict(self.adds), "races": dict(self.races), "power": power}
+        """The JSON form; `adds` and `races` are the terms, a power of None is infinite."""
+        return {
+            "form": "terms",
+            "adds": dict(self.additive),
+            "races": dict(self.overlapping),
+            "power": None if math.isinf(self.power) else self.power,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,19 @@ class Knee:
         return np.maximum(self.floor_us, self.alpha_us + self.beta_us * work[self.work])
 
     def to_dict(self) -> dict[str, Any]:
-        return {"form": "knee"} | {key: getattr(self, key) for key in Knee.__dataclass_fields__}
+        """The JSON form."""
+        return {"form": "knee", **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Measured points over a Terms form: `points` rows are (axis, *others, measured time over that
-    of the form).
+    """Measured points over a Terms form.
 
-    Along `axis` a time lies between those of the two nearest measured slices, in a slice between
-    those of the nearest points by distance in the logarithms of `others`; at a measured point it is
-    the measurement. Measured time falls on 10 to 19 % of the steps to more work, so the
-    interpolation is not forced to grow.
+    A row of `points` is (axis, *others, measured time over that of the form). Along `axis` a time
+    lies between those of the two nearest measured slices, in a slice between those of the nearest
+    points by distance in the logarithms of `others`. At a measured point it is the measurement.
+    Measured time falls on 10 to 19 % of the steps to more work, so the interpolation is not forced
+    to grow.
     """
 
     base: Terms
@@ -88,78 +95,81 @@ class Table:
     points: tuple[tuple[float, ...], ...]
 
     def __call__(self, work: Work) -> Array:
-        at = np.log(work[self.axis])
-        places = (
-            np.array([np.log(work[name]) for name in self.others])
-            .reshape(len(self.others), len(at))
-            .T
-        )
+        along = np.log(work[self.axis])
+        across = np.empty((len(along), len(self.others)))
+        for column, name in enumerate(self.others):
+            across[:, column] = np.log(work[name])
+
         levels = np.array(list(self._slices))
-        above = np.clip(np.searchsorted(levels, at), 0, len(levels) - 1)
-        below = np.where((levels[above] > at) & (above > 0), above - 1, above)
+        above = np.clip(np.searchsorted(levels, along), 0, len(levels) - 1)
+        below = np.where((levels[above] > along) & (above > 0), above - 1, above)
+        log_ratios = [self._at_levels(levels, index, across) for index in (below, above)]
+
         gap = levels[above] - levels[below]
-        part = np.where(gap > 0, (at - levels[below]) / np.where(gap > 0, gap, 1), 0)
-        over = np.empty((len(at), 2))
-        for side, which in enumerate((below, above)):
-            for index in np.unique(which):
-                here = which == index
-                over[here, side] = self._slices[levels[index]](places[here])
-        times: Array = self.base(work) * np.exp(over[:, 0] * (1 - part) + over[:, 1] * part)
+        part = np.where(gap > 0, (along - levels[below]) / np.where(gap > 0, gap, 1), 0)
+        times: Array = self.base(work) * np.exp(log_ratios[0] * (1 - part) + log_ratios[1] * part)
         return times
+
+    def _at_levels(self, levels: Array, indices: NDArray[np.int64], across: Array) -> Array:
+        """Logarithm of measured time over the base form, of every task in the slice of its
+        index."""
+        log_ratios = np.empty(len(indices))
+        for index in np.unique(indices):
+            here = indices == index
+            log_ratios[here] = self._slices[levels[index]](across[here])
+        return log_ratios
 
     @cached_property
     def _slices(self) -> dict[float, _Slice]:
-        rows = np.log(np.array(self.points))
-        return {
-            float(level): _Slice(rows[rows[:, 0] == level][:, 1:])
-            for level in np.unique(rows[:, 0])
-        }
+        logarithms = np.log(np.array(self.points))
+        axis = logarithms[:, 0]
+        return {float(level): _Slice(logarithms[axis == level][:, 1:]) for level in np.unique(axis)}
 
     @classmethod
-    def over(cls, base: Terms, axis: str, others: Sequence[str], work: Work, us: Array) -> Table:
-        """The table of measured times; points measured more than once take their median."""
-        keys = np.column_stack([work[name] for name in (axis, *others)])
-        places, which = np.unique(keys, axis=0, return_inverse=True)
-        over = us / base(work)
-        medians = [float(np.median(over[which.ravel() == index])) for index in range(len(places))]
-        points = tuple(
-            (*map(float, place), value) for place, value in zip(places, medians, strict=True)
-        )
-        return cls(base, axis, tuple(others), points)
+    def through(cls, base: Terms, axis: str, others: Sequence[str], work: Work, us: Array) -> Table:
+        """The table through measured times; points measured more than once take their median."""
+        places = np.column_stack([work[name] for name in (axis, *others)])
+        different, group = np.unique(places, axis=0, return_inverse=True)
+        ratios = us / base(work)
+        points = []
+        for index, place in enumerate(different):
+            median = float(np.median(ratios[group.ravel() == index]))
+            points.append((*map(float, place), median))
+        return cls(base, axis, tuple(others), tuple(points))
 
     def to_dict(self) -> dict[str, Any]:
-        own = {
+        """The JSON form."""
+        return {
+            "form": "table",
+            "base": self.base.to_dict(),
             "axis": self.axis,
             "others": list(self.others),
-            "points": [list(row) for row in self.points],
+            "points": [list(point) for point in self.points],
         }
-        return {"form": "table", "base": self.base.to_dict()} | own
 
 
 Form = Terms | Knee | Table
 
 
 class _Slice:
-    """Points of one level of a table: logarithms of place and of time over the base form."""
+    """The points of one level of a table: logarithms of place and of time over the base form."""
 
-    def __init__(self, rows: Array) -> None:
-        self._only = float(rows[0, -1])
-        self._between = (
-            interpolate.RBFInterpolator(
-                rows[:, :-1],
-                rows[:, -1],
-                neighbors=min(NEIGHBOURS, len(rows)),
+    def __init__(self, points: Array) -> None:
+        places, self._log_ratios = points[:, :-1], points[:, -1]
+        self._interpolator: interpolate.RBFInterpolator | None = None
+        if len(points) > 1 and places.shape[1]:
+            self._interpolator = interpolate.RBFInterpolator(
+                places,
+                self._log_ratios,
+                neighbors=min(_NEIGHBOURS, len(points)),
                 kernel="linear",
                 degree=0,
             )
-            if len(rows) > 1 and rows.shape[1] > 1
-            else None
-        )
 
     def __call__(self, places: Array) -> Array:
-        if self._between is None:
-            return np.full(len(places), self._only)
-        return np.asarray(self._between(places), float)
+        if self._interpolator is None:
+            return np.full(len(places), float(self._log_ratios[0]))
+        return np.asarray(self._interpolator(places), float)
 
 
 def linear(alpha_us: float, beta_us: float, work: str = "macs") -> Terms:
@@ -181,49 +191,67 @@ def p_norm(values: Array, power: float) -> Array:
 def form_from_dict(data: Any, where: str) -> Form:
     """A form from its JSON table; raises ValueError naming the field at fault."""
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={data!r}; expected a table")
+        raise InputError(f"{where}={shown(data)}; expected a table")
     kind = checks.known(str(data.get("form")), ("terms", "knee", "table"), f"{where}.form")
     if kind == "terms":
-        checks.mapping(data, ("form", "adds", "races", "power"), where)
-        power = data.get("power")
-        power = math.inf if power is None else checks.number(power, f"{where}.power")
-        if power < 1:
-            raise ValueError(f"{where}.power={power}; a p-norm has a power of at least 1")
-        adds, races = (
-            _coefficients(data.get(key, {}), f"{where}.{key}") for key in ("adds", "races")
-        )
-        if not adds and not races:
-            raise ValueError(f"{where} has neither adds nor races; a form has at least one term")
-        return Terms(adds, races, power)
+        return _terms_from_dict(data, where)
     if kind == "knee":
-        checks.mapping(data, ("form", *Knee.__dataclass_fields__), where)
-        floor, alpha, beta = (
-            checks.number(data.get(key), f"{where}.{key}")
-            for key in ("floor_us", "alpha_us", "beta_us")
-        )
-        return Knee(checks.string(data.get("work"), f"{where}.work"), floor, alpha, beta)
+        return _knee_from_dict(data, where)
+    return _table_from_dict(data, where)
+
+
+def _terms_from_dict(data: Mapping[str, Any], where: str) -> Terms:
+    checks.mapping(data, ("form", "adds", "races", "power"), where)
+    power = math.inf
+    if data.get("power") is not None:
+        power = checks.number(data["power"], f"{where}.power")
+    if power < 1:
+        raise InputError(f"{where}.power={power}; expected a number >= 1, the power of a p-norm")
+    additive = _coefficients(data.get("adds", {}), f"{where}.adds")
+    overlapping = _coefficients(data.get("races", {}), f"{where}.races")
+    if not additive and not overlapping:
+        raise InputError(f"{where} has neither adds nor races; a form has at least one term")
+    return Terms(additive, overlapping, power)
+
+
+def _knee_from_dict(data: Mapping[str, Any], where: str) -> Knee:
+    checks.mapping(data, ("form", "work", "floor_us", "alpha_us", "beta_us"), where)
+    return Knee(
+        work=checks.string(data.get("work"), f"{where}.work"),
+        floor_us=checks.number(data.get("floor_us"), f"{where}.floor_us"),
+        alpha_us=checks.number(data.get("alpha_us"), f"{where}.alpha_us"),
+        beta_us=checks.number(data.get("beta_us"), f"{where}.beta_us"),
+    )
+
+
+def _table_from_dict(data: Mapping[str, Any], where: str) -> Table:
     checks.mapping(data, ("form", "base", "axis", "others", "points"), where)
     base = form_from_dict(data.get("base"), f"{where}.base")
     if not isinstance(base, Terms):
-        raise ValueError(f"{where}.base is a {data['base']['form']}; a table stands over terms")
-    others = tuple(checks.string(name, f"{where}.others") for name in data.get("others", ()))
-    rows = data.get("points")
-    if not isinstance(rows, (list, tuple)) or not rows:
-        raise ValueError(f"{where}.points is missing; a table has at least one row")
-    width = len(others) + 2
-    for row in rows:
+        raise InputError(f"{where}.base is a {data['base']['form']}; a table stands over terms")
+    others = data.get("others", ())
+    if not isinstance(others, (list, tuple)):
+        raise InputError(f"{where}.others={shown(others)}; expected a list of names")
+    others = tuple(checks.string(name, f"{where}.others") for name in others)
+    axis = checks.string(data.get("axis"), f"{where}.axis")
+    return Table(base, axis, others, _points(data.get("points"), len(others) + 2, where))
+
+
+def _points(data: Any, width: int, where: str) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(data, (list, tuple)) or not data:
+        raise InputError(f"{where}.points is missing; a table has at least one row")
+    points = []
+    for row in data:
         if not isinstance(row, (list, tuple)) or len(row) != width:
-            raise ValueError(f"{where}.points: {row!r} is not a row of {width} numbers")
-    points = tuple(
-        tuple(checks.number(value, f"{where}.points", above=0) for value in row) for row in rows
-    )
-    return Table(base, checks.string(data.get("axis"), f"{where}.axis"), others, points)
+            raise InputError(f"{where}.points: {shown(row)} is not a row of {width} numbers")
+        points.append(tuple(checks.number(value, f"{where}.points", above=0) for value in row))
+    return tuple(points)
 
 
 def _coefficients(data: Any, where: str) -> dict[str, float]:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={data!r}; expected a table of microseconds by work")
-    return {
-        checks.string(name, where): checks.number(value, f"{where}.{name}")
-        for name, value in data.items()
-    }
+        raise InputError(f"{where}={shown(data)}; expected a table of microseconds by work")
+    coefficients = {}
+    for name, value in data.items():
+        coefficients[checks.string(name, where)] = checks.number(value, f"{where}.{name}")
+    return coefficients

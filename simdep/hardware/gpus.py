@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,18 @@ class Gpu:
 def gpus() -> dict[str, Gpu]:
     """Every GPU that simdep knows, by name."""
     data = json.loads((resources.files("simdep") / "data" / "gpus.json").read_text())
-    return {
-        name: Gpu(
-            name,
-            tuple(row["aliases"]),
-            {key: Figure(**figure) for key, figure in row["figures"].items()},
-        )
-        for name, row in data.items()
-    }
+    return {name: _gpu(name, row) for name, row in data.items()}
+
+
+def _gpu(name: str, row: Mapping[str, Any]) -> Gpu:
+    figures = {key: Figure(**figure) for key, figure in row["figures"].items()}
+    return Gpu(name, tuple(row["aliases"]), figures)
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """The GPU of a name or alias, whatever its case; None if it is not known."""
-    word = name.lower()
-    return next((gpu for gpu in gpus().values() if word == gpu.name or word in gpu.aliases), None)
+    """The GPU of a name or alias, in any case; None if it is not known."""
+    wanted = name.lower()
+    for gpu in gpus().values():
+        if wanted == gpu.name or wanted in gpu.aliases:
+            return gpu
+    return None

@@ -18,7 +18,7 @@ import numpy as np
 from simdep import checks
 from simdep.checks import RangeWarning
 from simdep.hardware.forms import Array, Form, form_from_dict
-from simdep.hardware.operations import OPERATIONS, Operation, Rows
+from simdep.hardware.operations import OPERATIONS, Columns, Operation
 
 LABELS = ("measured", "published", "datasheet", "assumed")
 
@@ -78,7 +78,7 @@ class Kernel:
     def operation(self) -> Operation:
         return OPERATIONS[self.op]
 
-    def predict(self, rows: Rows) -> Array:
+    def predict(self, rows: Columns) -> Array:
         """Microseconds of every row of a table of columns; words of the variant may be left out of
         it."""
         length = len(next(iter(rows.values())))
@@ -165,7 +165,7 @@ def kernel_from_dict(row: Any, where: str) -> Kernel:
     return Kernel(
         op=op,
         variant={
-            checks.known(word, OPERATIONS[op].words, f"{where}.variant"): checks.string(
+            checks.known(word, OPERATIONS[op].attributes, f"{where}.variant"): checks.string(
                 value, f"{where}.variant.{word}"
             )
             for word, value in variant.items()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from simdep.hardware.datasheet import kernels_of
+from simdep.hardware.datasheet import datasheet_kernels
 from simdep.hardware.kernels import Kernel
 from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.schedule import Kind
@@ -88,6 +88,6 @@ def _data_sheet(profile: HardwareProfile, link_class: str) -> list[Kernel]:
     words = {"link": link_class}
     return [
         kernel
-        for kernel in kernels_of(profile.machine)
+        for kernel in datasheet_kernels(profile.machine)
         if kernel.op == "p2p" and kernel.matches(words)
     ]

@@ -1,11 +1,11 @@
 """Operations that are measured on GPUs: the columns that describe one, and the amounts of work that
 follow from them.
 
-The columns are those of the CSV files that `simdep fit` and `simdep costs evaluate` read. Numbers
-say how large an operation is, words (data type, kernel, library) which kernel runs it; a *shape* is
-what stays the same in a series of measurements, so that errors on shapes left out of a fit say how
-well it carries over. Work is counted in multiply-accumulates (MACs), bytes and plain counts; `one`
-is 1 for every row.
+The columns are those of the CSV files that `simdep fit` and `simdep costs evaluate` read. Features
+say how large an operation is, attributes (data type, kernel, library) which kernel runs it. A
+*shape* is what stays the same in a series of measurements, so that errors on shapes left out of a
+fit say how well it carries over. Work is counted in multiply-accumulates (MACs), bytes and plain
+counts; `one` is 1 for every row.
 """
 
 from __future__ import annotations
@@ -18,155 +18,169 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks
-from simdep.hardware.expert_load import busiest_rank, power_law
+from simdep.hardware.expert_load import busiest_rank, power_law_exponent
 from simdep.hardware.forms import Array, Work
 
-Rows = Mapping[str, NDArray[Any]]  # columns by name, equally long
+Columns = Mapping[str, NDArray[Any]]  # columns of a table by name, equally long
 
 DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "int8": 1.0}
-DTYPE_NAMES = {
+DTYPE_NAMES = {  # other names that measurements use
     "bfloat16": "bf16",
     "float16": "fp16",
     "half": "fp16",
     "float32": "fp32",
     "float": "fp32",
-}  # also used
-QUERY_TILE = 128  # queries of a head that one SM attends with at a time
-TILE = (256, 128)  # rows and columns of the output that one SM computes at a time in a large GEMM
-DEEPEP_RANKS = 8  # of the node that the DeepEP tables were measured on
+}
+_QUERY_TILE = 128  # queries of a head that one SM attends with at a time
+_TILE = (256, 128)  # rows and columns of the output that one SM computes at a time in a large GEMM
+_WAVE_FROM = 0.75  # of the SMs; with fewer tiles the kernel cuts k instead
+_GPUS_PER_NODE = 8  # of the nodes that the DeepEP tables were measured on
+_KEY_DIM, _VALUE_DIM, _ROPE_DIM, _LATENT_DIM = 192, 128, 64, 512  # of MLA, as in DeepSeek
 
 
 @dataclass(frozen=True)
 class Operation:
     """One kind of measured operation.
 
-    `numbers` and `words` are its columns; of the words, those in `needs` have to be there. Rows
-    belong to it where the columns of `where` have one of the given values. `adds` and `races` are
-    the work that its roofline sums up and lets race (see `forms.Terms`), `wave_races` what races
-    where the number of SMs is known. `main` is the work of its linear form, `axis` the number along
-    which a table is measured in slices.
+    `features` and `attributes` are its columns; the attributes in `required` have to be there. Rows
+    belong to it where the columns of `selects` have one of the given values. `additive` and
+    `overlapping` name the work of its roofline (see `forms.Terms`), `wave_overlapping` what
+    overlaps where the number of SMs is known. `main` is the work of its linear form, `axis` the
+    feature along which a table is measured in slices.
     """
 
     name: str
-    numbers: tuple[str, ...]
-    words: tuple[str, ...]
+    features: tuple[str, ...]
+    attributes: tuple[str, ...]
     shape: tuple[str, ...]
-    work: Callable[[Rows], Work]
-    adds: tuple[str, ...]
-    races: tuple[str, ...]
+    work: Callable[[Columns], Work]
+    additive: tuple[str, ...]
+    overlapping: tuple[str, ...]
     main: str
     axis: str
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    wave_races: tuple[str, ...] = ()
+    selects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wave_overlapping: tuple[str, ...] = ()
     is_transfer: bool = False
-    needs: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Those by which a table of it is known."""
-        return (*self.numbers, *self.where)
+        return (*self.features, *self.selects)
 
 
 def element_bytes(dtypes: NDArray[Any]) -> Array:
     """Bytes of an element of every row; raises ValueError for a data type that is not known."""
-    known = {
-        word: DTYPE_BYTES[checks.known(str(word), DTYPE_BYTES, "dtype")]
-        for word in set(dtypes.tolist())
-    }
-    return np.array([known[word] for word in dtypes.tolist()])
+    names = dtypes.tolist()
+    sizes = {}
+    for name in set(names):
+        sizes[name] = DTYPE_BYTES[checks.known(str(name), DTYPE_BYTES, "dtype")]
+    return np.array([sizes[name] for name in names])
 
 
-def experts_touched(tokens: Array, top_k: Array, experts: Array) -> Array:
+def activated_experts(tokens: Array, top_k: Array, experts: Array) -> Array:
     """Expected number of `experts` that get a token, balanced routing: E (1 - (1 - k/E)^n)
     (EPS-MoE, section 3)."""
     return experts * -np.expm1(tokens * np.log1p(-np.minimum(top_k / experts, 1 - 1e-12)))
 
 
-def _numbers(rows: Rows, *names: str) -> tuple[Array, ...]:
-    return tuple(np.asarray(rows[name], float) for name in names)
+def _features(columns: Columns, *names: str) -> tuple[Array, ...]:
+    return tuple(np.asarray(columns[name], float) for name in names)
 
 
-def _gemm(rows: Rows) -> Work:
-    m, n, k = _numbers(rows, "m", "n", "k")
+def _gemm(columns: Columns) -> Work:
+    m, n, k = _features(columns, "m", "n", "k")
     macs = m * n * k
-    moved = (m * k + k * n + m * n) * element_bytes(rows["dtype"])
+    moved = (m * k + k * n + m * n) * element_bytes(columns["dtype"])
     work = {"one": np.ones_like(m), "m": m, "n": n, "k": k, "macs": macs, "bytes": moved}
-    if "gpu_sms" in rows:
-        tiles, sms = np.ceil(m / TILE[0]) * np.ceil(n / TILE[1]), np.asarray(rows["gpu_sms"], float)
-        waves = np.ceil(tiles / sms) * sms / tiles  # below 3/4 of a wave the kernel cuts k instead
-        work["wave_macs"] = macs * np.where(tiles >= 0.75 * sms, waves, 1)
+    if "gpu_sms" in columns:
+        work["wave_macs"] = macs * _wave_factor(m, n, np.asarray(columns["gpu_sms"], float))
     return work
 
 
-def _attention_prefill(rows: Rows) -> Work:
-    batch, seq, heads, kv, dim = _numbers(
-        rows, "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"
+def _wave_factor(m: Array, n: Array, sms: Array) -> Array:
+    """SMs of all waves of tiles over the tiles: at least 1, as the last wave is seldom full."""
+    tiles = np.ceil(m / _TILE[0]) * np.ceil(n / _TILE[1])
+    waves = np.ceil(tiles / sms) * sms / tiles
+    return np.where(tiles >= _WAVE_FROM * sms, waves, 1)
+
+
+def _attention_prefill(columns: Columns) -> Work:
+    batch, length, heads, kv_heads, dim = _features(
+        columns, "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"
     )
-    return {
-        "one": np.ones_like(seq),
-        "isl": seq,
-        "batch_size": batch,
-        "num_heads": heads,
-        "num_key_value_heads": kv,
-        "query_tiles": batch * heads * np.ceil(seq / QUERY_TILE),
-        "macs": batch * heads * seq**2 * dim,  # two products, half of each under the causal mask
-        "bytes": 2 * batch * seq * dim * (2 * heads + 2 * kv),
+    causal = batch * heads * length**2  # of two products, half of each under the mask
+    moved = 2 * batch * length * dim * (2 * heads + 2 * kv_heads)
+    return _prefill_work(batch, length, heads, causal * dim, moved) | {
+        "num_key_value_heads": kv_heads
     }
 
 
-def _attention_decode(rows: Rows) -> Work:
-    batch, kv_len, heads, kv, dim = _numbers(
-        rows, "batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"
-    )
-    group = np.ceil(heads / kv / 8) * 8  # queries of a KV head fill tensor-core tiles of 8
+def _mla_prefill(columns: Columns) -> Work:
+    batch, length, heads = _features(columns, "batch_size", "isl", "num_heads")
+    macs = batch * heads * length**2 * (_KEY_DIM + _VALUE_DIM) / 2
+    moved = 2 * batch * length * heads * (2 * _KEY_DIM + 2 * _VALUE_DIM)
+    return _prefill_work(batch, length, heads, macs, moved)
+
+
+def _prefill_work(
+    batch: Array, length: Array, heads: Array, macs: Array, moved: Array
+) -> dict[str, Array]:
     return {
-        "one": np.ones_like(kv_len),
-        "kv_len": kv_len,
+        "one": np.ones_like(length),
+        "isl": length,
         "batch_size": batch,
         "num_heads": heads,
-        "num_key_value_heads": kv,
+        "query_tiles": batch * heads * np.ceil(length / _QUERY_TILE),
+        "macs": macs,
+        "bytes": moved,
+    }
+
+
+def _attention_decode(columns: Columns) -> Work:
+    batch, length, heads, kv_heads, dim = _features(
+        columns, "batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"
+    )
+    group = np.ceil(heads / kv_heads / 8) * 8  # queries of a KV head fill tensor-core tiles of 8
+    kv_bytes = 2 * 2 * batch * length * kv_heads * dim
+    macs = 2 * batch * kv_heads * group * length * dim
+    return _decode_work(batch, length, heads, kv_bytes, macs) | {
+        "num_key_value_heads": kv_heads,
+        "kv_rows": batch * kv_heads,
+    }
+
+
+def _mla_decode(columns: Columns) -> Work:
+    batch, length, heads = _features(columns, "batch_size", "kv_len", "num_heads")
+    key = _LATENT_DIM + _ROPE_DIM
+    kv_bytes = 2 * batch * length * key
+    macs = batch * np.ceil(heads / 16) * 16 * length * (key + _LATENT_DIM)
+    return _decode_work(batch, length, heads, kv_bytes, macs)
+
+
+def _decode_work(
+    batch: Array, length: Array, heads: Array, kv_bytes: Array, macs: Array
+) -> dict[str, Array]:
+    return {
+        "one": np.ones_like(length),
+        "kv_len": length,
+        "batch_size": batch,
+        "num_heads": heads,
         "query_rows": batch * heads,
-        "kv_rows": batch * kv,
-        "kv_bytes": 2 * 2 * batch * kv_len * kv * dim,
-        "macs": 2 * batch * kv * group * kv_len * dim,
+        "kv_bytes": kv_bytes,
+        "macs": macs,
     }
 
 
-def _mla_prefill(rows: Rows) -> Work:
-    batch, seq, heads = _numbers(rows, "batch_size", "isl", "num_heads")
-    return {
-        "one": np.ones_like(seq),
-        "isl": seq,
-        "batch_size": batch,
-        "num_heads": heads,
-        "query_tiles": batch * heads * np.ceil(seq / QUERY_TILE),
-        "macs": batch * heads * seq**2 * (192 + 128) / 2,
-        "bytes": 2 * batch * seq * heads * (2 * 192 + 2 * 128),
-    }
-
-
-def _mla_decode(rows: Rows) -> Work:
-    batch, kv_len, heads = _numbers(rows, "batch_size", "kv_len", "num_heads")
-    return {
-        "one": np.ones_like(kv_len),
-        "kv_len": kv_len,
-        "batch_size": batch,
-        "num_heads": heads,
-        "query_rows": batch * heads,
-        "kv_bytes": 2 * batch * kv_len * 576,
-        "macs": batch * np.ceil(heads / 16) * 16 * kv_len * (576 + 512),
-    }
-
-
-def _moe_experts(rows: Rows) -> Work:
-    """Work of the busiest rank: as balanced routing has it, or a power law, or the columns `copies`
-    and `touched`."""
-    tokens, hidden, inter, top_k, experts, ranks = _numbers(
-        rows, "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"
+def _moe_experts(columns: Columns) -> Work:
+    """Work of the busiest rank: under balanced routing or a power law, or as the columns `copies`
+    (routed tokens) and `touched` (activated experts) say."""
+    tokens, hidden, inter, top_k, experts, ranks = _features(
+        columns, "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"
     )
-    kernel = rows.get("kernel", np.full(len(tokens), ""))
-    matrices = np.where(np.char.find(kernel.astype(str), "nongated") >= 0, 2, 3)
-    copies, touched = _rank_load(rows, tokens, top_k, experts, ranks)
+    kernel = columns.get("kernel", np.full(len(tokens), "")).astype(str)
+    matrices = np.where(np.char.find(kernel, "nongated") >= 0, 2, 3)
+    routed_tokens, activated = _rank_load(columns, tokens, top_k, experts, ranks)
     weights = matrices * hidden * inter
     return {
         "one": np.ones_like(tokens),
@@ -177,36 +191,43 @@ def _moe_experts(rows: Rows) -> Work:
         "num_experts": experts,
         "moe_ep_size": ranks,
         "local_experts": experts / ranks,
-        "macs": copies * weights,
-        "weight_bytes": touched * weights * element_bytes(rows["dtype"]),
-        "copy_bytes": 2 * copies * (2 * hidden + matrices * inter),
+        "macs": routed_tokens * weights,
+        "weight_bytes": activated * weights * element_bytes(columns["dtype"]),
+        "copy_bytes": 2 * routed_tokens * (2 * hidden + matrices * inter),
         "token_bytes": 2 * tokens * hidden,
     }
 
 
 def _rank_load(
-    rows: Rows, tokens: Array, top_k: Array, experts: Array, ranks: Array
+    columns: Columns, tokens: Array, top_k: Array, experts: Array, ranks: Array
 ) -> tuple[Array, Array]:
-    """Copies of tokens and experts touched of the rank that every row is about."""
-    copies, touched = tokens * top_k / ranks, experts_touched(tokens, top_k, experts) / ranks
-    words = np.asarray(rows.get("distribution", np.full(len(tokens), ""))).astype(str)
-    for word in np.unique(words):
-        alpha = power_law(word)
-        if alpha is None:
+    """Routed tokens and activated experts of the rank that every row is about."""
+    routed_tokens = tokens * top_k / ranks
+    activated = activated_experts(tokens, top_k, experts) / ranks
+    distributions = columns.get("distribution", np.full(len(tokens), "")).astype(str)
+    for distribution in np.unique(distributions):
+        exponent = power_law_exponent(distribution)
+        if exponent is None:
             continue
-        for at in np.flatnonzero(words == word):
-            sizes = (max(1, round(float(each[at]))) for each in (tokens, top_k, experts, ranks))
-            copies[at], touched[at] = busiest_rank(*sizes, alpha)
-    given = {name: np.asarray(rows[name], float) for name in ("copies", "touched") if name in rows}
-    return given.get("copies", copies), given.get("touched", touched)
+        for row in np.flatnonzero(distributions == distribution):
+            sizes = [
+                max(1, round(float(column[row]))) for column in (tokens, top_k, experts, ranks)
+            ]
+            routed_tokens[row], activated[row] = busiest_rank(*sizes, exponent)
+    if "copies" in columns:
+        routed_tokens = np.asarray(columns["copies"], float)
+    if "touched" in columns:
+        activated = np.asarray(columns["touched"], float)
+    return routed_tokens, activated
 
 
-def _deepep(rows: Rows) -> Work:
-    tokens, hidden, top_k, experts, sms = _numbers(
-        rows, "tokens_per_rank", "hidden_size", "topk", "num_experts", "sms"
+def _deepep(columns: Columns) -> Work:
+    tokens, hidden, top_k, experts, sms = _features(
+        columns, "tokens_per_rank", "hidden_size", "topk", "num_experts", "sms"
     )
-    peers = DEEPEP_RANKS * (1 - (1 - 1 / DEEPEP_RANKS) ** top_k)  # ranks that a token reaches
-    sent = tokens * hidden * peers
+    ranks = _GPUS_PER_NODE * _nodes(columns, len(tokens))
+    reached = ranks * (1 - (1 - 1 / ranks) ** top_k)  # ranks that a token goes to
+    sent = tokens * hidden * reached
     shared = np.maximum(sms, 1)
     return {
         "one": np.ones_like(tokens),
@@ -224,144 +245,162 @@ def _deepep(rows: Rows) -> Work:
     }
 
 
-def _bytes(rows: Rows) -> Work:
-    (size,) = _numbers(rows, "bytes")
+def _nodes(columns: Columns, length: int) -> Array:
+    """Nodes of the attribute `node_num`, 1 where a table does not have it."""
+    if "node_num" not in columns:
+        return np.ones(length)
+    names, index = np.unique(columns["node_num"].astype(str), return_inverse=True)
+    counts = [_node_count(str(name)) for name in names]
+    return np.array(counts, float)[index]
+
+
+def _node_count(name: str) -> int:
+    if not name.isdecimal():
+        raise checks.InputError(f"node_num={checks.shown(name)}; expected an integer >= 1")
+    return checks.integer(int(name), "node_num")
+
+
+def _bytes(columns: Columns) -> Work:
+    (size,) = _features(columns, "bytes")
     return {"one": np.ones_like(size), "bytes": size, "root_bytes": np.sqrt(size)}
 
 
-_DEEPEP_COLUMNS = ("tokens_per_rank", "hidden_size", "topk", "num_experts", "sms")
-OPERATIONS = {
-    operation.name: operation
-    for operation in (
-        Operation(
-            "gemm",
-            ("m", "n", "k"),
-            ("dtype",),
-            ("n", "k"),
-            _gemm,
-            ("one", "k"),
-            ("macs", "bytes"),
-            "macs",
-            "m",
-            wave_races=("wave_macs", "bytes"),
-            needs=("dtype",),
-        ),
-        Operation(
-            "attention_prefill",
-            ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"),
-            ("fw",),
-            ("num_heads", "num_key_value_heads"),
-            _attention_prefill,
-            ("one", "isl"),
-            ("query_tiles", "macs", "bytes"),
-            "macs",
-            "isl",
-        ),
-        Operation(
-            "attention_decode",
-            ("batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"),
-            ("fw", "queries"),
-            ("num_heads", "num_key_value_heads"),
-            _attention_decode,
-            ("one", "kv_len", "query_rows"),
-            ("kv_rows", "kv_bytes", "macs"),
-            "kv_bytes",
-            "kv_len",
-        ),
-        Operation(
-            "mla_prefill",
-            ("batch_size", "isl", "num_heads"),
-            (),
-            ("num_heads",),
-            _mla_prefill,
-            ("one", "isl"),
-            ("query_tiles", "macs", "bytes"),
-            "macs",
-            "isl",
-            where={"phase": ("context", "prefill")},
-        ),
-        Operation(
-            "mla_decode",
-            ("batch_size", "kv_len", "num_heads"),
-            (),
-            ("num_heads",),
-            _mla_decode,
-            ("one", "kv_len", "query_rows"),
-            ("kv_bytes", "macs"),
-            "kv_bytes",
-            "kv_len",
-            where={"phase": ("generation", "decode")},
-        ),
-        Operation(
-            "moe_experts",
-            ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"),
-            ("dtype", "distribution", "fw", "kernel"),
-            ("hidden_size", "inter_size", "topk", "num_experts"),
-            _moe_experts,
-            ("one", "copy_bytes", "local_experts", "token_bytes"),
-            ("macs", "weight_bytes"),
-            "macs",
-            "num_tokens",
-            needs=("dtype",),
-        ),
-        Operation(
-            "deepep",
-            _DEEPEP_COLUMNS,
-            ("phase",),
-            ("hidden_size", "topk", "num_experts"),
-            _deepep,
-            ("one", "hidden_size", "tokens_per_sm", "token_elements"),
-            ("sent_per_sm", "sent_elements"),
-            "token_elements",
-            "tokens_per_rank",
-            where={"mode": ("normal",)},
-            is_transfer=True,
-        ),
-        Operation(
-            "deepep_low_latency",
-            _DEEPEP_COLUMNS,
-            ("phase",),
-            ("hidden_size", "topk", "num_experts"),
-            _deepep,
-            ("one", "num_experts"),
-            ("copy_elements", "copies_per_expert"),
-            "token_elements",
-            "tokens_per_rank",
-            where={"mode": ("low_latency",)},
-            is_transfer=True,
-        ),
-        Operation(
-            "p2p",
-            ("bytes",),
-            ("link",),
-            (),
-            _bytes,
-            ("one", "root_bytes"),
-            ("one", "bytes"),
-            "bytes",
-            "bytes",
-            is_transfer=True,
-        ),
-        Operation(
-            "nccl",
-            ("bytes",),
-            ("op_name", "num_gpus"),
-            (),
-            _bytes,
-            ("one", "root_bytes"),
-            ("one", "bytes"),
-            "bytes",
-            "bytes",
-            is_transfer=True,
-            needs=("op_name",),
-        ),
-    )
-}
+_ATTENTION_FEATURES = ("num_heads", "num_key_value_heads", "head_dim")
+_ATTENTION_SHAPE = ("num_heads", "num_key_value_heads")
+_MOE_SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
+_DEEPEP_FEATURES = ("tokens_per_rank", "hidden_size", "topk", "num_experts", "sms")
+_DEEPEP_SHAPE = ("hidden_size", "topk", "num_experts")
+_OPERATIONS = (
+    Operation(
+        "gemm",
+        features=("m", "n", "k"),
+        attributes=("dtype",),
+        shape=("n", "k"),
+        work=_gemm,
+        additive=("one", "k"),
+        overlapping=("macs", "bytes"),
+        main="macs",
+        axis="m",
+        wave_overlapping=("wave_macs", "bytes"),
+        required=("dtype",),
+    ),
+    Operation(
+        "attention_prefill",
+        features=("batch_size", "isl", *_ATTENTION_FEATURES),
+        attributes=("fw",),
+        shape=_ATTENTION_SHAPE,
+        work=_attention_prefill,
+        additive=("one", "isl"),
+        overlapping=("query_tiles", "macs", "bytes"),
+        main="macs",
+        axis="isl",
+    ),
+    Operation(
+        "attention_decode",
+        features=("batch_size", "kv_len", *_ATTENTION_FEATURES),
+        attributes=("fw", "queries"),
+        shape=_ATTENTION_SHAPE,
+        work=_attention_decode,
+        additive=("one", "kv_len", "query_rows"),
+        overlapping=("kv_rows", "kv_bytes", "macs"),
+        main="kv_bytes",
+        axis="kv_len",
+    ),
+    Operation(
+        "mla_prefill",
+        features=("batch_size", "isl", "num_heads"),
+        attributes=(),
+        shape=("num_heads",),
+        work=_mla_prefill,
+        additive=("one", "isl"),
+        overlapping=("query_tiles", "macs", "bytes"),
+        main="macs",
+        axis="isl",
+        selects={"phase": ("context", "prefill")},
+    ),
+    Operation(
+        "mla_decode",
+        features=("batch_size", "kv_len", "num_heads"),
+        attributes=(),
+        shape=("num_heads",),
+        work=_mla_decode,
+        additive=("one", "kv_len", "query_rows"),
+        overlapping=("kv_bytes", "macs"),
+        main="kv_bytes",
+        axis="kv_len",
+        selects={"phase": ("generation", "decode")},
+    ),
+    Operation(
+        "moe_experts",
+        features=("num_tokens", *_MOE_SHAPE, "moe_ep_size"),
+        attributes=("dtype", "distribution", "fw", "kernel"),
+        shape=_MOE_SHAPE,
+        work=_moe_experts,
+        additive=("one", "copy_bytes", "local_experts", "token_bytes"),
+        overlapping=("macs", "weight_bytes"),
+        main="macs",
+        axis="num_tokens",
+        required=("dtype",),
+    ),
+    Operation(
+        "deepep",
+        features=_DEEPEP_FEATURES,
+        attributes=("phase", "node_num"),
+        shape=_DEEPEP_SHAPE,
+        work=_deepep,
+        additive=("one", "hidden_size", "tokens_per_sm", "token_elements"),
+        overlapping=("sent_per_sm", "sent_elements"),
+        main="token_elements",
+        axis="tokens_per_rank",
+        selects={"mode": ("normal",)},
+        is_transfer=True,
+    ),
+    Operation(
+        "deepep_low_latency",
+        features=_DEEPEP_FEATURES,
+        attributes=("phase", "node_num"),
+        shape=_DEEPEP_SHAPE,
+        work=_deepep,
+        additive=("one", "num_experts"),
+        overlapping=("copy_elements", "copies_per_expert"),
+        main="token_elements",
+        axis="tokens_per_rank",
+        selects={"mode": ("low_latency",)},
+        is_transfer=True,
+    ),
+    Operation(
+        "p2p",
+        features=("bytes",),
+        attributes=("link",),
+        shape=(),
+        work=_bytes,
+        additive=("one", "root_bytes"),
+        overlapping=("one", "bytes"),
+        main="bytes",
+        axis="bytes",
+        is_transfer=True,
+    ),
+    Operation(
+        "nccl",
+        features=("bytes",),
+        attributes=("op_name", "num_gpus"),
+        shape=(),
+        work=_bytes,
+        additive=("one", "root_bytes"),
+        overlapping=("one", "bytes"),
+        main="bytes",
+        axis="bytes",
+        is_transfer=True,
+        required=("op_name",),
+    ),
+)
+OPERATIONS = {operation.name: operation for operation in _OPERATIONS}
 
 
-def words_that_follow(operation: Operation, rows: Rows) -> dict[str, NDArray[Any]]:
-    """Words that the numbers decide: whether every query head has keys of its own (mha) or shares
-    them (gqa)."""
-    if "queries" not in operation.words:
+def implied_attributes(operation: Operation, columns: Columns) -> dict[str, NDArray[Any]]:
+    """Attributes that follow from features: whether every query head has keys of its own (mha) or
+    shares them (gqa)."""
+    if "queries" not in operation.attributes:
         return {}
-    return {"queries": np.where(rows["num_heads"] == rows["num_key_value_heads"], "mha", "gqa")}
+    is_mha = columns["num_heads"] == columns["num_key_value_heads"]
+    return {"queries": np.where(is_mha, "mha", "gqa")}

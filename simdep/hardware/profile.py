@@ -33,7 +33,7 @@ import numpy as np
 
 from simdep import checks, files
 from simdep.file_kinds import PROFILE
-from simdep.hardware.datasheet import kernels_of
+from simdep.hardware.datasheet import datasheet_kernels
 from simdep.hardware.gpus import Gpu, find_gpu, gpus
 from simdep.hardware.kernels import LABELS, Kernel, kernel_from_dict
 
@@ -181,7 +181,9 @@ def load_hardware(name: str) -> HardwareProfile:
     if word in builtin:
         return profile_from_dict(json.loads(builtin[word].read_text()))
     gpu = gpus()[word]
-    return HardwareProfile(word, "computed from its data sheet", (), kernels_of(gpu), gpu=word)
+    return HardwareProfile(
+        word, "computed from its data sheet", (), datasheet_kernels(gpu), gpu=word
+    )
 
 
 def hardware_names() -> list[str]:

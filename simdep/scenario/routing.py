@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from simdep import checks, files
 from simdep.file_kinds import ROUTING
-from simdep.hardware.expert_load import DRAWS, draws
+from simdep.hardware.expert_load import DRAWS, drawn_loads
 
 Array = NDArray[np.float64]
 _COLUMNS = ("layer", "rank", "expert", "rows")
@@ -139,7 +139,7 @@ def power_law(
     Layer t is draw seed + t of the `simdep.hardware.expert_load.DRAWS` that also price skewed
     kernels, so that both mean the same.
     """
-    drawn = draws(tokens, top_k, experts, float(exponent))
+    drawn = drawn_loads(tokens, top_k, experts, float(exponent))
     rows = drawn[(seed + np.arange(layers)) % DRAWS]
     return Routing(rows[:, None, :], f"power law {exponent:g}")
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SHARED
 
-from simdep.calibration.fit_kernel import FORMS, fit_kernel, fit_terms, folds, held_out
-from simdep.calibration.measurements import Series, of_gpu, read_csv, series_of
+from simdep.calibration.fit_kernel import FITS, fit_kernel, fit_terms, folds, held_out_errors
+from simdep.calibration.measurements import Series, read_measurements, series_of
 from simdep.checks import RangeWarning
 from simdep.hardware.forms import Terms, linear
 from simdep.hardware.gpus import find_gpu
 from simdep.hardware.kernels import Errors, Kernel, kernel_from_dict
-from simdep.hardware.operations import OPERATIONS, experts_touched
+from simdep.hardware.operations import OPERATIONS, activated_experts
 from simdep.hardware.profile import load_hardware
 
 DATA = SHARED / "data"
@@ -53,7 +53,7 @@ def test_a_roofline_is_found_from_times_that_it_made(start: float, mac: float, b
 @settings(max_examples=15, deadline=None)
 def test_a_line_is_found_from_times_that_it_made(form: str, alpha: float, beta: float) -> None:
     rows = gemms()
-    found = FORMS[form](GEMM, rows, linear(alpha, beta)(GEMM.work(rows)))
+    found = FITS[form](GEMM, rows, linear(alpha, beta)(GEMM.work(rows)))
     assert found(GEMM.work(rows)) == pytest.approx(linear(alpha, beta)(GEMM.work(rows)), rel=1e-3)
 
 
@@ -61,7 +61,7 @@ def test_a_knee_is_found_from_times_that_it_made() -> None:
     rows = gemms()
     work = GEMM.work(rows)
     made = np.maximum(50.0, 10 + 1e-8 * work["macs"])
-    assert Errors.of(FORMS["knee"](GEMM, rows, made)(work), made).mape_pct < 1
+    assert Errors.of(FITS["knee"](GEMM, rows, made)(work), made).mape_pct < 1
 
 
 def test_a_shape_is_in_one_fold_alone() -> None:
@@ -101,12 +101,12 @@ def test_a_kernel_comes_back_from_its_json() -> None:
 
 
 @given(st.integers(1, 10_000), st.integers(1, 8), st.integers(8, 256))
-def test_experts_touched_grow_with_tokens_and_never_exceed_copies_or_experts(
+def test_activated_experts_grow_with_tokens_and_never_exceed_copies_or_experts(
     tokens: int, top_k: int, experts: int
 ) -> None:
     one, more = (
         float(
-            experts_touched(
+            activated_experts(
                 np.array([n], float), np.array([top_k], float), np.array([experts], float)
             )[0]
         )
@@ -207,8 +207,8 @@ HELD_OUT = [
 
 
 def measured(file: str, gpu: str, op: str, words: dict[str, str]) -> list[Series]:
-    table = of_gpu(read_csv(DATA / file), find_gpu(gpu), gpu, file)
-    found = [each for each in series_of(table, file) if each.operation.name == op]
+    rows = read_measurements(DATA / file).of_gpu(find_gpu(gpu), gpu)
+    found = [each for each in series_of(rows) if each.operation.name == op]
     return [
         each
         for each in found
@@ -227,10 +227,10 @@ def test_shapes_left_out_of_the_fit_are_predicted(
     assert series
     for each in series:
         machine = find_gpu(gpu)
-        rows = dict(each.rows) | (
+        rows = dict(each.columns) | (
             {"gpu_sms": np.full(len(each.us), float(machine.sms))} if machine else {}
         )
-        errors = held_out(each.operation, rows, each.us, form)
+        errors = held_out_errors(each.operation, rows, each.us, form)
         if errors is not None:  # measured for one shape alone
             assert errors.mape_pct <= most, each.name
 
@@ -240,7 +240,8 @@ def test_shapes_left_out_of_the_fit_are_predicted(
 def test_a_roofline_predicts_unseen_gemms_at_least_twice_as_well_as_a_line(gpu: str) -> None:
     (each,) = measured("gemm.csv", gpu, "gemm", {"dtype": "bf16"})
     roofline, line = (
-        held_out(each.operation, each.rows, each.us, form) for form in ("roofline", "linear")
+        held_out_errors(each.operation, each.columns, each.us, form)
+        for form in ("roofline", "linear")
     )
     assert roofline is not None
     assert line is not None
@@ -269,6 +270,6 @@ def test_decode_experts_follow_the_experts_that_a_routing_histogram_touches() ->
     fold, told = np.arange(len(table)) % 5, np.empty(len(table))
     for out in range(5):
         seen = {name: each[fold != out] for name, each in work.items()}
-        form = fit_terms(("one", "copy_bytes"), operation.races, seen, us[fold != out])
+        form = fit_terms(("one", "copy_bytes"), operation.overlapping, seen, us[fold != out])
         told[fold == out] = form({name: each[fold == out] for name, each in work.items()})
     assert Errors.of(told, us).mape_pct <= 11

@@ -113,10 +113,16 @@ def test_a_replay_says_what_was_measured_and_predicted(
     ("command", "sentence"),
     [
         ("simdep hardware show h1000", "unknown hardware 'h1000'; did you mean 'h100'?"),
-        ("simdep fit nothing.csv --out x.json", "nothing.csv: [Errno 2]"),
+        (
+            "simdep fit nothing.csv --out x.json",
+            "nothing.csv: the file can't be read: no such file",
+        ),
         ("simdep fit nothing.csv --out x.txt", "--out x.txt: a profile is a .json file"),
         ("simdep fit nothing.csv", "the following arguments are required: --out"),
-        ("simdep costs evaluate nothing.csv --hardware h100", "nothing.csv: [Errno 2]"),
+        (
+            "simdep costs evaluate nothing.csv --hardware h100",
+            "nothing.csv: the file can't be read: no such file",
+        ),
         (
             "simdep costs evaluate FILE --hardware a6000",
             "FILE has no rows of a6000; it has those of h100",
@@ -130,9 +136,9 @@ def test_a_replay_says_what_was_measured_and_predicted(
         ("simdep reproduce everything", "unknown reproduction 'everything'"),
         (
             "simdep reproduce findep --measured FILE",
-            "expected the columns of findep; for findep (testbed,model",
+            "it looks like measurements of operations; expected a table of published figures",
         ),
-        ("simdep replay FILE", "column mode is missing"),
+        ("simdep replay FILE", "expected events of a real run"),
         ("simdep", "the following arguments are required: COMMAND"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simdep.hardware.expert_load import DRAWS, busiest_rank, draws, power_law
+from simdep.hardware.expert_load import DRAWS, busiest_rank, drawn_loads, power_law_exponent
 from simdep.hardware.operations import OPERATIONS
 
 
@@ -17,7 +17,7 @@ from simdep.hardware.operations import OPERATIONS
 def test_every_draw_gives_each_copy_to_one_expert_and_no_expert_a_token_twice(
     tokens: int, top_k: int, experts: int, alpha: float
 ) -> None:
-    loads = draws(tokens, top_k, experts, alpha)
+    loads = drawn_loads(tokens, top_k, experts, alpha)
     assert loads.shape == (DRAWS, experts)
     assert loads.sum(axis=1) == pytest.approx(tokens * top_k)
     assert (loads >= 0).all()
@@ -54,7 +54,7 @@ def test_a_last_rank_may_hold_fewer_experts() -> None:
     ],
 )
 def test_a_power_law_is_known_by_its_name(word: str, alpha: float | None) -> None:
-    assert power_law(word) == alpha
+    assert power_law_exponent(word) == alpha
 
 
 def test_experts_are_priced_by_the_load_of_their_rank() -> None:

@@ -82,7 +82,7 @@ TIMES = np.array([5.0, 7.0, 6.0, 8.0, 9.0, 20.0, 30.0, 25.0, 60.0])
 
 
 def table(others: tuple[str, ...] = ("n",)) -> Table:
-    return Table.over(Terms({"one": 1.0, "m": 0.1}), "m", others, GRID, TIMES)
+    return Table.through(Terms({"one": 1.0, "m": 0.1}), "m", others, GRID, TIMES)
 
 
 def test_a_table_gives_back_its_measurements() -> None:
@@ -102,7 +102,7 @@ def test_a_table_lies_between_its_neighbours_along_its_axis_and_may_fall() -> No
 
 def test_points_measured_more_than_once_take_their_median() -> None:
     work = {"one": np.ones(3), "m": np.ones(3)}
-    twice = Table.over(linear(1, 0, "m"), "m", (), work, np.array([1.0, 2.0, 9.0]))
+    twice = Table.through(linear(1, 0, "m"), "m", (), work, np.array([1.0, 2.0, 9.0]))
     assert twice({"one": np.ones(1), "m": np.ones(1)}) == pytest.approx([2.0])
 
 
