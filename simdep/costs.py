@@ -10,12 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, TypeVar
 
 from simdep import checks
 from simdep.schedule import Task
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?"
 STAGES = ("attention", "projection", "core", "shared", "a2e", "expert", "e2a")
+Work = TypeVar("Work", float, "NDArray[np.float64]")  # one amount of work, or many
 Costs = Callable[[Task], float]  # microseconds that a task occupies its stream
 
 
@@ -154,7 +160,7 @@ class Line:
     alpha_us: float
     beta_us: float
 
-    def __call__(self, work: float) -> float:
+    def __call__(self, work: Work) -> Work:
         return self.alpha_us + self.beta_us * work
 
     @classmethod

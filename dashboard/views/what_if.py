@@ -484,7 +484,7 @@ def draw_solution(question: Question) -> None:
         f"Show it as policy {slot.upper()}", key="put", on_click=put, args=(slot, choice)
     )
     places[3].caption(
-        f"{found.evaluated:,} configurations evaluated of {found.cuts:,} cuts in {found.solve_ms:.0f} ms."
+        f"{found.evaluated:,} evaluations of {found.configurations:,} configurations in {found.solve_ms:.0f} ms."
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simdep import checks, files
-from simdep.checks import InfeasibleError
 from simdep.cli import scenario_args as given
 from simdep.cli.output import emit, table, tell
 from simdep.cli.parser import add_json
@@ -81,28 +80,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep solve`: search, print."""
-    from simdep.planning.solver import solve, together
+    from simdep.planning.solver import solve_splits
 
-    problems = (
-        [_bare(args)] if any(getattr(args, name) is not None for name in _BARE) else _served(args)
-    )
-    solutions, reasons = [], []
-    for problem in problems:
-        try:
-            solutions.append(solve(problem, args.method, max_r1=args.max_r1, max_r2=args.max_r2))
-        except InfeasibleError as error:
-            reasons.append(str(error))
-    if not solutions:
-        raise InfeasibleError("; ".join(dict.fromkeys(reasons)))
-    best = together(solutions)
-    tell(best.problem.notes)
-    emit(args, best.to_dict(), _parts(best, args))
+    is_bare = any(getattr(args, name) is not None for name in _BARE)
+    problems = [_bare(args)] if is_bare else _served(args)
+    solution = solve_splits(problems, args.method, max_r1=args.max_r1, max_r2=args.max_r2)
+    tell(solution.problem.notes)
+    emit(args, solution.to_dict(), _parts(solution, args))
     return 0
 
 
 def _served(args: argparse.Namespace) -> list[Problem]:
     """The problem of a scenario, or one for every way to split --gpus between the groups."""
     from simdep.planning.problem import Problem
+    from simdep.planning.stage_cache import StageCache
     from simdep.scenario.spec import Scenario
 
     data = given.tables(args)
@@ -124,9 +115,10 @@ def _served(args: argparse.Namespace) -> list[Problem]:
     scenario = Scenario.from_dict(data | {"deployment": split})
     sizes = range(max(1, gpus - scenario.model.experts), gpus)
     deployments = (replace(scenario.deployment, ag=ag, eg=gpus - ag) for ag in sizes)
+    cache = StageCache()
     return [
-        Problem.of(replace(scenario, deployment=each), samples, ideal=args.ideal)
-        for each in deployments
+        Problem.of(replace(scenario, deployment=split), samples, ideal=args.ideal, cache=cache)
+        for split in deployments
     ]
 
 
@@ -188,7 +180,7 @@ def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
 
 
 def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
-    from simdep.planning.solver import MOST_R1, MOST_R2
+    from simdep.planning.solver import MAX_R1, MAX_R2
 
     best, scenario = found.best, found.problem.scenario
     rows = [
@@ -205,14 +197,14 @@ def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
         for choice in (best, *found.runner_up)
     ]
     where = f" on {scenario.deployment.ag}+{scenario.deployment.eg} GPUs" if scenario else ""
-    count = f"{found.evaluated:,} evaluations of {found.cuts:,} cuts in {found.solve_ms:.1f} ms"
+    count = f"{found.evaluated:,} evaluations of {found.configurations:,} configurations in {found.solve_ms:.1f} ms"
     if found.gap_pct < 1e-9:
         proof = "optimal: no order of any searched cut is faster"
     else:
         proof = f"within {found.gap_pct:.2g} % of the optimum: no order of any searched cut takes less than that"
     limits = []
     if scenario is not None:
-        r1, r2 = args.max_r1 or MOST_R1, args.max_r2 or MOST_R2
+        r1, r2 = args.max_r1 or MAX_R1, args.max_r2 or MAX_R2
         limits = [
             f"searched: r1 up to {r1}, r2 up to {r2} (--max-r1, --max-r2), "
             + ("the samples given" if found.problem.samples else "every m_a that memory allows")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdep import checks, files
 from simdep.file_kinds import PROFILE
@@ -82,7 +83,7 @@ class Cost:
         if not self.points:
             return self.alpha_us * startups + self.beta_us * work
         if isinstance(work, np.ndarray):  # type: ignore[unreachable]  # of ScenarioCosts, many at a time
-            return np.array([self(each) for each in work.tolist()])  # type: ignore[unreachable]
+            return self._through_points(work)  # type: ignore[unreachable]
         above = bisect.bisect_left(self.points, (work, 0.0))
         if above == len(self.points) or work < self.points[0][0]:
             nearest, us = self.points[min(above, len(self.points) - 1)]
@@ -92,6 +93,20 @@ class Cost:
             return high_us
         part = math.log(work / low) / math.log(high / low)
         return float(low_us * (high_us / low_us) ** part)
+
+    def _through_points(self, work: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Microseconds for many amounts of work, as for each of them."""
+        x, y = np.array(self.points).T
+        above = np.searchsorted(x, work)
+        beyond = (above == len(x)) | (work < x[0])
+        above = np.minimum(above, len(x) - 1)
+        us: NDArray[np.float64] = np.maximum(0.0, y[above] + self.beta_us * (work - x[above]))
+        low, high = np.maximum(0, above - 1)[~beyond], above[~beyond]
+        on_first = low == high
+        high = np.where(on_first, 1 % len(x), high)
+        part = np.log(work[~beyond] / x[low]) / np.log(x[high] / x[low])
+        us[~beyond] = np.where(on_first, y[low], y[low] * (y[high] / y[low]) ** part)
+        return us
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,11 @@
-"""Solver: the fastest cut and order of a problem, with a bound that no schedule of the searched
-cuts can beat.
+"""Solver: the fastest pipeline configuration and order of a problem, with a bound that no schedule
+of the searched configurations can beat.
 
 A problem is searched over m_a (samples of a micro-batch), r1 (micro-batches), r2 (chunks) and the
 order of the AG: ASAS, AASS and the look-ahead order. What is maximised is the throughput r1 m_a S /
 makespan, which for fixed samples is the least makespan.
 
-`exact` leaves nothing out that could win. Every cut has a lower bound on its makespan that holds
-for any order (`simdep.simulation.bounds`), and with it a most throughput. ASAS is evaluated
-everywhere, by its closed form. AASS is evaluated where the most throughput exceeds that of the best
-`KEPT` cuts so far, and the look-ahead order, which costs most, in falling order of most throughput
-until none exceeds the best found: whatever is left out is at best as fast.
-
+`exact` discards only configurations that provably cannot be optimal (`simdep.planning.search`).
 `algorithm1` is FinDEP's: m_a from the largest that fits down, r1 the largest that fits with it,
 skipped if it is that of the m_a before; for each of ASAS and AASS, r2 grows until the makespan
 rises.
@@ -21,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,27 +24,23 @@ from simdep import checks
 from simdep.checks import InfeasibleError
 from simdep.planning.memory_fixes import explain
 from simdep.planning.problem import Problem
-from simdep.policies import parse_order
-from simdep.policies.lookahead import best_order, order_makespan
+from simdep.planning.search import Candidates, Order, Search, Space
+from simdep.policies import in_every_layer, parse_order
+from simdep.policies.lookahead import best_order
 from simdep.schedule import Sequenced
-from simdep.simulation.batch import Array, Batch, batch_makespans
-from simdep.simulation.bounds import makespan_bounds
+from simdep.simulation.stage_table import StageTable
 
 METHODS = ("exact", "algorithm1")
-ORDERS = ("asas", "aass")  # the same in every layer; the look-ahead order is the third
-KEPT = 5  # best cuts that are evaluated in every order that could improve them, for the runners-up
-MOST_R1, MOST_R2 = 8, 32  # searched in a scenario, unless told otherwise
-_GAIN, _DIGITS = 1 + 1e-12, 12  # what counts as faster; digits in which throughputs are equal
-
-Places = np.ndarray[Any, np.dtype[np.int64]]
+MAX_R1, MAX_R2 = 8, 32  # searched in a scenario, unless set otherwise
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A cut and an order; `m_e` tokens of an expert in a chunk (bare: tokens of a chunk). Makespan
-    in microseconds.
+class Configuration:
+    """A pipeline configuration with its order; `m_e` tokens of an expert in a chunk (with stage
+    costs alone: tokens of a chunk). Makespan in microseconds.
 
-    Where nothing takes any time, the throughput is infinite, in JSON null.
+    Where nothing takes any time, the throughput is infinite, in JSON null. `ag` and `eg` are the
+    GPUs of a scenario.
     """
 
     policy: str
@@ -61,7 +51,7 @@ class Choice:
     m_e: float
     makespan_us: float
     throughput_tokens_per_s: float
-    ag: int | None = None  # of a scenario
+    ag: int | None = None
     eg: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,59 +62,61 @@ class Choice:
 
 @dataclass(frozen=True)
 class Solution:
-    """The best choice of a problem, the next ones, and the proof.
+    """The best configuration of a problem, the next ones, and the proof.
 
-    `most_tokens_per_s` is the most throughput of any searched cut in any order (0: without bound),
-    and `lower_bound_us` what it would take for the samples of the best choice. `evaluated` counts
-    cuts in an order.
+    `max_tokens_per_s` bounds the throughput of any searched configuration in any order (0: without
+    bound), and `lower_bound_us` is what it would take for the samples of the best configuration.
+    `evaluated` counts configurations in an order, of `configurations` that fit.
     """
 
     problem: Problem
     method: str
-    best: Choice
-    runner_up: tuple[Choice, ...]
-    most_tokens_per_s: float
+    best: Configuration
+    runner_up: tuple[Configuration, ...]
+    max_tokens_per_s: float
     evaluated: int
-    cuts: int
+    configurations: int
     solve_ms: float
 
     @property
     def lower_bound_us(self) -> float:
-        tokens = self.problem.scale * self.best.m_a * self.best.r1
-        return 1e6 * tokens / self.most_tokens_per_s if self.most_tokens_per_s else 0.0
+        if not self.max_tokens_per_s:
+            return 0.0
+        tokens = self.problem.total_tokens_per_sample * self.best.m_a * self.best.r1
+        return 1e6 * tokens / self.max_tokens_per_s
 
     @property
     def gap_pct(self) -> float:
-        """By how much the best choice may exceed the optimum."""
-        return (
-            max(0.0, 100 * (self.best.makespan_us / self.lower_bound_us - 1))
-            if self.lower_bound_us
-            else 0.0
-        )
+        """By how much the best configuration may exceed the optimum."""
+        if not self.lower_bound_us:
+            return 0.0
+        return max(0.0, 100 * (self.best.makespan_us / self.lower_bound_us - 1))
+
+    @property
+    def stages(self) -> StageTable:
+        """The stage times of the best configuration."""
+        return self.problem.stages.table(np.array([self.best.m_a]), np.array([self.best.r2]))
 
     @property
     def sequence(self) -> tuple[Sequenced, ...]:
-        """The AG's stream of the best choice."""
-        if self.best.policy == "lookahead":
-            return best_order(self.problem.stages(self.best.m_a, self.best.r2), self.best.r1)
-        steps = parse_order(self.best.order, self.best.r1)
-        return tuple(
-            (kind, layer, mb) for layer in range(self.problem.layers) for kind, mb in steps
-        )
+        """The AG's stream of the best configuration."""
+        layers, r1 = self.problem.layers, self.best.r1
+        if self.best.order == Order.LOOKAHEAD:
+            return best_order(self.stages, layers, r1)
+        return in_every_layer(parse_order(self.best.order, r1), layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        stages = self.problem.stages(self.best.m_a, self.best.r2)
+        stages = self.stages
         best = self.best.to_dict() | {
             "samples": self.best.m_a * self.best.r1,
-            "attention_us": stages.attention[-1],
-            "shared_us": stages.shared,
-            "chunks": [run._asdict() for run in stages.runs],
+            "attention_us": float(stages.attention[-1, 0]),
+            "shared_us": float(stages.shared[0]),
+            "chunks": _chunks(stages),
         }
-        if self.best.policy == "lookahead":
-            best["ag_order"] = " ".join(
-                f"{kind.value}[{layer}.{mb}]" for kind, layer, mb in self.sequence
-            )
+        if self.best.order == Order.LOOKAHEAD:
+            names = [f"{kind.value}[{layer}.{mb}]" for kind, layer, mb in self.sequence]
+            best["ag_order"] = " ".join(names)
         return {
             "best": best,
             "makespan_us": self.best.makespan_us,
@@ -132,10 +124,10 @@ class Solution:
             "lower_bound_us": self.lower_bound_us,
             "gap_pct": self.gap_pct,
             "evaluated": self.evaluated,
-            "cuts": self.cuts,
+            "configurations": self.configurations,
             "solve_ms": self.solve_ms,
             "method": self.method,
-            "runner_up": [choice.to_dict() for choice in self.runner_up],
+            "runner_up": [configuration.to_dict() for configuration in self.runner_up],
             "assumptions": list(self.problem.notes),
         }
 
@@ -143,212 +135,88 @@ class Solution:
 def solve(
     problem: Problem, method: str = "exact", *, max_r1: int | None = None, max_r2: int | None = None
 ) -> Solution:
-    """The best choice of a problem; r1 and r2 up to `MOST_R1` and `MOST_R2` for a scenario, any for
-    a bare problem.
+    """The best configuration of a problem.
 
-    Raises ValueError for an unknown method, InfeasibleError where not even one micro-batch of one
-    sample fits.
+    r1 and r2 are at most `MAX_R1` and `MAX_R2` for a scenario, any with stage costs alone. Raises
+    ValueError for an unknown method and for too many configurations, InfeasibleError where not
+    even one micro-batch of one sample fits.
     """
+    return solve_splits([problem], method, max_r1=max_r1, max_r2=max_r2)
+
+
+def solve_splits(
+    problems: Sequence[Problem],
+    method: str = "exact",
+    *,
+    max_r1: int | None = None,
+    max_r2: int | None = None,
+) -> Solution:
+    """The best configuration of several problems, such as the splits of some GPUs, and the proof
+    over all of them; raises as `solve`."""
     checks.known(method, METHODS, "method")
     started = time.perf_counter()
-    bare = problem.scenario is None
-    most_r1 = checks.integer((10**9 if bare else MOST_R1) if max_r1 is None else max_r1, "max_r1")
-    most_r2 = checks.integer((10**9 if bare else MOST_R2) if max_r2 is None else max_r2, "max_r2")
-    search = _Search(problem, most_r1, most_r2)
-    if not search.cuts:
-        assert problem.scenario is not None, "without a memory limit something fits"
-        samples = problem.samples or 1
-        workload = replace(problem.scenario.workload, samples=samples)
-        small = replace(
-            problem.scenario,
-            workload=workload,
-            r1=1,
-            r2=1,
-            micro_batches=(),
-            chunks=(),
-            merge_last=False,
-        )
-        raise InfeasibleError(f"r1 = 0: {explain(small)}")
-    (search.exact if method == "exact" else search.algorithm1)()
-    best, *others = search.choices()
+    spaces = []
+    for problem in problems:
+        any_count = checks.MAX_INTEGER
+        limits = (any_count, any_count) if problem.scenario is None else (MAX_R1, MAX_R2)
+        r1 = checks.integer(limits[0] if max_r1 is None else max_r1, "max_r1")
+        r2 = checks.integer(limits[1] if max_r2 is None else max_r2, "max_r2")
+        spaces.append(Space(problem, r1, r2))
+    configurations = sum(space.count for space in spaces)
+    if not configurations:
+        reasons = [_too_large(problem) for problem in problems]
+        raise InfeasibleError("; ".join(dict.fromkeys(reasons)))
+    search = Search(spaces)
+    if method == "exact":
+        search.exact()
+    else:
+        search.algorithm1()
+    ranked = search.ranked()
+    best, *runner_up = [_configuration(candidates, at) for candidates, at in ranked]
     return Solution(
-        problem=problem,
+        problem=ranked[0][0].space.problem,
         method=method,
         best=best,
-        runner_up=tuple(others),
-        most_tokens_per_s=search.most,
+        runner_up=tuple(runner_up),
+        max_tokens_per_s=search.max_rate if np.isfinite(search.max_rate) else 0.0,
         evaluated=search.evaluated,
-        cuts=search.cuts,
+        configurations=configurations,
         solve_ms=1e3 * (time.perf_counter() - started),
     )
 
 
-def together(solutions: Sequence[Solution]) -> Solution:
-    """The best of solutions of several problems, and the proof over all of them."""
-    best = max(solutions, key=lambda each: each.best.throughput_tokens_per_s)
-    others = [
-        choice
-        for each in solutions
-        for choice in (each.best, *each.runner_up)
-        if choice is not best.best
-    ]
-    others.sort(key=lambda choice: -choice.throughput_tokens_per_s)
-    most = max(each.most_tokens_per_s for each in solutions)
-    return replace(
-        best,
-        runner_up=tuple(others[: KEPT - 1]),
-        most_tokens_per_s=0.0 if any(not each.most_tokens_per_s for each in solutions) else most,
-        evaluated=sum(each.evaluated for each in solutions),
-        cuts=sum(each.cuts for each in solutions),
-        solve_ms=sum(each.solve_ms for each in solutions),
+def _configuration(candidates: Candidates, at: int) -> Configuration:
+    problem, scenario = candidates.space.problem, candidates.space.problem.scenario
+    m_a, r1, r2 = (int(column[at]) for column in (candidates.m_a, candidates.r1, candidates.r2))
+    order, rate = candidates.best_order(at), float(candidates.best[at])
+    return Configuration(
+        policy="lookahead" if order is Order.LOOKAHEAD else "findep",
+        order=order.value,
+        m_a=m_a,
+        r1=r1,
+        r2=r2,
+        m_e=m_a * problem.tokens_per_sample / r2 * problem.expert_share,
+        makespan_us=1e6 * problem.total_tokens_per_sample * r1 * m_a / rate,
+        throughput_tokens_per_s=rate,
+        ag=scenario.deployment.ag if scenario else None,
+        eg=scenario.deployment.eg if scenario else None,
     )
 
 
-@dataclass
-class _Part:
-    """The cuts of one r1: rows (m_a, r2), stage times, most throughput, and the best throughput and
-    order so far."""
-
-    r1: int
-    cut: Array
-    batch: Batch
-    work: Array  # tokens, times 1e6: divided by a makespan, tokens/s
-    most: Array
-    best: Array
-    order: Places
+def _chunks(stages: StageTable) -> list[dict[str, float]]:
+    """The runs of equal chunks of one configuration: how many, and microseconds of each stage."""
+    runs = []
+    for n, a2e, expert, e2a in zip(
+        stages.counts[:, 0], stages.a2e[:, 0], stages.expert[:, 0], stages.e2a[:, 0], strict=True
+    ):
+        if n:
+            times = {"a2e": float(a2e), "expert": float(expert), "e2a": float(e2a)}
+            runs.append({"n": int(n), **times})
+    return runs
 
 
-class _Search:
-    """All cuts that fit, by r1, and what has been evaluated of them."""
-
-    def __init__(self, problem: Problem, most_r1: int, most_r2: int) -> None:
-        self.problem, self.evaluated = problem, 0
-        (m_a, r2), most, batch = problem.batch(most_r1, most_r2)
-        if problem.samples is None:
-            counts: list[int] = list(range(1, int(min(most_r1, max(most, default=0))) + 1))
-        else:
-            counts = [int(n) for n in np.unique(problem.samples / m_a)]
-        self.parts = []
-        for r1 in counts:
-            here = most >= r1
-            if problem.samples is not None:
-                here &= m_a * r1 == problem.samples
-            if here.any():
-                self.parts.append(self._part(r1, np.stack([m_a[here], r2[here]]), batch[here]))
-        self.cuts = sum(part.cut.shape[1] for part in self.parts)
-
-    def _part(self, r1: int, cut: Array, batch: Batch) -> _Part:
-        work = 1e6 * self.problem.scale * r1 * cut[0]
-        with np.errstate(divide="ignore"):
-            most = work / makespan_bounds(batch, self.problem.layers, r1)
-        return _Part(r1, cut, batch, work, most, np.zeros(len(work)), np.zeros(len(work), np.int64))
-
-    @cached_property
-    def most(self) -> float:
-        """The most throughput of any cut in any order; 0 if that is without bound."""
-        most = max(float(part.most.max()) for part in self.parts)
-        return most if np.isfinite(most) else 0.0
-
-    def exact(self) -> None:
-        for part in self.parts:
-            self._evaluate(part, 0, np.ones(part.cut.shape[1], bool))
-        for part in sorted(self.parts, key=lambda part: -float(part.most.max())):
-            if part.r1 > 1 and part.batch.shared.any():
-                self._evaluate(part, 1, part.most > max(part.best.min(), self._threshold()) * _GAIN)
-        hopeful = [
-            (float(part.most[at]), part, int(at))
-            for part in self.parts
-            if part.r1 > 1 and part.batch.shared.any()
-            for at in np.flatnonzero(
-                (part.most > part.best * _GAIN) & (part.most > self._fastest() * _GAIN)
-            )
-        ]
-        for most, part, at in sorted(hopeful, key=lambda each: -each[0]):
-            if most <= self._fastest() * _GAIN:
-                break
-            m_a, r2 = map(int, part.cut[:, at])
-            stages = self.problem.stages(m_a, r2)
-            self._note(
-                part,
-                np.array([at]),
-                2,
-                np.array([order_makespan(stages, best_order(stages, part.r1), part.r1)]),
-            )
-
-    def algorithm1(self) -> None:
-        """An order is evaluated where the lower bound of its cuts says that it may be the best so
-        far."""
-        before = 0
-        for m_a in np.unique(np.concatenate([part.cut[0] for part in self.parts]))[::-1]:
-            part = max(
-                (part for part in self.parts if (part.cut[0] == m_a).any()),
-                key=lambda part: part.r1,
-            )
-            if part.r1 == before:
-                continue
-            before = part.r1
-            here = np.flatnonzero(part.cut[0] == m_a)
-            for order in range(len(ORDERS) if part.r1 > 1 else 1):
-                if (part.most[here] > self._fastest() * _GAIN).any():
-                    us = self._makespans(part, order, here)
-                    rises = np.flatnonzero(us[1:] > us[:-1] * _GAIN)
-                    last = int(rises[0]) + 2 if len(rises) else len(us)
-                    self._note(part, here[:last], order, us[:last])
-
-    def choices(self) -> list[Choice]:
-        """The best cuts that were evaluated, best first; among equals the fewer chunks and
-        micro-batches."""
-        found = []
-        for part in self.parts:
-            for at in np.argsort(-part.best, kind="stable")[:KEPT]:
-                if part.best[at] > 0:
-                    rate = float(f"{part.best[at]:.{_DIGITS}g}")
-                    found.append((-rate, part.r1, int(part.cut[1, at]), part, int(at)))
-        found.sort(key=lambda each: each[:3])
-        return [self._choice(part, at) for *_, part, at in found[:KEPT]]
-
-    def _choice(self, part: _Part, at: int) -> Choice:
-        m_a, r2 = map(int, part.cut[:, at])
-        order = (*ORDERS, "lookahead")[part.order[at]]
-        tokens = m_a * self.problem.tokens_per_sample / r2
-        us = float(part.work[at] / part.best[at])
-        policy, where = "lookahead" if order == "lookahead" else "findep", self.problem.scenario
-        split = (where.deployment.ag, where.deployment.eg) if where else (None, None)
-        return Choice(
-            policy,
-            order,
-            m_a,
-            part.r1,
-            r2,
-            tokens * self.problem.rows,
-            us,
-            float(part.best[at]),
-            *split,
-        )
-
-    def _evaluate(
-        self, part: _Part, order: int, where: np.ndarray[Any, np.dtype[np.bool_]]
-    ) -> None:
-        if where.any():
-            here = np.flatnonzero(where)
-            self._note(part, here, order, self._makespans(part, order, here))
-
-    def _makespans(self, part: _Part, order: int, here: Places) -> Array:
-        every = len(here) == part.cut.shape[1]
-        batch = part.batch if every else part.batch[np.isin(np.arange(part.cut.shape[1]), here)]
-        return batch_makespans(batch, self.problem.layers, parse_order(ORDERS[order], part.r1))
-
-    def _note(self, part: _Part, here: Places, order: int, us: Array) -> None:
-        self.evaluated += len(here)
-        with np.errstate(divide="ignore"):
-            rate = part.work[here] / us
-        better = rate > part.best[here] * _GAIN
-        part.best[here[better]], part.order[here[better]] = rate[better], order
-
-    def _fastest(self) -> float:
-        return max(float(part.best.max()) for part in self.parts)
-
-    def _threshold(self) -> float:
-        """The throughput of the last of the best `KEPT` cuts so far."""
-        best = np.concatenate([part.best for part in self.parts])
-        return float(np.partition(best, -KEPT)[-KEPT]) if len(best) >= KEPT else 0.0
+def _too_large(problem: Problem) -> str:
+    """Why not even one micro-batch of one sample fits."""
+    assert problem.scenario is not None, "without a memory limit something fits"
+    workload = replace(problem.scenario.workload, samples=problem.samples or 1)
+    return f"r1 = 0: {explain(replace(problem.scenario, workload=workload))}"

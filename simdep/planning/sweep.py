@@ -33,7 +33,8 @@ from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Step, Task
-from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.batch import batch_makespans
+from simdep.simulation.stage_table import StageTable
 
 MOST_POINTS = 1_000_000
 FIRST_BLOCK, LAST_BLOCK = 16, 4000  # points that are simulated before they are handed out
@@ -290,14 +291,16 @@ class _Point:
         }
 
 
-def _batch(points: Sequence[_Point]) -> Batch:
+def _batch(points: Sequence[_Point]) -> StageTable:
     """Points of one AG order and as many layers."""
     attention = np.array([point.attention for point in points], float).T
     chunks = np.array([point.chunks for point in points], float).T  # [what, run, point]
     runs = 2 if chunks[0, 1].any() else 1
     alike = bool((attention == attention[0]).all())
     shared = np.array([point.shared for point in points], float)
-    return Batch(attention[:1] if alike else attention, shared, *(part[:runs] for part in chunks))
+    return StageTable(
+        attention[:1] if alike else attention, shared, *(part[:runs] for part in chunks)
+    )
 
 
 class _Prices:

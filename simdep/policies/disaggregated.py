@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from simdep.policies import lookahead as ahead
+import numpy as np
+
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
+from simdep.policies.lookahead import best_order
 from simdep.policies.orders import in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.schedule import Kind, Schedule, Sequenced, Task
 from simdep.simulation.longest_path import longest_path_us
+from simdep.simulation.stage_table import StageTable
 
 FINDEP = "FinDEP (arXiv 2512.21487)"
 MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
@@ -48,7 +51,7 @@ def findep(job: Job) -> Schedule:
 def lookahead(job: Job) -> Schedule:
     """As findep, in the order that costs suggest: ready attention first, shared experts in the time
     that is left."""
-    found = [ahead.best_order(_stages(job), job.r1)]
+    found = [best_order(_stages(job), job.layers, job.r1)]
     if (
         not job.is_regular
     ):  # then the order is one for the first micro-batch, and may be worse than these
@@ -77,24 +80,31 @@ def step3(job: Job) -> Schedule:
     return on_groups(job, job.label("step3", "r1"), _asas(job), wait_for_shared=False)
 
 
-def _stages(job: Job) -> ahead.Stages:
+def _stages(job: Job) -> StageTable:
     """The times of the first micro-batch, in every layer and chunk; by expert or with shared
     experts on the EG, its first chunk stands for all."""
     times, costs, first = job.times, job.costs, job.cut[0]
     assert costs is not None, "job.times raises without costs"
     if job.split == "expert" or job.shared_on == "eg":
-        return ahead.Stages.of(times, job.layers, job.r2)
-    attention = (
+        return StageTable.of([times], [job.r2])
+    attention = [
         costs(Task(Kind.ATTENTION, layer, 0, tokens=sum(first))) for layer in range(job.layers)
+    ]
+    sizes = list(dict.fromkeys(first))
+    chunks = [
+        [costs(Task(kind, 0, 0, 0, size)) for size in sizes]
+        for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A)
+    ]
+    counts = [first.count(size) for size in sizes]
+    a2e, expert, e2a = np.array(chunks, float)[..., None]
+    return StageTable(
+        attention=np.array(attention, float)[:, None],
+        shared=np.array([times.shared], float),
+        counts=np.array(counts, float)[:, None],
+        a2e=a2e,
+        expert=expert,
+        e2a=e2a,
     )
-    runs = (
-        ahead.Run(
-            first.count(size),
-            *(costs(Task(kind, 0, 0, 0, size)) for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A)),
-        )
-        for size in dict.fromkeys(first)
-    )
-    return ahead.Stages(tuple(attention), times.shared, tuple(runs))
 
 
 def _asas(job: Job) -> tuple[Sequenced, ...]:

@@ -74,6 +74,17 @@ class ScenarioCosts:
         own = self._own_layer(layer)
         return self._attention(tokens, own) + self._dense_before(tokens, own)
 
+    def attention_class(self, layer: int) -> tuple[bool, tuple[int, ...]]:
+        """What the attention of a layer depends on besides its tokens: layers of one class cost the
+        same.
+
+        Whether rows come back before it, and how far it and the dense layers before it attend.
+        """
+        model, context = self.scenario.model, self.scenario.workload.seq_len
+        own = self._own_layer(layer)
+        layers = range(own - model.moe_every + 1, own + 1)
+        return layer > 0, tuple(model.attention.reach(each, context) for each in layers)
+
     def combine(self, tokens: float) -> float:
         """What gathering the rows that came back adds to attention from the second layer on; 0
         unless measured."""

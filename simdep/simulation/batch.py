@@ -1,10 +1,9 @@
 """Fast path: the makespans of many configurations at once, equal to those of the engine on the
 paper's model.
 
-A configuration is one cut of the work: stage times of r1 equal micro-batches, each in runs of equal
-chunks. A `Batch` holds many that share r1, the AG's order of a layer and the number of layers;
-arrays have the configurations as their last axis. Chunks of a run pass A2E, E and E2A by closed
-forms, so that a layer takes a few dozen vector operations however finely it is cut.
+The configurations of a `StageTable` share r1, the AG's order of a layer and the number of layers.
+Chunks of a run pass A2E, E and E2A by closed forms, so that a layer takes a few dozen vector
+operations however many chunks there are.
 
 Layers repeat: the next state is the largest of sums of this state and stage times (max-plus
 linear). Once every component has grown by the same amount in one layer it does so in all that
@@ -15,77 +14,23 @@ by a power of the layer's matrix. Whole numbers stay exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simdep.costs import IDEAL, HostOverheads, StageTimes
+from simdep.costs import IDEAL, HostOverheads
 from simdep.schedule import Kind, Step
+from simdep.simulation.stage_table import Array, StageTable
 
-Array = NDArray[np.float64]
 BLOCK = 8192  # configurations that are worked on at once: their states stay in a cache
-FEW, PATIENCE = (
-    64,
-    3,
-)  # configurations for which, and layers after which, growth is not waited for to repeat
-SAME = 8  # roundings of a double, by which the growth of components may differ and still count as the same
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Stage times in microseconds: `attention` [layers, n], or [1, n] for layers that are alike,
-    `shared` [n]; `counts`, `a2e`, `expert` and `e2a` [runs, n].
-
-    A micro-batch is cut into runs, in this order, of `counts` equal chunks each; a run may be
-    empty. Where the EG computes the shared experts, they are part of the expert of a last run of
-    one chunk, and `shared` is 0.
-    """
-
-    attention: Array
-    shared: Array
-    counts: Array
-    a2e: Array
-    expert: Array
-    e2a: Array
-
-    @classmethod
-    def of(cls, times: Sequence[StageTimes], r2: Sequence[int]) -> Batch:
-        """Configurations of r2 equal chunks."""
-        rows = (
-            np.array([(t.attention, t.shared, t.a2e, t.expert, t.e2a) for t in times], float)
-            .reshape(-1, 5)
-            .T
-        )
-        return cls(rows[0:1], rows[1], np.array([r2], float), rows[2:3], rows[3:4], rows[4:5])
-
-    def __len__(self) -> int:
-        return len(self.shared)
-
-    def repeated(self, times: int) -> Batch:
-        """All configurations, `times` times over."""
-        return Batch(*(np.tile(getattr(self, name), times) for name in self.__dataclass_fields__))
-
-    def __getitem__(self, where: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Batch:
-        return Batch(*(getattr(self, name)[..., where] for name in self.__dataclass_fields__))
-
-    @cached_property
-    def runs(
-        self,
-    ) -> list[tuple[NDArray[np.bool_] | None, Array, Array, Array, Array, Array, Array]]:
-        """Of every run: where it has chunks (None: everywhere), and the time of one and of all of
-        them by stage."""
-        return [
-            (None if n.all() else n > 0, a2e, n * a2e, expert, n * expert, e2a, n * e2a)
-            for n, a2e, expert, e2a in zip(
-                self.counts, self.a2e, self.expert, self.e2a, strict=True
-            )
-        ]
+# Configurations for which, and layers after which, growth is not waited for to repeat
+FEW, PATIENCE = 64, 3
+# Roundings of a double by which the growth of components may differ and still count as the same
+SAME = 8
 
 
 def batch_makespans(
-    batch: Batch,
+    batch: StageTable,
     layers: int,
     steps: Sequence[Step],
     *,
@@ -112,13 +57,13 @@ def batch_makespans(
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _with_shared_in_attention(batch: Batch) -> Batch:
+def _with_shared_in_attention(batch: StageTable) -> StageTable:
     return replace(
         batch, attention=batch.attention + batch.shared, shared=np.zeros_like(batch.shared)
     )
 
 
-def _asas(batch: Batch, layers: int, r1: int) -> Array:
+def _asas(batch: StageTable, layers: int, r1: int) -> Array:
     """`simdep.simulation.closed_form.asas`, exact for equal chunks."""
     n, a2e, expert, e2a = (part[0] for part in (batch.counts, batch.a2e, batch.expert, batch.e2a))
     slowest = np.maximum(np.maximum(a2e, expert), e2a)
@@ -134,7 +79,7 @@ def _asas(batch: Batch, layers: int, r1: int) -> Array:
 
 
 def _layers(
-    batch: Batch, layers: int, steps: Sequence[Step], r1: int, wait_for_shared: bool
+    batch: StageTable, layers: int, steps: Sequence[Step], r1: int, wait_for_shared: bool
 ) -> Array:
     """Layer by layer until growth repeats, then at once.
 
@@ -167,7 +112,12 @@ def _layers(
 
 
 def _powered(
-    batch: Batch, layer: int, times: int, state: Array, steps: Sequence[Step], wait_for_shared: bool
+    batch: StageTable,
+    layer: int,
+    times: int,
+    state: Array,
+    steps: Sequence[Step],
+    wait_for_shared: bool,
 ) -> Array:
     """The state after the same layer `times` times over: a power of its max-plus matrix, by
     squaring.
@@ -190,7 +140,7 @@ def _powered(
 
 
 def _layer(
-    batch: Batch, layer: int, state: Array, steps: Sequence[Step], wait_for_shared: bool
+    batch: StageTable, layer: int, state: Array, steps: Sequence[Step], wait_for_shared: bool
 ) -> Array:
     ag, a2e, eg, e2a = state[:4]
     back = list(state[4:])
@@ -210,7 +160,7 @@ def _layer(
 
 
 def _chunks(
-    batch: Batch, sent: Array, a2e: Array, eg: Array, e2a: Array
+    batch: StageTable, sent: Array, a2e: Array, eg: Array, e2a: Array
 ) -> tuple[Array, Array, Array]:
     """When A2E, EG and E2A are free after the chunks of a micro-batch that is ready at `sent`.
 

@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdep.costs import Costs
 from simdep.schedule import STREAMS, Kind, Schedule
-from simdep.simulation.batch import Array, Batch
+from simdep.simulation.stage_table import Array, StageTable
 
 _STAGES = (Kind.A2E, Kind.EXPERT, Kind.E2A)
 _DISAGGREGATED = (Kind.ATTENTION, Kind.SHARED, *_STAGES)
@@ -64,7 +65,7 @@ def _heads_and_tails(
     return head, tail
 
 
-def _equal_micro_batches(schedule: Schedule, us: Mapping[str, float]) -> Batch | None:
+def _equal_micro_batches(schedule: Schedule, us: Mapping[str, float]) -> StageTable | None:
     """The stage times of micro-batches that are alike, are cut alike in every layer and wait for
     the data they need; None for any other schedule."""
     if set(schedule.streams) != set(STREAMS):
@@ -91,7 +92,7 @@ def _equal_micro_batches(schedule: Schedule, us: Mapping[str, float]) -> Batch |
         np.array([times[kind, None, chunk][:1] for chunk in chunks], float) for kind in _STAGES
     )
     counts = np.ones((len(chunks), 1))
-    return Batch(np.array(attention, float), np.array(shared, float), counts, a2e, expert, e2a)
+    return StageTable(np.array(attention, float), np.array(shared, float), counts, a2e, expert, e2a)
 
 
 def _waits_for_data(schedule: Schedule) -> bool:
@@ -117,8 +118,12 @@ def _waits_for_data(schedule: Schedule) -> bool:
     return True
 
 
-def makespan_bounds(batch: Batch, layers: int, r1: int) -> Array:
-    """A lower bound for every configuration of a batch [n], in its unit of time."""
+def makespan_bounds(batch: StageTable, layers: int, r1: int | NDArray[np.int64]) -> Array:
+    """A lower bound for every configuration of a table [n], in its unit of time.
+
+    r1 is one number, or one for each configuration. The bound of a micro-batch, which is the bound
+    divided by r1, never grows with r1.
+    """
     attention = batch.attention  # [layers, n], or [1, n] for layers that are alike
     loads, others = _chunks(batch)
     transfers = np.maximum.reduce([load + other for load, other in zip(loads, others, strict=True)])
@@ -139,7 +144,7 @@ def makespan_bounds(batch: Batch, layers: int, r1: int) -> Array:
     return found
 
 
-def _chunks(batch: Batch) -> tuple[list[Array], list[Array]]:
+def _chunks(batch: StageTable) -> tuple[list[Array], list[Array]]:
     """Of A2E, E and E2A: what all chunks of a micro-batch take, and the shortest chunk of the two
     others.
 

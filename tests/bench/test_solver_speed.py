@@ -19,8 +19,9 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import findep, lookahead, parse_order
 from simdep.scenario.spec import Scenario
-from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.batch import batch_makespans
 from simdep.simulation.engine import simulated_makespan_us
+from simdep.simulation.stage_table import StageTable
 
 pytestmark = pytest.mark.bench
 
@@ -59,12 +60,12 @@ def problem() -> Problem:
     )
 
 
-def random_batch(n: int, seed: int) -> Batch:
+def random_batch(n: int, seed: int) -> StageTable:
     """Stage times in all proportions, r2 = 1 to 16."""
     rng = np.random.default_rng(seed)
     attention, shared, a2e, expert, e2a = rng.uniform(1, 20, (5, n))
     r2 = rng.integers(1, 17, n).astype(float)
-    return Batch(
+    return StageTable(
         attention[None], shared, r2[None], a2e[None] / r2, expert[None] / r2, e2a[None] / r2
     )
 

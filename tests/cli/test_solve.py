@@ -11,7 +11,8 @@ import pytest
 from cli import one_sentence, run
 
 from simdep.costs import StageCosts
-from simdep.policies.lookahead import Stages, best_order, order_makespan
+from simdep.policies.lookahead import best_order, order_makespan
+from simdep.simulation.stage_table import StageTable
 
 COSTS = "attention=100+50,shared=30+20,expert=20+0.5,link=10+0.2"
 SIZES = ["--layers", "6", "--samples", "6", "--tokens-per-sample", "8"]
@@ -84,8 +85,8 @@ def test_the_order_lookahead_is_a_word_that_simulate_takes(
     ):
         assert run(f"simdep simulate {flags} {order}", "--stage-times", word) == 0
         spans.append(json.loads(capsys.readouterr().out)["makespan_us"])
-    stages = Stages.of(times, 6, 2)
-    assert spans == [pytest.approx(order_makespan(stages, best_order(stages, 3), 3))] * 3
+    stages = StageTable.of([times], [2])
+    assert spans == [pytest.approx(order_makespan(stages, best_order(stages, 6, 3), 3))] * 3
 
 
 def test_a_file_says_the_same_as_the_flags(
@@ -203,4 +204,4 @@ def test_splits_are_proven_and_ranked_together(capsys: pytest.CaptureFixture[str
         for each in every
     )
     assert found["throughput_tokens_per_s"] * (1 + found["gap_pct"] / 100) == pytest.approx(most)
-    assert found["evaluated"] == sum(each["evaluated"] for each in every)
+    assert found["evaluated"] <= sum(each["evaluated"] for each in every)

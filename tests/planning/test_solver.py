@@ -11,6 +11,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simdep.checks import InfeasibleError
@@ -18,14 +19,15 @@ from simdep.costs import Line, StageCosts
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, findep, parse_order, schedule_for
-from simdep.policies.lookahead import Stages, best_order, order_makespan
+from simdep.policies.lookahead import best_order, order_makespan
 from simdep.scenario.memory import largest_r1
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.batch import batch_makespans
 from simdep.simulation.closed_form import asas
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import longest_path_us
+from simdep.simulation.stage_table import StageTable
 
 
 def random_costs(random: Random) -> StageCosts:
@@ -56,8 +58,8 @@ def best_by_brute_force(costs: StageCosts, layers: int, samples: int) -> tuple[f
             two += [
                 longest_path_us(made(layers, r1, r2, order), times) for order in ("asas", "aass")
             ]
-            stages = Stages.of(times, layers, r2)
-            ahead.append(order_makespan(stages, best_order(stages, r1), r1))
+            stages = StageTable.of([times], [r2])
+            ahead.append(order_makespan(stages, best_order(stages, layers, r1), r1))
     return min(two), min(*two, *ahead)
 
 
@@ -225,9 +227,9 @@ def test_the_policy_lookahead_has_the_order_that_the_solver_evaluates() -> None:
     given, problem = scenario(), Problem.of(scenario(), 9)
     for r2 in (1, 4, 5):
         cut = replace(with_cut(given, "ASAS", 3, 3, r2), policy="lookahead")
-        stages = problem.stages(3, r2)
+        stages = problem.stages.table(np.array([3]), np.array([r2]))
         assert longest_path_us(schedule_for(cut), ScenarioCosts(cut)) == pytest.approx(
-            order_makespan(stages, best_order(stages, 3), 3), rel=1e-12
+            order_makespan(stages, best_order(stages, 3, 3), 3), rel=1e-12
         )
 
 
@@ -310,12 +312,11 @@ def test_a_look_ahead_order_is_told_whole() -> None:
             break
     words = found.to_dict()["best"]["ag_order"].split()
     assert len(words) == len(set(words)) == 2 * 4 * found.best.r1
-    stages = Stages.of(costs.times(found.best.m_a, found.best.r2), 4, found.best.r2)
+    stages = StageTable.of([costs.times(found.best.m_a, found.best.r2)], [found.best.r2])
     assert order_makespan(stages, found.sequence, found.best.r1) == pytest.approx(
         found.best.makespan_us
     )
-    batch = Batch.of([costs.times(found.best.m_a, found.best.r2)], [found.best.r2])
     both = (
-        batch_makespans(batch, 4, parse_order(word, found.best.r1))[0] for word in ("asas", "aass")
+        batch_makespans(stages, 4, parse_order(word, found.best.r1))[0] for word in ("asas", "aass")
     )
     assert found.best.makespan_us < min(both)

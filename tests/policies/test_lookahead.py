@@ -7,19 +7,21 @@ import itertools
 from random import Random
 from statistics import mean
 
+import numpy as np
 import pytest
 from schedules import dep_streams
 
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, findep, parse_order
-from simdep.policies.lookahead import Run, Stages, best_order, lookahead_order, order_makespan
+from simdep.policies.lookahead import best_order, lookahead_order, order_makespan
 from simdep.schedule import Kind, Sequenced
-from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import makespan_bounds
 from simdep.simulation.closed_form import asas
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import longest_path_us
+from simdep.simulation.stage_table import Array, StageTable
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:
@@ -28,12 +30,12 @@ def random_times(random: Random, most: int = 20) -> StageTimes:
 
 def of_two(times: StageTimes, layers: int, r1: int, r2: int) -> float:
     """The better of ASAS, by its closed form, and AASS, by the fast path."""
-    aass = batch_makespans(Batch.of([times], [r2]), layers, parse_order("aass", r1))[0]
+    aass = batch_makespans(StageTable.of([times], [r2]), layers, parse_order("aass", r1))[0]
     return min(asas(times, layers, r1, r2), float(aass))
 
 
 def took(times: StageTimes, layers: int, r1: int, r2: int) -> float:
-    return order_makespan(Stages.of(times, layers, r2), lookahead_order(times, layers, r1, r2), r1)
+    return order_makespan(StageTable.of([times], [r2]), lookahead_order(times, layers, r1, r2), r1)
 
 
 def assert_whole(sequence: tuple[Sequenced, ...], layers: int, r1: int) -> None:
@@ -76,7 +78,10 @@ def test_it_is_within_a_percent_and_a_half_of_the_optimum_over_all_orders() -> N
     while checked < 60:
         times = random_times(random)
         layers, r1, r2 = random.choice((2, 3)), random.choice((2, 3)), random.choice((1, 2))
-        if took(times, layers, r1, r2) == makespan_bounds(Batch.of([times], [r2]), layers, r1)[0]:
+        if (
+            took(times, layers, r1, r2)
+            == makespan_bounds(StageTable.of([times], [r2]), layers, r1)[0]
+        ):
             continue
         best = optimum(findep(layers, r1, r2), times, free="ag", time_limit_s=20)
         assert best.optimal
@@ -101,19 +106,24 @@ def test_an_order_is_whole_and_its_makespan_that_of_the_recurrence() -> None:
         assert longest_path_us(schedule, times) == took(times, layers, r1, r2)
 
 
+def draw(random: Random, rows: int, most: int = 12) -> Array:
+    """Whole numbers of one configuration, as a column of a table."""
+    return np.array([[random.randint(0, most)] for _ in range(rows)], float)
+
+
 def test_layers_and_chunks_that_differ_are_looked_at() -> None:
     """An order of layers with attention of their own and two runs of chunks is whole, and not
     slower than both."""
     random = Random(3)
     for _ in range(300):
         layers, r1 = random.randint(1, 5), random.randint(1, 4)
-        runs = tuple(
-            Run(random.randint(1, 3), *(random.randint(0, 12) for _ in range(3))) for _ in range(2)
+        stages = StageTable(
+            draw(random, layers),
+            draw(random, 1)[0],
+            1 + draw(random, 2, most=2),
+            *(draw(random, 2) for _ in range(3)),
         )
-        stages = Stages(
-            tuple(random.randint(0, 12) for _ in range(layers)), random.randint(0, 12), runs
-        )
-        found = best_order(stages, r1)
+        found = best_order(stages, layers, r1)
         assert_whole(found, layers, r1)
         for word in ("asas", "aass"):
             steps = parse_order(word, r1)

@@ -14,10 +14,11 @@ from strategies import all_ag_orders
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.policies import findep, in_every_layer, parse_order, pppipe
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.batch import BLOCK, Batch, batch_makespans
+from simdep.simulation.batch import BLOCK, batch_makespans
 from simdep.simulation.closed_form import asas, pingpong
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import longest_path_us
+from simdep.simulation.stage_table import StageTable
 
 Draw = Callable[[], float]
 ORDERS = {r1: ["asas", "aass", *all_ag_orders(r1)] for r1 in (1, 2, 3)}
@@ -57,9 +58,9 @@ class Cut:
         self.runs = [[draw() for _ in counts] for _ in STAGES]
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> StageTable:
         counts, *stages = (np.array(each, float)[:, None] for each in (self.counts, *self.runs))
-        return Batch(
+        return StageTable(
             np.array(self.attention, float)[:, None],
             np.array([self.shared], float),
             counts,
@@ -103,7 +104,7 @@ def test_any_order_of_equal_chunks_takes_as_long_as_by_the_recurrence() -> None:
     for _ in range(2000):
         layers, r1, r2 = random.randint(1, 6), random.randint(1, 4), random.randint(1, 4)
         times, order = random_times(random), random_order(random, r1)
-        found = batch_makespans(Batch.of([times], [r2]), layers, parse_order(order, r1))
+        found = batch_makespans(StageTable.of([times], [r2]), layers, parse_order(order, r1))
         assert found == longest_path_us(findep(layers, r1, r2, order), times), (
             times,
             layers,
@@ -151,7 +152,7 @@ def test_pppipe_and_naive_are_asas_that_waits_for_shared_experts() -> None:
     for _ in range(500):
         layers, r1, times = random.randint(1, 6), random.randint(1, 4), random_times(random)
         found = batch_makespans(
-            Batch.of([times], [1]), layers, parse_order("asas", r1), wait_for_shared=True
+            StageTable.of([times], [1]), layers, parse_order("asas", r1), wait_for_shared=True
         )
         assert found == pingpong(times, layers, r1) == longest_path_us(pppipe(layers, r1), times)
 
@@ -166,7 +167,7 @@ def test_sixty_layers_at_once_take_as_long_as_layer_after_layer(order: str) -> N
     random = Random(4)
     times = [random_times(random, 40) for _ in range(200)]
     r2 = [random.randint(1, 3) for _ in times]
-    found = batch_makespans(Batch.of(times, r2), 60, parse_order(order, 2))
+    found = batch_makespans(StageTable.of(times, r2), 60, parse_order(order, 2))
     schedules = {n: findep(60, 2, n, order) for n in set(r2)}
     assert found.tolist() == [
         longest_path_us(schedules[n], each) for each, n in zip(times, r2, strict=True)
@@ -176,7 +177,7 @@ def test_sixty_layers_at_once_take_as_long_as_layer_after_layer(order: str) -> N
 def test_times_that_are_no_whole_numbers_agree_to_rounding() -> None:
     random = Random(5)
     times = [StageTimes(*(random.uniform(0, 30) for _ in range(5))) for _ in range(100)]
-    found = batch_makespans(Batch.of(times, [2] * 100), 60, parse_order("aass", 3))
+    found = batch_makespans(StageTable.of(times, [2] * 100), 60, parse_order("aass", 3))
     schedule = findep(60, 3, 2, "aass")
     assert found.tolist() == pytest.approx(
         [longest_path_us(schedule, each) for each in times], rel=1e-12
@@ -185,7 +186,9 @@ def test_times_that_are_no_whole_numbers_agree_to_rounding() -> None:
 
 def test_a_cut_takes_as_long_alone_as_among_more_than_a_block() -> None:
     rows = np.random.default_rng(6).integers(1, 50, (5, BLOCK + 77)).astype(float)
-    batch = Batch(rows[:1], rows[1], np.full((1, BLOCK + 77), 3.0), rows[2:3], rows[3:4], rows[4:5])
+    batch = StageTable(
+        rows[:1], rows[1], np.full((1, BLOCK + 77), 3.0), rows[2:3], rows[3:4], rows[4:5]
+    )
     together = batch_makespans(batch, 30, parse_order("aass", 2))
     for at in (0, 1, BLOCK - 1, BLOCK, BLOCK + 76):
         assert batch_makespans(batch[at : at + 1], 30, parse_order("aass", 2)) == together[at]
@@ -194,13 +197,13 @@ def test_a_cut_takes_as_long_alone_as_among_more_than_a_block() -> None:
 def test_asas_of_equal_chunks_is_its_closed_form() -> None:
     random = Random(7)
     times = [random_times(random) for _ in range(500)]
-    assert batch_makespans(Batch.of(times, [3] * 500), 9, parse_order("asas", 2)).tolist() == [
+    assert batch_makespans(StageTable.of(times, [3] * 500), 9, parse_order("asas", 2)).tolist() == [
         asas(each, 9, 2, 3) for each in times
     ]
 
 
 def test_a_batch_of_nothing_has_no_makespans() -> None:
-    assert len(batch_makespans(Batch.of([], []), 3, parse_order("aass", 2))) == 0
+    assert len(batch_makespans(StageTable.of([], []), 3, parse_order("aass", 2))) == 0
 
 
 @pytest.mark.parametrize(
@@ -215,5 +218,5 @@ def test_a_batch_of_nothing_has_no_makespans() -> None:
 def test_what_the_fast_path_does_not_model_it_refuses(host: HostOverheads) -> None:
     with pytest.raises(ValueError, match=r"the fast path does not model \w+"):
         batch_makespans(
-            Batch.of([StageTimes(1, 1, 1, 1)], [1]), 1, parse_order("asas", 1), host=host
+            StageTable.of([StageTimes(1, 1, 1, 1)], [1]), 1, parse_order("asas", 1), host=host
         )

@@ -15,16 +15,17 @@ from strategies import all_ag_orders, random_schedules, with_shared
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, findep, parse_order
-from simdep.policies.lookahead import Stages, order_makespan
+from simdep.policies.lookahead import order_makespan
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.batch import Batch, batch_makespans
+from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import lower_bound_us, makespan_bounds
 from simdep.simulation.closed_form import asas
 from simdep.simulation.longest_path import longest_path_us
+from simdep.simulation.stage_table import StageTable
 
 
 def bound(times: StageTimes, layers: int, r1: int, r2: int) -> float:
-    return float(makespan_bounds(Batch.of([times], [r2]), layers, r1)[0])
+    return float(makespan_bounds(StageTable.of([times], [r2]), layers, r1)[0])
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:
@@ -55,7 +56,7 @@ def whole_orders(layers: int, r1: int) -> tuple[tuple[tuple[Kind, int, int], ...
 
 def best_of_all_orders(times: StageTimes, layers: int, r1: int, r2: int) -> float:
     """The least makespan over all orders of the AG, others in the order of attention."""
-    stages = Stages.of(times, layers, r2)
+    stages = StageTable.of([times], [r2])
     return min(order_makespan(stages, sequence, r1) for sequence in whole_orders(layers, r1))
 
 
@@ -103,7 +104,7 @@ def test_a_bound_never_exceeds_any_order_of_a_layer() -> None:
     for _ in range(300):
         layers, r1, r2 = random.randint(1, 8), random.randint(1, 3), random.randint(1, 4)
         times = random_times(random)
-        batch = Batch.of([times], [r2])
+        batch = StageTable.of([times], [r2])
         least = bound(times, layers, r1, r2)
         assert all(
             least <= batch_makespans(batch, layers, parse_order(each, r1))[0]
@@ -117,7 +118,7 @@ def test_a_bound_of_layers_and_chunks_that_differ_never_exceeds_asas_or_aass() -
     counts = rng.integers(0, 3, (2, n)).astype(float)
     counts[0] += counts.sum(axis=0) == 0
     stages = rng.integers(0, 20, (3, 2, n)).astype(float)
-    batch = Batch(
+    batch = StageTable(
         rng.integers(0, 20, (layers, n)).astype(float),
         rng.integers(0, 20, n).astype(float),
         counts,
@@ -132,7 +133,7 @@ def test_a_bound_is_the_makespan_where_attention_alone_is_the_bottleneck() -> No
     times = StageTimes(attention=10, shared=4, expert=1, a2e=1, e2a=1)
     assert (
         bound(times, 6, 3, 2)
-        == batch_makespans(Batch.of([times], [2]), 6, parse_order("aass", 3))[0]
+        == batch_makespans(StageTable.of([times], [2]), 6, parse_order("aass", 3))[0]
     )
 
 
