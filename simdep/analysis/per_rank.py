@@ -6,6 +6,7 @@ Pure functions of `RankTimes`. Times are microseconds.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,37 +20,62 @@ from simdep.simulation.rank_work import ranked
 from simdep.timeline import Timeline
 from simdep.units import human_us
 
-FEW = 16  # lanes that are shown as text, all of them or some
-MANY = 64  # lanes that are drawn
+MAX_TEXT_TRACKS, MAX_DRAWN_TRACKS = 16, 64
+_GROUPS = ("AG", "EG")
 
 
-def summary(times: RankTimes, total_tokens: int | None = None) -> dict[str, Any]:
-    """The numbers of `report.summary`, tasks and critical path those of ranks; under "ranks" what
-    this module finds."""
+@dataclass(frozen=True)
+class SlowestRank:
+    """The rank that computes longest on the critical path; `over_mean` is its busy time over the
+    mean of its group."""
+
+    group: str
+    rank: int
+    critical_us: float
+    busy_us: float
+    over_mean: float
+
+
+@dataclass(frozen=True)
+class SkewCost:
+    """What it costs that ranks differ: the makespan beyond `balanced_us`, that of ranks that are
+    alike, and what each cause alone adds.
+
+    Balanced ranks have the samples of the scenario each. Host overheads are left out on both sides.
+    """
+
+    balanced_us: float
+    skew_us: float
+    skew_pct: float
+    alone_us: dict[str, float]
+
+
+def rank_summary(times: RankTimes, total_tokens: int | None = None) -> dict[str, Any]:
+    """The numbers of `summary`, with tasks and critical path of ranks, and under "ranks" what only
+    a simulation of every rank says."""
     numbers = report.summary(times.timeline, total_tokens)
-    path = [ranked(*each) for each in times.critical_path]
+    path = [ranked(name, rank) for name, rank in times.critical_path]
     return numbers | {"tasks": times.work.rows, "critical_path": path, "ranks": _ranks(times)}
 
 
 def _ranks(times: RankTimes) -> dict[str, Any]:
     work, routing = times.work, times.work.ranks.routing
-    computing = {group: busy_us(times, group) for group in ("AG", "EG")}
+    busy = {stream: busy_us(times, stream) for stream in work.schedule.resources}
     return {
         "ag": work.ag,
         "eg": work.eg,
         "routing": routing.label if routing else "equal on all EG ranks",
         "imbalance": float(routing.imbalance(work.eg).mean()) if routing else 1.0,
-        "slowest": slowest(times),
-        **skew(times),
-        "waiting_us_per_layer": {
-            group: waiting_us(times, group).tolist() for group in ("AG", "EG")
-        },
-        "busy_us": {stream: busy_us(times, stream).tolist() for stream in work.schedule.resources},
-        "over_mean": {
-            group: float(us.max() / us.mean()) if us.any() else 1.0
-            for group, us in computing.items()
-        },
+        "slowest": asdict(slowest_rank(times)),
+        **asdict(skew_cost(times)),
+        "waiting_us_per_layer": {group: waiting_us(times, group).tolist() for group in _GROUPS},
+        "busy_us": {stream: us.tolist() for stream, us in busy.items()},
+        "over_mean": {group: _over_mean(busy[group], busy[group].max()) for group in _GROUPS},
     }
+
+
+def _over_mean(busy: Array, us: float) -> float:
+    return float(us / busy.mean()) if busy.any() else 1.0
 
 
 def busy_us(times: RankTimes, stream: str) -> Array:
@@ -61,53 +87,42 @@ def busy_us(times: RankTimes, stream: str) -> Array:
     return total
 
 
-def slowest(times: RankTimes) -> dict[str, Any]:
-    """The rank that computes longest on the critical path, with its computing time and that over
-    its group's mean."""
-    spent: dict[tuple[str, int], float] = {}
+def slowest_rank(times: RankTimes) -> SlowestRank:
+    """The rank that computes longest on the critical path."""
+    schedule = times.work.schedule
+    computing: dict[tuple[str, int], float] = {}
     for name, rank in times.critical_path:
-        if not times.work.schedule[name].kind.is_transfer:
-            at = (track(times.work.schedule.stream_of[name])[0], rank)
-            spent[at] = spent.get(at, 0.0) + float(times.end[name][rank] - times.start[name][rank])
-    group, rank = max(spent, key=lambda at: spent[at])
+        if not schedule[name].kind.is_transfer:
+            group, _ = track(schedule.stream_of[name])
+            us = _duration_us(times, name, rank)
+            computing[group, rank] = computing.get((group, rank), 0.0) + us
+    group, rank = max(computing, key=lambda group_rank: computing[group_rank])
     busy = busy_us(times, group)
-    over = float(busy[rank] / busy.mean()) if busy.any() else 1.0
-    return {
-        "group": group,
-        "rank": rank,
-        "critical_us": spent[group, rank],
-        "busy_us": float(busy[rank]),
-        "over_mean": over,
+    over_mean = _over_mean(busy, busy[rank])
+    return SlowestRank(group, rank, computing[group, rank], float(busy[rank]), over_mean)
+
+
+def _duration_us(times: RankTimes, task: str, rank: int) -> float:
+    return float(times.end[task][rank] - times.start[task][rank])
+
+
+def skew_cost(times: RankTimes) -> SkewCost:
+    """The makespan of the ranks as they are against that of equal ranks, and of each difference
+    alone."""
+    work, ranks = times.work, times.work.ranks
+    causes = {
+        "routing": Ranks(routing=ranks.routing),
+        "batches": Ranks(batches=ranks.batches),
+        "stragglers": Ranks(stragglers=ranks.stragglers),
+        "nodes": Ranks(nodes=ranks.nodes),
     }
-
-
-def skew(times: RankTimes) -> dict[str, Any]:
-    """What it costs that ranks differ: the makespan beyond that of the group's model, and what each
-    cause alone adds.
-
-    `balanced_us` is the makespan where all ranks are alike, each with the samples of the scenario.
-    What hosts add is left out on both sides.
-    """
-    work, own = times.work, times.work.ranks
     balanced = rank_times(work.with_ranks(Ranks())).makespan_us
-    alone = {
-        "routing": Ranks(routing=own.routing) if own.routing else None,
-        "batches": Ranks(batches=own.batches) if own.batches else None,
-        "stragglers": Ranks(stragglers=own.stragglers) if own.stragglers else None,
-        "nodes": Ranks(nodes=own.nodes) if own.nodes else None,
-    }
-    added = {
-        cause: rank_times(work.with_ranks(ranks)).makespan_us - balanced
-        for cause, ranks in alone.items()
-        if ranks
-    }
+    alone_us = {}
+    for cause, alone in causes.items():
+        if getattr(ranks, cause):
+            alone_us[cause] = rank_times(work.with_ranks(alone)).makespan_us - balanced
     cost = rank_times(work).makespan_us - balanced
-    return {
-        "balanced_us": balanced,
-        "skew_us": cost,
-        "skew_pct": 100 * cost / balanced if balanced else 0.0,
-        "alone_us": added,
-    }
+    return SkewCost(balanced, cost, 100 * cost / balanced if balanced else 0.0, alone_us)
 
 
 def waiting_us(times: RankTimes, group: str) -> Array:
@@ -117,29 +132,29 @@ def waiting_us(times: RankTimes, group: str) -> Array:
     AG ranks wait for the last one's attention before any EG rank can have all of a micro-batch, EG
     ranks for the last one's return: the sum over micro-batches of the latest end less the mean end.
     """
-    work = times.work
+    schedule = times.work.schedule
     kinds = (Kind.E2A,) if group == "EG" else (Kind.ATTENTION, Kind.CORE)
     ends: dict[tuple[int, int], Array] = {}
-    for task in work.schedule:
+    for task in schedule:
         if task.kind in kinds:
-            at = (task.layer, task.mb)
-            ends[at] = np.fmax(ends.get(at, times.end[task.name]), times.end[task.name])
-    found = np.zeros(work.schedule.layers)
+            end = times.end[task.name]
+            ends[task.layer, task.mb] = np.fmax(ends.get((task.layer, task.mb), end), end)
+    waiting = np.zeros(schedule.layers)
     for (layer, _), end in ends.items():
-        part = end[~np.isnan(end)]
-        found[layer] += (part.max() - part).mean() if len(part) else 0
-    return found
+        of_ranks = end[~np.isnan(end)]
+        if len(of_ranks):
+            waiting[layer] += (of_ranks.max() - of_ranks).mean()
+    return waiting
 
 
-def shown(times: RankTimes, most: int) -> Timeline:
-    """The timeline of all lanes, or of `most`: of each stream those at even steps from the busiest
+def shown_tracks(times: RankTimes, most: int) -> Timeline:
+    """The timeline of all tracks, or of `most`: of each stream those at even steps from the busiest
     to the idlest rank, and the one that ends last."""
     rows, streams = times.timeline.rows, times.work.schedule.resources
     if len(times.timeline.tracks()) <= most:
         return times.timeline
-    chosen = {
-        stream: _spread(busy_us(times, stream), max(2, most // len(streams))) for stream in streams
-    }
+    count = max(2, most // len(streams))
+    chosen = {stream: _spread(busy_us(times, stream), count) for stream in streams}
     last = int(rows["end_us"].to_numpy().argmax())
     chosen[rows["stream"].iloc[last]].add(rows["rank"].iloc[last])
     keep = np.zeros(len(rows), bool)
@@ -149,42 +164,43 @@ def shown(times: RankTimes, most: int) -> Timeline:
 
 
 def _spread(busy: Array, count: int) -> set[int]:
+    """`count` ranks at even steps from the busiest to the idlest."""
     order = np.argsort(-busy, kind="stable")
-    return set(
-        order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)].tolist()
-    )
+    steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return set(order[steps].tolist())
 
 
-def as_text(result: dict[str, Any], times: RankTimes) -> str:
-    """A `summary` and the timeline of some ranks as text to read."""
-    ranks, view = result["ranks"], shown(times, FEW)
-    spent: dict[str, float] = {}
+def rank_text(result: dict[str, Any], times: RankTimes) -> str:
+    """A `rank_summary` and the timeline of some ranks as text to read."""
+    ranks, view = result["ranks"], shown_tracks(times, MAX_TEXT_TRACKS)
+    path_us: dict[str, float] = {}
     for name, rank in times.critical_path:
         kind = times.work.schedule[name].kind.label
-        spent[kind] = spent.get(kind, 0.0) + float(times.end[name][rank] - times.start[name][rank])
-    slow, waits = (
-        ranks["slowest"],
-        {group: np.mean(us) for group, us in ranks["waiting_us_per_layer"].items()},
-    )
-    causes = ", ".join(f"{cause} alone {human_us(us)}" for cause, us in ranks["alone_us"].items())
-    rows = (
-        f"; busiest EG rank {ranks['imbalance']:.2f} times the mean rows"
-        if times.work.ranks.routing
-        else ""
-    )
-    lines = [
-        report.as_text(result, view, spent),
-        "",
-        f"ranks                  {ranks['ag']} AG and {ranks['eg']} EG, routing {ranks['routing']}{rows}",
-        f"slowest rank           {slow['group']} {slow['rank']}: computes {human_us(slow['busy_us'])}, "
-        f"{slow['over_mean']:.2f} times the mean of {slow['group']}",
-        f"skew costs             {human_us(ranks['skew_us'])}, {ranks['skew_pct']:+.1f} % of "
-        f"{human_us(ranks['balanced_us'])} balanced{f' ({causes})' if causes else ''}",
-        f"waiting for the last   AG {human_us(waits['AG'])}, EG {human_us(waits['EG'])} a layer (mean over ranks)",
-    ]
-    some, every = len(view.tracks()), len(times.timeline.tracks())
-    if some < every:
+        path_us[kind] = path_us.get(kind, 0.0) + _duration_us(times, name, rank)
+    lines = [report.as_text(result, view, path_us), "", *_rank_lines(ranks)]
+    count, total = len(view.tracks()), len(times.timeline.tracks())
+    if count < total:
         lines.append(
-            f"shown                  {some} of {every} lanes, of each stream from its busiest to its idlest"
+            f"shown                  {count} of {total} tracks, of each stream from its busiest to "
+            "its idlest"
         )
     return "\n".join(lines)
+
+
+def _rank_lines(ranks: dict[str, Any]) -> list[str]:
+    slowest, waiting = ranks["slowest"], ranks["waiting_us_per_layer"]
+    routing = f"routing {ranks['routing']}"
+    if ranks["imbalance"] != 1.0:
+        routing += f"; the busiest EG rank gets {ranks['imbalance']:.2f} times the mean"
+    causes = [f"{cause} alone {human_us(us)}" for cause, us in ranks["alone_us"].items()]
+    alone = f" ({', '.join(causes)})" if causes else ""
+    mean_waits = [f"{group} {human_us(np.mean(waiting[group]))}" for group in _GROUPS]
+    return [
+        f"ranks                  {ranks['ag']} AG and {ranks['eg']} EG, {routing}",
+        f"slowest rank           {slowest['group']} {slowest['rank']}: computes "
+        f"{human_us(slowest['busy_us'])}, {slowest['over_mean']:.2f} times the mean of "
+        f"{slowest['group']}",
+        f"skew costs             {human_us(ranks['skew_us'])}, {ranks['skew_pct']:+.1f} % of "
+        f"{human_us(ranks['balanced_us'])} balanced{alone}",
+        f"waiting for the last   {', '.join(mean_waits)} a layer (mean over ranks)",
+    ]

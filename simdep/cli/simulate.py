@@ -94,8 +94,8 @@ def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
-    from simdep.analysis import per_rank as rank_report
     from simdep.analysis import summary as report
+    from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, rank_text, shown_tracks
     from simdep.scenario.task_costs import ScenarioCosts
     from simdep.simulation.engine import simulate_schedule
     from simdep.simulation.rank_times import simulate_ranks
@@ -112,10 +112,10 @@ def run(args: argparse.Namespace) -> int:
     if job.work:
         times = simulate_ranks(job.work, host)
         result, shown = (
-            rank_report.summary(times, job.tokens),
-            rank_report.shown(times, rank_report.MANY),
+            rank_summary(times, job.tokens),
+            shown_tracks(times, MAX_DRAWN_TRACKS),
         )
-        text = "" if args.json else rank_report.as_text(result, times)
+        text = "" if args.json else rank_text(result, times)
         timeline = times.expanded if args.trace else shown
     else:
         timeline = shown = simulate_schedule(job.schedule, job.costs, host)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from simdep.scenario import routing
 from simdep.costs import StageTimes
 from simdep.policies import findep
-from simdep.analysis.per_rank import summary
+from simdep.analysis.per_rank import rank_summary
 from simdep.simulation.rank_times import rank_times
 from simdep.simulation.rank_work import RankCosts, rank_work
 from simdep.scenario.imbalance import Nodes, Ranks, Straggler
@@ -37,7 +37,7 @@ described = time.perf_counter()
 found = rank_times(work)
 evaluated = time.perf_counter()
 if "--report" in sys.argv:
-    summary(found)
+    rank_summary(found)
 print(json.dumps({
     "tasks": work.rows,
     "describe_s": described - began,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import all_ag_orders
 
-from simdep.analysis import per_rank as rank_report
+from simdep.analysis.per_rank import rank_summary, shown_tracks, waiting_us
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.problem import Problem
 from simdep.policies import (
@@ -585,7 +585,7 @@ def test_the_report_names_the_slowest_rank_and_what_each_cause_costs() -> None:
     """AG 1 at half speed: 100 us more a layer on its own; routing adds 50 us to EG 0 and makes its
     ports busier."""
     ranks = Ranks(routing.given([2, 1, 1, 0]), stragglers=(Straggler("AG", 1, 2.0),))
-    found = rank_report.summary(alike(naive(2, shared=False), 4, 4, TIMES, ranks), 100)
+    found = rank_summary(alike(naive(2, shared=False), 4, 4, TIMES, ranks), 100)
     assert found["ranks"]["balanced_us"] == 2 * 190
     assert found["ranks"]["alone_us"] == {"routing": 2 * (20 + 50 + 20), "stragglers": 2 * 100}
     assert found["ranks"]["skew_us"] == found["makespan_us"] - 380 == 2 * 190
@@ -601,8 +601,8 @@ def test_the_report_names_the_slowest_rank_and_what_each_cause_costs() -> None:
 
 def test_waiting_for_the_slowest_is_the_mean_over_ranks_of_what_is_left_until_it_ends() -> None:
     found = alike(naive(2, shared=False), 4, 1, TIMES, Ranks(stragglers=(Straggler("AG", 1, 2.0),)))
-    assert rank_report.waiting_us(found, "AG").tolist() == [75, 75]  # three of four wait for 100 us
-    assert rank_report.waiting_us(found, "EG").tolist() == [0, 0]
+    assert waiting_us(found, "AG").tolist() == [75, 75]  # three of four wait for 100 us
+    assert waiting_us(found, "EG").tolist() == [0, 0]
 
 
 @settings(max_examples=100)
@@ -666,12 +666,12 @@ def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
 def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:
     counts = [1 + rank for rank in range(40)]
     found = alike(findep(2, 2, 2), 30, 40, TIMES, Ranks(routing.given(counts)))
-    shown = rank_report.shown(found, 16)
+    shown = shown_tracks(found, 16)
     assert len(shown.tracks()) <= 17
     assert ("EG", 39) in shown.tracks()
     assert ("EG", 0) in shown.tracks()
     assert shown.makespan_us == found.makespan_us
-    assert rank_report.shown(found, 1000) is found.timeline
+    assert shown_tracks(found, 1000) is found.timeline
 
 
 # The command
@@ -712,7 +712,7 @@ def test_the_text_names_the_slowest_rank_and_stays_short(
     said = capsys.readouterr().out
     assert "slowest rank           AG 7: computes" in said
     assert "1.90 times the mean of AG" in said
-    assert "of 80 lanes" in said
+    assert "of 80 tracks" in said
     assert len(said.splitlines()) < 40
     assert "E[0.0.0@19]" in trace.read_text()
     assert "AG" in page.read_text()
