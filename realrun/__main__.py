@@ -26,7 +26,7 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    examples = [line for module in _COMMANDS.values() for line in module.EXAMPLES.splitlines()]
+    examples = "".join(module.EXAMPLES for module in _COMMANDS.values()).split("\n")
     parser = Parser(
         "realrun",
         description=_ABOUT,

@@ -72,6 +72,7 @@ class Case:
         which go before the link of the tables. Raises ValueError naming the field at fault."""
         scenario = Scenario.from_dict(tables, UNMEASURED)
         link_speed = _speed(tables, speed)
+        # The link is the runner's to keep; `scenario_on` puts it back for a prediction
         deployment = replace(scenario.deployment, link=None)
         workload = scenario.workload
         if "dtype" not in scenario.given:
@@ -112,6 +113,7 @@ class Case:
     def with_schedule(self, schedule: Schedule) -> Case:
         """The same scenario with a schedule of one's own; raises ValueError for one that can't be
         run."""
+        # Ranks hold as many layers as the schedule walks
         scenario = replace(self.scenario, layers=schedule.layers)
         return replace(self, scenario=scenario, custom=schedule).checked()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realrun.backends.registry import DTYPES, free_bytes
+from realrun.backends.registry import BACKEND_DTYPES, free_bytes
 from realrun.cases import Case
 from realrun.runtime.layers import owned
 from simdep.checks import InfeasibleError
@@ -20,8 +20,10 @@ def rank_bytes(case: Case) -> list[int]:
     model, layers = case.scenario.model, case.scenario.layers
     samples = sum(case.samples)
     routed = samples * case.seq_len * model.top_k * model.hidden
+    # Input, residual, normed and shared output of every sample
     streams = 4 * samples * case.seq_len * model.hidden
     attention = _attention_elements(model, max(case.samples), case.seq_len)
+    # Routed tokens stand in the buffer twice: sent, and returned
     ag_elements = layers * model.ag_params + streams + 2 * routed + attention
     arriving = 2 * routed * case.ag // case.eg
     elements = [ag_elements] * case.ag
@@ -48,7 +50,7 @@ def check_memory(cases: Sequence[Case]) -> None:
     Ranks on CPUs share the host's memory; on GPUs, each rank needs that of its own.
     """
     for index, case in enumerate(cases):
-        if case.scenario.workload.dtype == DTYPES["nccl"]:
+        if case.scenario.workload.dtype == BACKEND_DTYPES["nccl"]:
             for rank, needed in enumerate(rank_bytes(case)):
                 _check(index, case, needed, free_bytes("nccl", rank), f"GPU {rank}")
         else:

@@ -6,7 +6,7 @@ from realrun.backends.base import Device
 from realrun.backends.gloo import CpuDevice, free_host_bytes
 from realrun.backends.nccl import CudaDevice, free_gpu_bytes, usable_gpus
 
-DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend compute in
+BACKEND_DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend compute in
 
 
 def choose_backend(requested: str, local_ranks: int) -> str:

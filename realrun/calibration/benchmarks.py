@@ -24,7 +24,7 @@ from realrun.backends.shared_memory import LinkSpeed
 from realrun.plan import PlannedCase
 from realrun.runtime.layers import Expert, owned
 from realrun.runtime.rank import Rank
-from realrun.runtime.work import Counts, ExpertRank, chunk_key, slices
+from realrun.runtime.work import ExpertRank, RoutedCounts, chunk_key, slices
 from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule
 
@@ -68,6 +68,7 @@ def time_stages(rank: Rank, job: _Job) -> dict[str, Any]:
             size = sizes[step % len(sizes)]
             rank.world.barrier()
             for stage, us in next(calls[size]).items():
+                # The first call of a size finds cold caches, which a run does not have
                 times[stage][size] += [us] if repeat else []
     return {"times": times}
 
@@ -98,6 +99,7 @@ def _expert_calls(rank: Rank, tokens: int, buffers: Sequence[Tensor]) -> Iterato
     while True:
         layer, counts = routings[rank.draw.integers(len(routings))]
         sizes = [sum(of_experts) for of_experts in counts]
+        # Each EG rank reads and writes a part of the buffers of its own, as in a run
         first_rows = []
         for buffer, size in zip(buffers, sizes, strict=True):
             rows = buffer.shape[1]
@@ -107,7 +109,7 @@ def _expert_calls(rank: Rank, tokens: int, buffers: Sequence[Tensor]) -> Iterato
         yield {"expert": us}
 
 
-def _routings(rank: Rank, tokens: int) -> list[tuple[int, Counts]]:
+def _routings(rank: Rank, tokens: int) -> list[tuple[int, RoutedCounts]]:
     """(layer, counts) of chunks of this many tokens for the experts of this rank.
 
     They are those of the schedules recorded so far, else, for a size that no schedule has, balanced
@@ -126,8 +128,8 @@ def _routings(rank: Rank, tokens: int) -> list[tuple[int, Counts]]:
     return draws
 
 
-def _recorded_routings(rank: Rank, tokens: int) -> list[tuple[int, Counts]]:
-    recorded: list[tuple[int, Counts]] = []
+def _recorded_routings(rank: Rank, tokens: int) -> list[tuple[int, RoutedCounts]]:
+    recorded: list[tuple[int, RoutedCounts]] = []
     for executor in rank.executors.values():
         if not isinstance(executor.work, ExpertRank):
             continue
@@ -238,6 +240,7 @@ def time_operations(rank: Rank, job: _Job) -> dict[str, Any]:
         return torch.randn(*shape).to(numerics.device, numerics.dtype)
 
     def time_all(op: str, work: float, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        # The ranks of a group share the speed of the memory: they compute side by side
         rank.world.group_barrier()
         times = []
         for _ in range(REPEATS):

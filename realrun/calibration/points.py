@@ -28,7 +28,7 @@ from simdep.schedule import Schedule
 from simdep.simulation.engine import posts_after
 
 DIRECTIONS = {0.0: "A2E", 1.0: "E2A"}
-_MIN_POST_US = 0.1
+_MIN_POST_US = 0.1  # below it lies the noise of the clock, and a line needs values above 0
 
 
 class PointKey(NamedTuple):
@@ -138,6 +138,7 @@ def _collect_interference(points: Points, ranks: Sequence[_RankRow], case: Case)
     for number, rank in enumerate(ranks):
         alone = np.diff(rank["compute"]["products"])
         marks = np.array(rank["both"]["products"])
+        # Products that ended after a direction fell idle had less beside them
         beside = np.diff(marks)[marks[1:] < busy_until]
         if len(beside):
             slowdown = float(np.mean(beside) / np.mean(alone))

@@ -160,5 +160,6 @@ def _costs(points: Points) -> Iterator[Cost]:
         if op in _CONSTANT:
             yield Cost(op, us[0], 0.0, "measured", source, ag, eg, shape)
         else:
+            # Stages of a shape are asked for the very sizes that were measured: keep their points
             keep = bool(shape)
             yield fit_line(op, work, us, source, ag=ag, eg=eg, shape=shape, keep_points=keep)

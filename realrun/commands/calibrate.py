@@ -30,14 +30,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_common_flags(parser)
     add_case_flags(parser)
-    parser.add_argument("--name", default="this-machine", help="name of the profile")
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument(
+        "--name",
+        default="this-machine",
+        help="name of the profile (default: this-machine)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="measured rounds (default: 5)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
         default=Path("profile.json"),
-        help="the profile to write, default profile.json",
+        help="profile to write (default: profile.json)",
     )
     parser.add_argument(
         "--force",

@@ -33,7 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="throughput in m_a and r1; PPPipe against FinDEP; look-ahead against both",
     )
     parser.add_argument(
-        "--rounds", type=int, default=40, help="measured runs of each schedule, default 40"
+        "--rounds",
+        type=int,
+        default=40,
+        metavar="N",
+        help="measured runs of each schedule (default: 40)",
     )
     add_out(parser)
 

@@ -38,6 +38,7 @@ SUPPORTED = (  # fields of a scenario that a real run does
     "seq_len",
     "samples",
     "m_a",
+    "dtype",
     "policy",
     "order",
     "r1",
@@ -46,32 +47,40 @@ SUPPORTED = (  # fields of a scenario that a real run does
     "chunks",
     "merge_last",
 )
-_LINK_HELP = """between CPU ranks. shm (default): payload in shared memory, delivered at the speed
-below; shaped: the same speed, bytes carried by gloo; tbf: gloo between network namespaces, at a
-speed that the kernel keeps (root only); lo: gloo over loopback, as fast as it goes"""
+_LINK_HELP = """link between CPU ranks (default: shm). shm keeps the payload in shared memory and
+delivers it at a chosen speed; shaped carries it over gloo at that speed; tbf lets the kernel keep
+the speed between network namespaces (root only); lo is gloo over loopback, as fast as it goes"""
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of every command."""
     add_json(parser)
-    parser.add_argument(
+    ranks = parser.add_argument_group("Ranks and links")
+    ranks.add_argument(
         "--backend",
         default="auto",
         choices=("auto", "gloo", "nccl"),
-        help="default: nccl where every rank can have a GPU, else gloo",
+        help="what carries messages (default: nccl if every rank can have a GPU, else gloo)",
     )
-    parser.add_argument("--link", choices=LINKS, help=" ".join(_LINK_HELP.split()))
-    parser.add_argument(
+    ranks.add_argument("--link", choices=LINKS, metavar="LINK", help=" ".join(_LINK_HELP.split()))
+    ranks.add_argument(
         "--link-mbytes-per-s",
         type=float,
         metavar="MB/S",
-        help="speed of shm, shaped and tbf, default 1000",
+        help="speed of the links shm, shaped and tbf (default: 1000)",
     )
-    parser.add_argument(
-        "--link-alpha-us", type=float, metavar="US", help="start-up of a message, default 50"
+    ranks.add_argument(
+        "--link-alpha-us",
+        type=float,
+        metavar="US",
+        help="start-up time of a message on these links (default: 50)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, inputs and the order of runs, default 0"
+    ranks.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of weights, inputs and the order of runs (default: 0)",
     )
 
 
@@ -84,11 +93,9 @@ def add_case_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SCENARIO.toml",
         help="a scenario, as for simdep; its hardware and its memory are those of this machine",
     )
-    group = parser.add_argument_group(
-        "the scenario (each overrides the file; without a file: "
-        + ", ".join(f"{name} {value}" for name, value in DEFAULTS.items())
-        + ")"
-    )
+    defaults = ", ".join(f"{name} {value}" for name, value in DEFAULTS.items())
+    note = f"Each overrides the field of the file. Without a file: {defaults}."
+    group = parser.add_argument_group("Scenario", note)
     for name in SUPPORTED:
         add_field_flag(group, FIELDS[name])
 
@@ -98,7 +105,7 @@ def add_out(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="run folder, default runs/DATE; an interrupted run goes on in it",
+        help="run folder; an interrupted run goes on in it (default: runs/DATE)",
     )
 
 
@@ -141,7 +148,7 @@ def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
 
 
 def _ready(case: Case, args: argparse.Namespace) -> Case:
-    from realrun.backends.registry import DTYPES, choose_backend
+    from realrun.backends.registry import BACKEND_DTYPES, choose_backend
     from realrun.backends.shared_memory import LinkSpeed
 
     backend = choose_backend(args.backend, case.ag + case.eg)
@@ -162,7 +169,7 @@ def _ready(case: Case, args: argparse.Namespace) -> Case:
         warnings.warn(
             f"the link {link} is as fast as it goes, whatever speed a schedule states", stacklevel=2
         )
-    return replace(case.on_backend(DTYPES[backend], link), speed=speed)
+    return replace(case.on_backend(BACKEND_DTYPES[backend], link), speed=speed)
 
 
 def run_folder(out: Path | None) -> Path:

@@ -43,10 +43,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--schedule", type=Path, metavar="FILE.json", help="run this schedule instead of a policy's"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="measured runs after one that warms up, default 5"
+        "--rounds", type=int, default=5, metavar="N", help="measured runs (default: 5)"
     )
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write .json[.gz] (Perfetto), .csv or .parquet"
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write the timeline as .json[.gz] (Perfetto), .csv or .parquet",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the timeline")
     add_out(parser)

@@ -66,7 +66,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds",
         type=int,
-        help=f"measured runs of each schedule, default {ROUNDS} (--quick: {QUICK_ROUNDS})",
+        metavar="N",
+        help=f"measured runs of each schedule (default: {ROUNDS}, --quick: {QUICK_ROUNDS})",
     )
     parser.add_argument(
         "--tolerance", type=float, metavar="PCT", help="exit with 4 if the median error is larger"

@@ -26,8 +26,8 @@ from realrun.runtime.stamps import Stamps
 from realrun.runtime.work import (
     AttentionRank,
     ChunkKey,
-    Counts,
     ExpertRank,
+    RoutedCounts,
     ScheduleWork,
     chunk_key,
 )
@@ -53,12 +53,13 @@ class Executor:
         self.schedule, self.work = schedule, work
         self._place, self._link, self._clock, self._channel = place, link, clock, channel
         self._experts = experts
-        self._counts: dict[ChunkKey, Counts] = {}
+        self._counts: dict[ChunkKey, RoutedCounts] = {}
 
     def record_routing(self) -> None:
         """Walk the schedule once, one task at a time on all ranks, and record how many routed
         tokens each message carries."""
         place = self._place
+        # All ranks walk the same order: a send always meets its receive, whatever blocks
         for task in self.schedule.in_order:
             stream = self.schedule.stream_of[task.name]
             if stream == place.compute_stream:
@@ -109,6 +110,7 @@ class Executor:
                 self._link.post(self._outgoing[unsent.popleft().name])
         transfers = self._link.close()
         self._check_routing()
+        # Marks are read only now: within the run, reading one would wait for a GPU
         read = self._clock.read
         computed = [(name, read(start), read(end)) for name, start, end in marks]
         return Stamps(computed, transfers.posted, transfers.arrived)
@@ -119,11 +121,11 @@ class Executor:
             return pieces
         return [self._integers([0]) for _ in pieces]
 
-    def _exchange_counts(self, task: Task) -> Counts:
+    def _exchange_counts(self, task: Task) -> RoutedCounts:
         """The counts of a chunk, which AG ranks know and tell EG ranks, with the rows where the
         routed tokens begin."""
         if isinstance(self.work, AttentionRank):
-            counts: Counts = self.work.routed(task)
+            counts: RoutedCounts = self.work.routed(task)
             first_rows = self.work.first_rows(task, counts)
             pairs = zip(first_rows, counts, strict=True)
             _finish(self._channel.send([self._integers([first, *row]) for first, row in pairs]))

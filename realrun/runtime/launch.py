@@ -53,6 +53,7 @@ def spawn(
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
+                    # Ctrl-C reaches this process alone, which ends its ranks
                     start_new_session=True,
                 )
             processes.append(process)
@@ -73,10 +74,13 @@ def _environment(ranks: int, network: Namespaces | None) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        # A rank computes on one core, as a GPU is one device
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        # All ranks are on this host
         "GLOO_SOCKET_IFNAME": "lo",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        # Freed memory stays with the process: taking it anew costs page faults within tasks
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "-1",
     }

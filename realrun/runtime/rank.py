@@ -168,6 +168,7 @@ class Rank:
         It is that of all AG ranks, shared by all ranks, or this rank's own. All ranks call it.
         """
         shared = self.world.shares_payload(case.link)
+        # Schedules of one size take turns in the same memory, as their layers do
         key = (tokens, shared)
         if key not in self._shape.buffers:
             self._shape.buffers[key] = self._new_buffers(tokens * self.model.top_k, shared)
@@ -185,6 +186,7 @@ class Rank:
     def measure(self, executor: Executor, case: PlannedCase) -> RankRun:
         """Run a schedule once, started on all ranks at the same moment."""
         self.world.tune(case.link, case.speed)
+        # The loop runs before and after, so that a core that slows down within a run shows
         before = sentinel_ns()
         executor.open()
         lost = lost_ns()

@@ -28,7 +28,7 @@ from realrun.runtime.layers import (
 from simdep.scenario.models import ModelSpec
 from simdep.schedule import Kind, Schedule, Task
 
-Counts = Sequence[Sequence[int]]
+RoutedCounts = Sequence[Sequence[int]]
 ChunkKey = tuple[int, int, int]  # layer, micro-batch, chunk
 _CORRECTION = 0.5  # of how late timed waits end
 
@@ -39,10 +39,10 @@ class ScheduleWork(Protocol):
     def compute(self, task: Task) -> None:
         """Carry out a computation of this rank."""
 
-    def outgoing(self, task: Task, counts: Counts) -> list[Tensor]:
+    def outgoing(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         """What a transfer carries from this rank to each peer."""
 
-    def incoming(self, task: Task, counts: Counts) -> list[Tensor]:
+    def incoming(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         """Where a transfer puts what each peer sends to this rank."""
 
 
@@ -114,13 +114,13 @@ class AttentionRank:
         """The output of the last layer [samples, seq_len, hidden]; valid after a run."""
         return torch.cat([self.combined(mb) for mb in self._inputs])
 
-    def outgoing(self, task: Task, counts: Counts) -> list[Tensor]:
+    def outgoing(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(self._sent[task.mb], task, counts)
 
-    def incoming(self, task: Task, counts: Counts) -> list[Tensor]:
+    def incoming(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(self._returned[task.mb], task, counts)
 
-    def _pieces(self, buffer: Tensor, task: Task, counts: Counts) -> list[Tensor]:
+    def _pieces(self, buffer: Tensor, task: Task, counts: RoutedCounts) -> list[Tensor]:
         sizes = [sum(of_experts) for of_experts in counts]
         first = self._chunk_start(task)
         return list(buffer[first : first + sum(sizes)].split(sizes))
@@ -130,7 +130,7 @@ class AttentionRank:
         layer, mb, chunk = chunk_key(task)
         return sum(self._chunk_tokens[layer, mb][:chunk]) * self._model.top_k
 
-    def first_rows(self, task: Task, counts: Counts) -> list[int]:
+    def first_rows(self, task: Task, counts: RoutedCounts) -> list[int]:
         """Row of the whole buffer where the routed tokens of a chunk for each EG rank begin."""
         sizes = [sum(of_experts) for of_experts in counts]
         return _starts(sizes, self._first_row[task.mb] + self._chunk_start(task))
@@ -160,20 +160,20 @@ class ExpertRank:
         self._layers, self._numerics, self._hidden = layers, numerics, model.hidden
         self._shared_buffers = shared_buffers
         self._own_buffers: dict[tuple[int, int, int, int], Tensor] = {}
-        self.counts: dict[ChunkKey, Counts] = {}
+        self.counts: dict[ChunkKey, RoutedCounts] = {}
         self.first_rows: dict[ChunkKey, Sequence[int]] = {}
 
     def compute(self, task: Task) -> None:
         counts = self.counts[chunk_key(task)]
         self._layers[task.layer](self.incoming(task, counts), counts, self.outgoing(task, counts))
 
-    def outgoing(self, task: Task, counts: Counts) -> list[Tensor]:
+    def outgoing(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(1, task, counts)
 
-    def incoming(self, task: Task, counts: Counts) -> list[Tensor]:
+    def incoming(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(0, task, counts)
 
-    def _pieces(self, side: int, task: Task, counts: Counts) -> list[Tensor]:
+    def _pieces(self, side: int, task: Task, counts: RoutedCounts) -> list[Tensor]:
         sizes = [sum(of_experts) for of_experts in counts]
         if self._shared_buffers:
             return slices(self._shared_buffers, side, self.first_rows[chunk_key(task)], sizes)
@@ -218,10 +218,10 @@ class SyntheticRank:
     def compute(self, task: Task) -> None:
         self._wait(self._durations[task.kind.label])
 
-    def outgoing(self, task: Task, counts: Counts) -> list[Tensor]:
+    def outgoing(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(task)
 
-    def incoming(self, task: Task, counts: Counts) -> list[Tensor]:
+    def incoming(self, task: Task, counts: RoutedCounts) -> list[Tensor]:
         return self._pieces(task)
 
 

@@ -93,6 +93,7 @@ def measure(
         def watch(results: Path = results, before: int = before) -> None:
             progress(before + _lines(results), total)
 
+        # What has been measured before is read, not measured again
         if _lines(results) < len(plan.jobs):
             command = ["-m", "realrun.worker", str(place / "plan.json"), str(results)]
             with _network(plan) as network:
@@ -167,6 +168,7 @@ def _jobs(
     campaign: Campaign, cases: Mapping[str, Case], draw: random.Random
 ) -> list[dict[str, Any]]:
     """The jobs of the cases of one shape."""
+    # Calibration jobs stand among the runs, so that a drift of the machine meets both alike
     round_jobs: list[dict[str, Any]] = []
     if campaign.runs:
         round_jobs += [{"job": "run", "case": index} for index in cases]

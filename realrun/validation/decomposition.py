@@ -85,6 +85,7 @@ def error_parts(model: TimingModel, predicted_us: float, run: Timeline) -> dict[
     """
     times = RunTimes.of(run)
     delay_of = _delays_of(model.schedule, run)
+    # From the third step on delays are measured: host overheads would count them twice
 
     def measured(task: Task) -> float:
         return times.durations[task.name]
@@ -139,7 +140,8 @@ class Slowness:
 
     @classmethod
     def median(cls, members: Sequence[Slowness]) -> Slowness:
-        ag, eg = (np.median([getattr(one, group) for one in members]) for group in ("ag", "eg"))
+        ag = np.median([member.ag for member in members])
+        eg = np.median([member.eg for member in members])
         return cls(float(ag), float(eg))
 
 

@@ -175,6 +175,7 @@ def _results(trials: Sequence[Trial], seed: int) -> list[ScheduleResult]:
     of_shape: dict[tuple[Any, ...], list[Slowness]] = defaultdict(list)
     for trial, of_runs in zip(trials, slowness, strict=True):
         of_shape[trial.case.shape] += of_runs
+    # One speed for all schedules of a shape, so that adjusted makespans compare
     references = {shape: Slowness.median(members) for shape, members in of_shape.items()}
     results = []
     for trial, of_runs in zip(trials, slowness, strict=True):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def experiment(
     """Run an experiment of `CANDIDATES`; `ready` prepares cases for this machine. The result is
     ready for JSON."""
     of_rows = {key: ready(cases) for key, cases in CANDIDATES[name]().items()}
-    candidates = [case for cases in of_rows.values() for case in cases]
+    candidates = list(chain.from_iterable(of_rows.values()))
     first = measure(Campaign(candidates, 3, seed, runs=False), folder / "calibration", progress)
     rough = profile_from(first.points, "first calibration", "to choose configurations by")
     chosen = [min(cases, key=lambda case: _us_per_token(case, rough)) for cases in of_rows.values()]
