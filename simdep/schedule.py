@@ -44,27 +44,27 @@ class Kind(Enum):
     EXPERT = "E"
     E2A = "E2A"
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The word used in flags, tables and cost models: attention, projection, core, shared, a2e,
         expert, e2a."""
         return self.name.lower()
 
-    @property
+    @cached_property
     def stream(self) -> str:
         """The stream that serves this kind in a disaggregated deployment: AG, A2E, EG or E2A."""
         return {"E": "EG", "A2E": "A2E", "E2A": "E2A"}.get(self.value, "AG")
 
-    @property
+    @cached_property
     def is_transfer(self) -> bool:
         return self in (Kind.A2E, Kind.E2A)
 
-    @property
+    @cached_property
     def is_chunked(self) -> bool:
         """Whether tasks of this kind handle one chunk of a micro-batch rather than all of it."""
         return self.is_transfer or self is Kind.EXPERT
 
-    @property
+    @cached_property
     def opens_layer(self) -> bool:
         """Whether a micro-batch begins its layer with a task of this kind."""
         return self in (Kind.ATTENTION, Kind.PROJECTION)

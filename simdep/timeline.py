@@ -9,8 +9,9 @@ latest start to the latest end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -49,24 +50,21 @@ class Timeline:
 
         A stream of one rank sets the rank of its rows.
         """
-        records = []
-        for name, rank, start, end in times:
-            task = schedule[name]
-            chunk = -1 if task.chunk is None else task.chunk
-            stream, own = track(schedule.stream_of[name])
-            here = own if "@" in schedule.stream_of[name] else rank
-            where = (task.kind.label, task.layer, task.mb, chunk, stream, here, task.tokens)
-            records.append((name, *where, start, end))
-        missing = {task.name for task in schedule} - {record[0] for record in records}
+        by_time = sorted(times, key=itemgetter(2, 3))
+        names, ranks, starts, ends = zip(*by_time, strict=True) if by_time else ((), (), (), ())
+        missing = schedule.stream_of.keys() - set(names)
         assert not missing, f"no time for {min(missing)}"
-        records.sort(key=lambda record: record[-2:])
-        return cls(
-            schedule, source, pd.DataFrame.from_records(records, columns=list(COLUMNS)), meta or {}
-        )
+        columns = task_columns(schedule, names)
+        columns["rank"] = np.array(_ranks(schedule, names, ranks), dtype=np.int64)
+        columns["start_us"] = np.array(starts)
+        columns["end_us"] = np.array(ends)
+        return cls(schedule, source, pd.DataFrame(columns, columns=list(COLUMNS)), meta or {})
 
     @property
     def makespan_us(self) -> float:
-        """From the first start to the last end."""
+        """From the first start to the last end; 0 for an empty schedule."""
+        if self.rows.empty:
+            return 0
         span = self.rows["end_us"].max() - self.rows["start_us"].min()
         return span.item() if isinstance(span, np.generic) else span  # type: ignore[no-any-return]
 
@@ -89,6 +87,32 @@ class Timeline:
         pairs = self.rows[["stream", "rank"]].drop_duplicates()
         present = zip(pairs["stream"], pairs["rank"].tolist(), strict=True)
         return sorted(present, key=lambda each: (self.schedule.resources.index(each[0]), each[1]))
+
+
+def task_columns(schedule: Schedule, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of a timeline that a task alone fixes (all but rank, start and end), for tasks by
+    name."""
+    tasks = [schedule[name] for name in names]
+    resources = {stream: track(stream)[0] for stream in schedule.streams}
+    chunks = [-1 if task.chunk is None else task.chunk for task in tasks]
+    return {
+        "task": np.array(names, dtype=object),
+        "kind": np.array([task.kind.label for task in tasks], dtype=object),
+        "layer": np.array([task.layer for task in tasks], dtype=np.int64),
+        "mb": np.array([task.mb for task in tasks], dtype=np.int64),
+        "chunk": np.array(chunks, dtype=np.int64),
+        "stream": np.array([resources[schedule.stream_of[n]] for n in names], dtype=object),
+        "tokens": np.array([task.tokens for task in tasks], dtype=np.int64),
+    }
+
+
+def _ranks(schedule: Schedule, names: Sequence[str], given: Sequence[int]) -> Sequence[int]:
+    """The rank of every row: that of its stream, or else the given one."""
+    fixed = {stream: track(stream)[1] for stream in schedule.streams if "@" in stream}
+    if not fixed:
+        return given
+    streams = (schedule.stream_of[name] for name in names)
+    return [fixed.get(stream, rank) for stream, rank in zip(streams, given, strict=True)]
 
 
 def union(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,22 +1,24 @@
 """The discrete-event engine: one SimPy process a stream, plain events between them.
 
 It computes with whatever numbers the costs return, so integer costs give exact integer times.
-Streams start in the schedule's order and SimPy serves equal times in creation order: the same input
-always gives the same timeline.
+Streams start in the schedule's order and SimPy handles equal times in creation order: the same
+input always gives the same timeline. An event stands for the end of a task only where a stream
+waits for it, which spares the kernel half of its events.
 
-What a real host adds to FinDEP's model are the terms of `HostOverheads`, each 0 or 1 by default: then it is
-the paper's model exactly. Before a computation its stream takes in the messages that it needs,
-`receive_us` each, while it waits for them if it has to, and then pauses for `gap_us`. Messages are
-posted by the stream that computes what they carry, in the order of their own stream, before its
-next computation: each takes `post_us` there and may start when its posting starts. Computation
-times vary by `noise`. While n transfers are under way, computation runs at `1 - n * contention` of
-its speed, integrated exactly from one change of n to the next.
+Host overheads (`HostOverheads`) extend FinDEP's model; left at their defaults they leave it exactly
+as it is. Before a computation its stream receives the messages that it needs, `receive_us` each,
+while it waits for them if it has to, and then pauses for the launch gap, `gap_us`. The stream that
+computes what a message carries posts it, in the order of the message's own stream, before its next
+computation: a post takes `post_us` there, and the message may start when its post starts.
+Computation times vary by `noise`. While n transfers are in flight, computation runs at
+`1 - n * contention` of its speed, integrated exactly from one change of n to the next.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import simpy
@@ -25,7 +27,8 @@ from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Schedule, Task, track
 from simdep.timeline import Timeline
 
-Steps = Generator[simpy.Event, None, None]
+Steps = Generator[simpy.Event, Any, None]
+Execution = tuple[str, int, float, float]  # task, rank 0, start and end in microseconds
 
 
 def simulate_schedule(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> Timeline:
@@ -37,9 +40,14 @@ def simulate_schedule(schedule: Schedule, costs: Costs, host: HostOverheads = ID
 
 
 def simulated_makespan_us(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> float:
-    """The makespan that `simulate_schedule` gives, without its timeline."""
+    """The makespan that `simulate_schedule` gives, without its timeline; 0 for an empty
+    schedule."""
     times = _Run(schedule, costs, host).times()
-    return max(end for *_, end in times) - min(start for *_, start, _ in times)
+    if not times:
+        return 0
+    first = min(start for _, _, start, _ in times)
+    last = max(end for _, _, _, end in times)
+    return last - first
 
 
 class _Run:
@@ -47,68 +55,92 @@ class _Run:
 
     def __init__(self, schedule: Schedule, costs: Costs, host: HostOverheads) -> None:
         self.schedule, self.host = schedule, host
-        self.durations = {task.name: _checked(task, costs(task)) for task in schedule}
+        self.durations = _durations(schedule, costs)
         if host.noise:
             self.durations |= _varied(schedule, self.durations, host)
         self.env = simpy.Environment()
-        self.ended = {task.name: self.env.event() for task in schedule}
-        self.served: list[tuple[str, int, float, float]] = []
+        self.ended: set[str] = set()
+        self.awaited: dict[str, simpy.Event] = {}  # the ends that a stream waits for
+        self.executed: list[Execution] = []
         self.heads: dict[str, tuple[Task, str]] = {}
-        self.posts = (
-            posts_after(schedule) if host.terms else {}
-        )  # posting that takes no time holds up nothing
+        # Posting that takes no time holds up nothing
+        self.posts = posts_after(schedule) if host.terms else {}
         self.unposted = {task.name for tasks in self.posts.values() for task in tasks}
         self.posted: dict[str, simpy.Event] = {}  # of the messages that a transfer stream waits for
-        ports = {track(stream)[1] for stream in schedule.streams} if host.half_duplex else set()
-        self.media = {
-            port: simpy.Resource(self.env) for port in ports
-        }  # A2E@3 and E2A@3 share that of port 3
-        self.under_way = 0
+        self.links: dict[int, simpy.Resource] = {}  # A2E@3 and E2A@3 share that of port 3
+        if host.half_duplex:
+            ports = {track(stream)[1] for stream in schedule.streams}
+            self.links = {port: simpy.Resource(self.env) for port in sorted(ports)}
+            for task in schedule:
+                self.end_of(task.name)
+        self.in_flight = 0
         self.changed = self.env.event()
 
-    def times(self) -> list[tuple[str, int, float, float]]:
+    def times(self) -> list[Execution]:
         """(task, rank 0, start, end) of every task, in order of their ends."""
         for stream, tasks in self.schedule.streams.items():
-            self.env.process(self.serve(stream, tasks))
+            self.env.process(self.execute(stream, tasks))
         self.env.run()
-        if len(self.served) < len(self.schedule):
+        if len(self.executed) < len(self.schedule):
             waits = "; ".join(
                 f"{stream} waits at {task} for {needed}"
                 for stream, (task, needed) in self.heads.items()
             )
             raise RuntimeError(f"schedule is stuck at {self.env.now} us: {waits}")
-        return self.served
+        return self.executed
 
-    def serve(self, stream: str, tasks: tuple[Task, ...]) -> Steps:
+    def execute(self, stream: str, tasks: tuple[Task, ...]) -> Steps:
+        """The process of a stream: one task after the other, once what it needs has ended."""
+        env, durations, ideal = self.env, self.durations, not self.host.terms
+        ended, awaited, executed = self.ended, self.awaited, self.executed
         for task in tasks:
-            free = self.env.now
+            free, name = env.now, task.name
             for needed in task.after:
-                if not self.ended[needed].processed:
+                if needed not in ended:
                     self.heads[stream] = (task, needed)
-                    yield self.ended[needed]
-            if task.kind.is_transfer:
-                yield from self.transfer(task)
+                    yield self.end_of(needed)
+            if ideal:
+                start = env.now
+                yield env.timeout(durations[name])
+            elif task.kind.is_transfer:
+                start = yield from self.transfer(task, self.links.get(track(stream)[1]))
             else:
-                yield from self.compute(task, free)
+                start = yield from self.compute(task, free)
+            executed.append((name, 0, start, env.now))
+            if name in awaited:
+                awaited[name].succeed()
+            else:
+                ended.add(name)
+            if name in self.posts:
+                yield from self.post(self.posts[name])
         self.heads.pop(stream, None)
 
-    def transfer(self, task: Task) -> Steps:
+    def end_of(self, name: str) -> simpy.Event:
+        """The event of a task's end, made by the first stream that waits for it."""
+        if name not in self.awaited:
+            event = self.awaited[name] = self.env.event()
+            event.callbacks.append(lambda _: self.ended.add(name))
+        return self.awaited[name]
+
+    def transfer(
+        self, task: Task, link: simpy.Resource | None
+    ) -> Generator[simpy.Event, Any, float]:
+        """Transfer once it is posted and the link is free; returns the start."""
         if task.name in self.unposted:
             self.posted[task.name] = self.env.event()
             yield self.posted[task.name]
-        medium = self.media[track(self.schedule.stream_of[task.name])[1]] if self.media else None
-        turn = medium.request() if medium else None
+        turn = link.request() if link else None
         if turn:
             yield turn
         start = self.env.now
         self.count(+1)
         yield self.env.timeout(self.durations[task.name])
         self.count(-1)
-        if medium and turn:
-            medium.release(turn)
-        self.end(task, start)
+        if link and turn:
+            link.release(turn)
+        return start
 
-    def compute(self, task: Task, free: float) -> Steps:
+    def compute(self, task: Task, free: float) -> Generator[simpy.Event, Any, float]:
         overhead = self.host.gap_us
         if self.host.receive_us:
             taken_in = free + self.host.receive_us * self.messages(task)
@@ -120,8 +152,11 @@ class _Run:
             yield from self.slowed(self.durations[task.name])
         else:
             yield self.env.timeout(self.durations[task.name])
-        self.end(task, start)
-        for message in self.posts.get(task.name, ()):
+        return start
+
+    def post(self, messages: list[Task]) -> Steps:
+        """Post the messages of a computation that has ended, one after the other."""
+        for message in messages:
             self.unposted.discard(message.name)
             if message.name in self.posted:
                 self.posted[message.name].succeed()
@@ -133,23 +168,19 @@ class _Run:
         return sum(self.schedule[needed].kind.is_transfer for needed in task.after)
 
     def slowed(self, work: float) -> Steps:
-        """Do `work` microseconds of computation at a speed that changes with the transfers under
-        way."""
+        """Do `work` microseconds of computation at a speed that changes with the transfers in
+        flight."""
         while work > 0:
-            speed, since = 1 - self.under_way * self.host.contention, self.env.now
+            speed, since = 1 - self.in_flight * self.host.contention, self.env.now
             ready = self.env.timeout(work / speed)
             yield ready | self.changed
             work = 0 if ready.processed else work - (self.env.now - since) * speed
 
     def count(self, more: int) -> None:
         if self.host.contention:
-            self.under_way += more
+            self.in_flight += more
             self.changed.succeed()
             self.changed = self.env.event()
-
-    def end(self, task: Task, start: float) -> None:
-        self.served.append((task.name, 0, start, self.env.now))
-        self.ended[task.name].succeed()
 
 
 def posts_after(schedule: Schedule) -> dict[str, list[Task]]:
@@ -194,7 +225,12 @@ def _varied(
     }
 
 
-def _checked(task: Task, cost: float) -> float:
-    if not 0 <= cost < float("inf"):
-        raise ValueError(f"{task}: cost {cost} us; expected a finite number >= 0")
-    return cost
+def _durations(schedule: Schedule, costs: Costs) -> dict[str, float]:
+    """Task name -> its cost; raises ValueError for one that is negative or not finite."""
+    durations = {}
+    for task in schedule:
+        cost = costs(task)
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"{task}: cost {cost} us; expected a finite number >= 0")
+        durations[task.name] = cost
+    return durations

@@ -7,21 +7,19 @@ exact. Equal to the engine and the recurrence on `RankWork.expand()`, at any siz
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from simdep.costs import IDEAL, HostOverheads
 from simdep.scenario.routing import Array
 from simdep.schedule import track
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.rank_work import RankWork, ranked
-from simdep.timeline import COLUMNS, Timeline
+from simdep.timeline import COLUMNS, Timeline, task_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +42,14 @@ class RankTimes:
     @cached_property
     def timeline(self) -> Timeline:
         """One row for every rank and task, of the group's schedule, as a real run has them."""
-        names, ranks, starts, ends = [], [], [], []
-        for name, part in self.work.has_part.items():
-            at = np.flatnonzero(part)
-            names.append(np.full(len(at), name, dtype=object))
-            ranks.append(at)
-            starts.append(self.start[name][at])
-            ends.append(self.end[name][at])
-        tasks = [self.work.schedule[name] for name in self.work.has_part]
-        counts = [len(at) for at in ranks]
-        columns = {
-            "task": np.concatenate(names),
-            "kind": _repeat([task.kind.label for task in tasks], counts),
-            "layer": _repeat([task.layer for task in tasks], counts),
-            "mb": _repeat([task.mb for task in tasks], counts),
-            "chunk": _repeat([-1 if task.chunk is None else task.chunk for task in tasks], counts),
-            "stream": _repeat([self.work.schedule.stream_of[task.name] for task in tasks], counts),
-            "rank": np.concatenate(ranks),
-            "tokens": np.concatenate(
-                [self.work.tokens[task.name][at] for task, at in zip(tasks, ranks, strict=True)]
-            ),
-            "start_us": np.concatenate(starts),
-            "end_us": np.concatenate(ends),
-        }
+        parts = {name: np.flatnonzero(part) for name, part in self.work.has_part.items()}
+        counts = [len(ranks) for ranks in parts.values()]
+        of_tasks = task_columns(self.work.schedule, list(parts))
+        columns = {name: np.repeat(values, counts) for name, values in of_tasks.items()}
+        columns["rank"] = np.concatenate(list(parts.values()))
+        of_ranks = {"tokens": self.work.tokens, "start_us": self.start, "end_us": self.end}
+        for column, by_task in of_ranks.items():
+            columns[column] = np.concatenate([by_task[name][at] for name, at in parts.items()])
         order = np.lexsort((columns["end_us"], columns["start_us"]))
         rows = pd.DataFrame({name: columns[name][order] for name in COLUMNS})
         return Timeline(self.work.schedule, "sim", rows)
@@ -176,7 +159,3 @@ def _passed_on(work: RankWork, name: str, before: str, end: Array) -> Array:
 def _latest(end: Array) -> float:
     """The last end over ranks; 0 where none has a part."""
     return float(np.nan_to_num(end).max())
-
-
-def _repeat(values: Sequence[object], counts: Sequence[int]) -> NDArray[Any]:
-    return np.repeat(np.array(values), counts)

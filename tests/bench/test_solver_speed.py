@@ -1,4 +1,4 @@
-"""How fast solver, fast path, look-ahead order and engine are, beside what is wanted of them:
+"""How fast solver, fast path and look-ahead order are, beside what is wanted of them:
 `pytest -m bench -s`.
 
 A number is the best of a few repetitions on whatever else the machine does; a test fails only where
@@ -115,14 +115,6 @@ def test_a_million_configurations_a_second() -> None:
     tell("fast path over SimPy engine", rate / engine, "times", ">= 1,000 times")
     assert rate > 1e6 / FAR_OFF
     assert rate / engine > 1000
-
-
-def test_the_engine_a_task() -> None:
-    """60 layers, r1 = r2 = 4: 3,360 tasks."""
-    schedule = findep(LAYERS, 4, 4, "aass")
-    us = 1e6 * best_s(lambda: simulated_makespan_us(schedule, TIMES)) / len(schedule)
-    tell(f"SimPy engine, {len(schedule):,} tasks", us, "us a task", "<= 12 us a task")
-    assert us < 12 * FAR_OFF
 
 
 def test_a_look_ahead_order_of_sixty_layers() -> None:
