@@ -28,7 +28,7 @@ HELP = (
 EXAMPLES = """
 simdep explain scenario.toml --against pppipe:r1=3
 simdep explain scenario.toml --against other.toml --html why.html
-simdep explain --stage-times attention=9,shared=4,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 --r2 2 --exact
+simdep explain --stage-times attention=9,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 --r2 2 --exact
 """
 _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}

@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--form",
         default="auto",
-        help="table, roofline, knee, linear, least-squares, or auto: the best on held-out shapes (default: auto)",
+        help="table, roofline, knee, linear, least-squares or auto, the best on held-out shapes",
     )
     parser.add_argument("--source", default="", help="origin of the values, for the profile")
 

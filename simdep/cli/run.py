@@ -1,4 +1,4 @@
-"""The command line of simdep: finds the command, runs it, and makes one sentence of what went wrong.
+"""The command line of simdep: finds the command, runs it, and makes an error one sentence.
 
 A command is a module of this package. It has HELP, EXAMPLES, `add_flags(parser)` and
 `run(args) -> exit code`, and imports what it runs inside `run`: --help answers at once.

@@ -81,9 +81,8 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
     if stage_times is not None:
         _check_alone(args, flags)
     elif args.scenario is None and "model" not in flags:
-        raise InputError(
-            f"nothing to {args.command}: give SCENARIO.toml, or --model with --hardware, --ag and --eg"
-        )
+        needed = "give SCENARIO.toml, or --model with --hardware, --ag and --eg"
+        raise InputError(f"nothing to {args.command}: {needed}")
     if "policy" in flags:
         from simdep.policies import load
 

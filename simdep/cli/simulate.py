@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 HELP = "predict the timeline of a scenario"
 EXAMPLES = """
-simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 8 --seq-len 2048 --m-a 2 --r1 2 --r2 4
+simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 8 --m-a 2 --r1 2 --r2 4
 simdep simulate scenario.toml --order aass --html timeline.html
-simdep simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50 --layers 4 --r1 2 --r2 2 --json
-simdep simulate --schedule my_schedule.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --trace trace.json
+simdep simulate --stage-times attention=1000,a2e=50,expert=200,e2a=50 --layers 4 --r1 2 --r2 2
+simdep simulate --schedule mine.json --stage-times attention=9,a2e=1,expert=5,e2a=1 --json
 simdep simulate scenario.toml --routing power-law:1.2 --straggler AG.0=1.2 --html ranks.html
 """
 

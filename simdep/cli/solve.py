@@ -27,7 +27,7 @@ HELP = "find the best order, m_a, r1 and r2, with a proof of optimality"
 EXAMPLES = """
 simdep solve --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --max-r1 8 --max-r2 16
 simdep solve scenario.toml --gpus 8 --samples 16 --json
-simdep solve --stage-costs attention=100+900,shared=20+300,expert=50+2.5,link=20+1 --layers 8 --samples 8
+simdep solve --stage-costs attention=100+900,expert=50+2.5,link=20+1 --layers 8 --samples 8
 simdep solve --stage-times-model lines.toml --method algorithm1
 """
 
@@ -48,7 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     bare.add_argument(
         "--stage-costs",
         metavar="KIND=ALPHA+BETA,...",
-        help="us plus us per sample of a micro-batch (attention, shared) or token of a chunk (expert, link)",
+        help="us plus us per sample (attention, shared) or per token of a chunk (expert, link)",
     )
     bare.add_argument(
         "--stage-times-model",

@@ -153,7 +153,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help="values of a field: 1,2,4 or 1..8 or 0..64:8 or lin:0..1:5 or log:10..400:9; may be repeated",
+        help="values of a field: 1,2,4 or 1..8 or 0..64:8 or log:10..400:9; may be repeated",
     )
     parser.add_argument(
         "--solve",

@@ -1,8 +1,10 @@
 """Axes of a sweep: a field of a scenario and the values that it takes, from texts such as
 `r1=1,2,4` or `ag=1..8`.
 
->>> [axis.values for axis in map(Axis.parse, ("r1=1,2,4", "ag=1..3", "link.gbytes_per_s=log:10..1000:3"))]
-[(1, 2, 4), (1, 2, 3), (10.0, 100.0, 1000.0)]
+>>> Axis.parse("r1=1,2,4").values
+(1, 2, 4)
+>>> Axis.parse("link.gbytes_per_s=log:10..1000:3").values
+(10.0, 100.0, 1000.0)
 """
 
 from __future__ import annotations

@@ -158,6 +158,8 @@ class Number(Field):
             value = float(text)
         except ValueError:
             raise InputError(f"{self.name}={shown(text)}; expected a number") from None
+        if abs(value) > checks.MAX_NUMBER:
+            raise InputError(f"{self.name}={shown(value)}; expected a finite number")
         return checks.finite(value, self.name)
 
     def schema(self) -> dict[str, Any]:
@@ -308,9 +310,7 @@ class Factors(Field):
         for part in text.split(","):
             name, _, factor = part.partition("=")
             if not re.fullmatch(r"[0-9.]+(?:[eE][+-]?[0-9]+)?", factor):
-                raise InputError(
-                    f"{self.option} {text!r}; write a rank and a factor, such as AG.3=1.3"
-                )
+                raise InputError(f"{shown(text)}; write a rank and a factor, such as AG.3=1.3")
             factors[name.strip()] = float(factor)
         return factors
 

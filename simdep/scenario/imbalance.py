@@ -102,13 +102,11 @@ class Ranks:
             )
         for each in self.stragglers:
             if each.rank >= {"AG": ag, "EG": eg}[each.group]:
-                raise ValueError(
-                    f"straggler {each.group}.{each.rank}: the ranks are AG.0 to {ag - 1}, EG.0 to {eg - 1}"
-                )
+                ranks = f"AG.0 to {ag - 1}, EG.0 to {eg - 1}"
+                raise ValueError(f"straggler {each.group}.{each.rank}: the ranks are {ranks}")
         if self.routing and self.routing.sources not in (1, ag):
-            raise ValueError(
-                f"routing {self.routing.label} is that of {self.routing.sources} AG ranks, not of {ag}"
-            )
+            sources = f"{self.routing.sources} AG ranks, not of {ag}"
+            raise ValueError(f"routing {self.routing.label} is that of {sources}")
         if self.routing and eg > self.routing.experts:
             raise ValueError(
                 f"eg={eg}: routing {self.routing.label} has only {self.routing.experts} experts"
@@ -143,9 +141,8 @@ def ranks_of(
     if name != "balanced":  # as many tokens for every EG rank, whatever the number of experts
         is_law = isinstance(name, str) and not routing.is_file(name)
         if is_law and experts is None:
-            raise ValueError(
-                f"routing {name!r} needs the experts of a model; give their rows in a .csv or .json file"
-            )
+            hint = "give their rows in a .csv or .json file"
+            raise ValueError(f"routing {name!r} needs the experts of a model; {hint}")
         drawn = _routing(name, experts or 0, top_k=top_k, tokens=tokens, layers=layers)
         law = name if is_law else ""
     if drawn and experts and drawn.experts != experts:

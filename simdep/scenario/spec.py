@@ -5,6 +5,7 @@ Its fields are declared in `simdep.scenario.fields`; `Scenario.load` reads a fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,21 +51,14 @@ Made = TypeVar("Made", "Deployment", "Workload", "Scenario")
 
 @dataclass(frozen=True)
 class Deployment:
-    """`ag` + `eg` GPUs of one kind, and how rows travel between them.
+    """`ag` + `eg` GPUs of one kind, and the link between the groups.
 
-    `link`, if given, replaces the profile's link (cost of the bytes of an EG GPU); `link_class`
-    says which of a profile's point-to-point kernels it is otherwise. `transport` names what carries
-    messages: costs of link and host that the profile holds for it go first. `dispatch` is one of
-    `simdep.scenario.work.DISPATCH`; the data types of rows default to the workload's. `comm_sms` SMs
-    of an AG GPU are not there for its matrix products; colocated, for anything that it computes, or
-    with `comm_sms_from` "experts" for these alone. `shared_on` is the group that computes the
-    shared experts; the directions of a half-`duplex` link share it. `contention`, if given,
-    replaces the profile's; `expert_gemm` is how a GPU computes its experts: one grouped kernel,
-    plain ones an expert each, or the cheaper of both.
-
-    `colocated`: the same GPUs hold attention and experts (expert parallelism), `ag` = `eg` of them,
-    each of which keeps the rows that are routed to its own experts. Raises ValueError if ag and eg
-    differ then.
+    Attributes are fields of the table deployment (`simdep.scenario.fields`), but for these: `link`,
+    if any, replaces the link of the profile (the cost of the bytes of an EG GPU), of which
+    `link_class` is the class otherwise. `colocated` GPUs hold attention and experts (expert
+    parallelism), `ag` = `eg` of them; each keeps the tokens that are routed to its own experts.
+    Raises ValueError for a colocated deployment with two groups, for `comm_sms_from` where it is
+    not colocated, and for a contention of 0.5 or more: two transfers must leave some speed.
     """
 
     ag: int
@@ -99,9 +93,8 @@ class Deployment:
                 f"comm_sms_from={self.comm_sms_from!r}: it is for colocated GPUs; leave it out"
             )
         if self.contention is not None and not 0 <= self.contention < 0.5:
-            raise ValueError(
-                f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5"
-            )
+            rule = "two transfers must leave computation some speed: 0 to 0.5"
+            raise ValueError(f"contention={self.contention}; {rule}")
 
     @property
     def gpus(self) -> int:
@@ -130,15 +123,17 @@ class Workload:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One question to the simulator.
+    """A model and a workload on a deployment, in a schedule: all that a simulation needs to know.
 
-    `micro_batches`, if any, are the samples of each of r1 micro-batches, else these are equal;
-    `chunks` the shares of the tokens of each of its chunks, else r2 of them are equal. `split` says
-    whether chunks are cut by token or by expert, `merge_last` that the last layer is not cut.
-    Raises ValueError if r1 does not divide the samples or what is listed does not agree with r1, r2
-    and the samples, and if eg exceeds the experts. `stage_times`, if any, replace all costs; model
-    and hardware may then be `NO_MODEL` and `NO_HARDWARE`. `given` names the fields that a file, a flag, an
-    axis or a form stated: a policy's set-up leaves these alone. It is not part of equality.
+    Attributes are fields of the tables scenario and schedule (`simdep.scenario.fields`). Without
+    `micro_batches` the samples are divided into r1 equal ones, without `chunks` each of these into
+    r2. `ranks`, if any, are simulated one by one. `stage_times`, if any, replace all costs; the
+    model and the hardware may then be `NO_MODEL` and `NO_HARDWARE`. `given` names the fields that a
+    file, a flag, an axis or a form stated: the set-up of a policy leaves these alone. It is not
+    part of equality.
+
+    Raises ValueError if r1 does not divide the samples, if micro-batches or chunks do not agree
+    with r1, r2 and the samples, and if eg exceeds the experts.
     """
 
     model: ModelSpec
@@ -212,20 +207,15 @@ class Scenario:
         if self.micro_batches:
             self._check_micro_batches(samples)
         elif samples % self.r1:
-            divisors = [str(n) for n in range(1, samples + 1) if samples % n == 0]
-            raise ValueError(
-                f"r1={self.r1} does not divide the {samples} samples of an AG GPU; use {_or(divisors)}"
-            )
+            divides = f"r1={self.r1} does not divide the {samples} samples of an AG GPU"
+            raise ValueError(f"{divides}; use {_or(_divisors_near(samples, self.r1))}")
         if self.deployment.eg > self.model.experts:
-            raise ValueError(
-                f"eg={self.deployment.eg}: model {self.model.name} has only {self.model.experts} experts"
-            )
+            experts = f"model {self.model.name} has only {self.model.experts} experts"
+            raise ValueError(f"eg={self.deployment.eg}: {experts}")
         if self.chunks:
             self._check_chunks()
         if self.ranks is not None and self.deployment.colocated:
-            raise ValueError(
-                "ranks are told apart in an AG and an EG, not where GPUs are colocated; leave them out"
-            )
+            raise ValueError("ranks of colocated GPUs are not simulated one by one; leave them out")
 
     def _check_micro_batches(self, samples: int) -> None:
         if len(self.micro_batches) != self.r1:
@@ -234,23 +224,32 @@ class Scenario:
             )
         if sum(self.micro_batches) != samples or min(self.micro_batches) < 1:
             listed = ",".join(map(str, self.micro_batches))
-            raise ValueError(
-                f"micro_batches={listed} do not hold the {samples} samples of an AG GPU, each at least 1"
-            )
+            rule = f"expected integers >= 1 that sum to the {samples} samples of an AG GPU"
+            raise ValueError(f"micro_batches={listed}; {rule}")
 
     def _check_chunks(self) -> None:
         if len(self.chunks) != self.r1:
             raise ValueError(
                 f"chunks are given for {len(self.chunks)} micro-batches, not for r1={self.r1}"
             )
-        if max(map(len, self.chunks)) != self.r2:
+        r2 = max(map(len, self.chunks))
+        if r2 != self.r2:
             raise ValueError(
-                f"r2={self.r2}, but chunks cut a micro-batch into {max(map(len, self.chunks))}; give one"
+                f"r2={self.r2}, but chunks lists {r2} for a micro-batch; give one of them"
             )
         if self.split == "expert":
             raise ValueError(
                 'chunks and split="expert": groups of experts are equal; give r2 in place of chunks'
             )
+
+    def __repr__(self) -> str:
+        where, workload = self.deployment, self.workload
+        gpus = str(where.gpus) if where.colocated else f"{where.ag}+{where.eg}"
+        cut = f"{self.policy} {self.order} r1={self.r1} r2={self.r2}"
+        if not self.has_model:
+            return f"<Scenario of stage times: {self.layers} layers, {cut}>"
+        work = f"{workload.samples} x {workload.phase} {workload.seq_len}"
+        return f"<Scenario {self.model.name} on {gpus} {where.hardware.name}: {work}, {cut}>"
 
     @property
     def has_model(self) -> bool:
@@ -281,7 +280,8 @@ class Scenario:
     def shape(self) -> str:
         """What a measured stage depends on besides its tokens; the key of stage costs in a
         profile."""
-        return f"{self.model.name} {self.workload.phase} seq_len={self.workload.seq_len} {self.workload.dtype}"
+        workload = self.workload
+        return f"{self.model.name} {workload.phase} seq_len={workload.seq_len} {workload.dtype}"
 
 
 def _with_sizes(
@@ -390,7 +390,7 @@ def _gpus(values: Mapping[str, Any]) -> tuple[int, int]:
     for name in ("ag", "eg"):
         if "gpus" in values and name in values:
             raise InputError(
-                f"deployment has both gpus and {name}; give gpus for a colocated one, else ag and eg"
+                f"gpus and {name} are both given; give gpus for colocated GPUs, else ag and eg"
             )
         if "gpus" not in values and name not in values:
             raise InputError(f"{name} is missing; {NEEDED}")
@@ -427,10 +427,10 @@ def _workload(values: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]
 def _samples(values: Mapping[str, Any], r1: int, micro_batches: tuple[int, ...]) -> int:
     if micro_batches and "m_a" in values:
         raise InputError(
-            "m_a and micro_batches; give one of them: micro_batches lists the samples of each"
+            "m_a and micro_batches are both given; micro_batches lists the samples of each"
         )
     if "samples" in values and "m_a" in values:
-        raise InputError("workload has both samples and m_a; give one of them: samples = r1 * m_a")
+        raise InputError("samples and m_a are both given; give one of them: samples = r1 * m_a")
     if "samples" in values:
         return values["samples"]  # type: ignore[no-any-return]
     return sum(micro_batches) or r1 * values.get("m_a", default_of("m_a"))
@@ -452,6 +452,16 @@ def _has_ranks(values: Mapping[str, Any]) -> bool:
     """Whether ranks are simulated one by one."""
     stated = any(FIELDS[name].table == "ranks" for name in values)
     return stated and bool(values.get("per_rank", True))
+
+
+def _divisors_near(number: int, near: int) -> list[str]:
+    """The divisors of a number; of more than twelve, the ones next to `near`."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    divisors = sorted({*small, *(number // n for n in small)})
+    if len(divisors) > 12:
+        below = [n for n in divisors if n < near]
+        divisors = below[-1:] + [n for n in divisors if n > near][:1]
+    return list(map(str, divisors))
 
 
 def _or(words: list[str]) -> str:

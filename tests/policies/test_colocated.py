@@ -249,7 +249,7 @@ def test_experts_are_computed_by_the_cheaper_of_grouped_and_plain_products() -> 
     [
         (
             {"gpus": 8, "ag": 4, "eg": 4},
-            "deployment has both gpus and ag; give gpus for a colocated one, else ag and eg",
+            "gpus and ag are both given; give gpus for colocated GPUs, else ag and eg",
         ),
         ({"gpus": 0}, "gpus=0; expected an integer >= 1"),
         (

@@ -142,12 +142,12 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
         (
             {"micro_batches": [3, 1]},
             {"samples": 5},
-            "micro_batches=3,1 do not hold the 5 samples of an AG GPU, each at least 1",
+            "micro_batches=3,1; expected integers >= 1 that sum to the 5 samples of an AG GPU",
         ),
         (
             {"micro_batches": [3, 1]},
             {"m_a": 2},
-            "m_a and micro_batches; give one of them: micro_batches lists the samples of each",
+            "m_a and micro_batches are both given; micro_batches lists the samples of each",
         ),
         ({"chunks": [[1, 3], [2, 2]]}, {}, "chunks are given for 2 micro-batches, not for r1=1"),
         ({"chunks": "1,x"}, {}, "chunks='x'; expected an integer >= 1"),
@@ -156,7 +156,11 @@ def test_what_is_not_regular_stands_in_the_label() -> None:
             {},
             "chunks=[]; expected shares such as [1, 3] or [[1, 3], [2, 2]]",
         ),
-        ({"chunks": [1, 3], "r2": 4}, {}, "r2=4, but chunks cut a micro-batch into 2; give one"),
+        (
+            {"chunks": [1, 3], "r2": 4},
+            {},
+            "r2=4, but chunks lists 2 for a micro-batch; give one of them",
+        ),
         (
             {"chunks": [1, 3], "split": "expert"},
             {},

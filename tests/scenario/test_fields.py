@@ -317,3 +317,23 @@ def test_per_rank_decides_over_the_other_fields_of_ranks() -> None:
     assert Scenario.from_dict(SERVED | {"ranks": table}).ranks is not None
     assert Scenario.from_dict(SERVED | {"ranks": {}}).ranks is not None
     assert Scenario.from_dict(SERVED | {"ranks": table | {"per_rank": False}}).ranks is None
+
+
+# Scenarios as people see them
+
+
+def test_a_scenario_is_one_line() -> None:
+    scenario = Scenario.of("deepseek-v2", "h20", ag=3, eg=5, samples=4, r1=2, r2=4)
+    assert repr(scenario) == (
+        "<Scenario deepseek-v2 on 3+5 h20: 4 x prefill 2048, findep asas r1=2 r2=4>"
+    )
+    assert repr(Scenario.of(costs=STAGES)) == (
+        "<Scenario of stage times: 1 layers, findep asas r1=1 r2=1>"
+    )
+
+
+def test_of_many_divisors_the_nearest_are_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"r1=7 does not divide the 720000000 samples .* use 6 or 8"
+    ):
+        Scenario.of("deepseek-v2", "h20", ag=3, eg=5, samples=720_000_000, r1=7)

@@ -758,7 +758,7 @@ def test_samples_and_m_a_are_not_given_together() -> None:
     data = {"model": "deepseek-v2", "deployment": deployment, "workload": {"samples": 4, "m_a": 2}}
     with pytest.raises(
         ValueError,
-        match=r"^workload has both samples and m_a; give one of them: samples = r1 \* m_a$",
+        match=r"^samples and m_a are both given; give one of them: samples = r1 \* m_a$",
     ):
         Scenario.from_dict(data)
 
