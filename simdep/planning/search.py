@@ -33,7 +33,7 @@ from simdep.simulation.bounds import makespan_bounds
 from simdep.simulation.stage_table import Array, StageTable
 
 KEPT = 5  # best configurations that are told: the best one and its runners-up
-MAX_COLUMNS = 4_000_000  # pairs (m_a, r2)
+MAX_COLUMNS = 8_000_000  # pairs (m_a, r2): some 6 s
 MAX_LAYERS_R1 = 200_000  # layers of all micro-batches: what one look-ahead order goes through
 BLOCK = 8192  # columns that are looked at together
 FIRST_BATCH = 64  # configurations that are evaluated before the threshold is looked at again
@@ -79,7 +79,7 @@ class Space:
         columns = int(self.max_chunks(self.m_a).sum())
         if columns > MAX_COLUMNS:
             raise ValueError(
-                f"{columns:,} pairs (m_a, r2); at most {MAX_COLUMNS:,} are searched: set --max-r2"
+                f"{columns:,} pairs (m_a, r2); at most {MAX_COLUMNS:,} are searched: set --samples or --max-r2"
             )
         if len(self.m_a):
             smallest = self.columns(self.m_a[:1])

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdep.hardware.profile import STAGES
 from simdep.scenario.memory import Integers
@@ -21,28 +22,42 @@ from simdep.schedule import Kind
 from simdep.simulation.stage_table import Array, StageTable
 
 Compute = Callable[[Any], Any]  # tokens -> microseconds, of numbers and of arrays
+MAX_KNOWN = 50_000  # numbers of tokens whose times are kept for a kind of task
 CHUNK_KINDS = (Kind.A2E, Kind.EXPERT, Kind.E2A)
 
 
 @dataclass
 class TaskTimes:
-    """Microseconds of one kind of task by its tokens; each number of tokens is computed once."""
+    """Microseconds of one kind of task by its tokens.
+
+    Each number of tokens is computed once while fewer than `MAX_KNOWN` are known.
+    """
 
     compute: Compute
     tokens: Array = field(default_factory=lambda: np.empty(0))
     us: Array = field(default_factory=lambda: np.empty(0))
 
     def __call__(self, tokens: Array) -> Array:
-        at = np.searchsorted(self.tokens, tokens)
-        known = at < len(self.tokens)
-        known[known] = self.tokens[at[known]] == tokens[known]
-        if not known.all():
-            new = np.unique(tokens[~known])
-            places = np.searchsorted(self.tokens, new)
-            self.us = np.insert(self.us, places, self.compute(new))
-            self.tokens = np.insert(self.tokens, places, new)
-            at = np.searchsorted(self.tokens, tokens)
-        return self.us[at]
+        places, known = self._places(tokens)
+        if known.all():
+            return self.us[places]
+        new = np.unique(tokens[~known])
+        us = np.broadcast_to(self.compute(new), new.shape)
+        if len(self.tokens) + len(new) <= MAX_KNOWN:
+            at = np.searchsorted(self.tokens, new)
+            self.tokens, self.us = np.insert(self.tokens, at, new), np.insert(self.us, at, us)
+            return self.us[np.searchsorted(self.tokens, tokens)]
+        found = np.empty(len(tokens))
+        found[known] = self.us[places[known]]
+        found[~known] = us[np.searchsorted(new, tokens[~known])]
+        return found
+
+    def _places(self, tokens: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Where numbers of tokens stand, and whether they are known."""
+        places = np.searchsorted(self.tokens, tokens)
+        known = places < len(self.tokens)
+        known[known] = self.tokens[places[known]] == tokens[known]
+        return places, known
 
 
 @dataclass(frozen=True)
