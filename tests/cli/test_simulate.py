@@ -2,8 +2,6 @@
 input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,17 +77,6 @@ def test_exports_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert all(file.stat().st_size > 100 for file in files)
     assert "findep ASAS" in (tmp_path / "t.html").read_text()
     assert "makespan" in capsys.readouterr().out
-
-
-def test_help_needs_none_of_the_heavy_packages() -> None:
-    heavy = {"numpy", "pandas", "scipy", "simpy", "torch", "plotly", "streamlit"}
-    code = "import sys; from simdep.cli.run import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += f"print(sorted({heavy!r} & set(sys.modules)))"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert "examples:" in out
-    assert out.splitlines()[-1] == "[]"
 
 
 BAD = [
