@@ -4,7 +4,7 @@ multiply-accumulates (MACs)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from simdep import checks, files
+from simdep.checks import InputError, shown
 from simdep.file_kinds import MOE_CONFIG
 
 
@@ -44,22 +45,19 @@ class MLA:
 
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of every projection of one token."""
-        q_in = hidden if self.q_rank is None else self.q_rank
-        down = () if self.q_rank is None else ((hidden, self.q_rank),)
         return (
-            *down,
-            (q_in, self.heads * self.k_dim),
+            *_query_projections(hidden, self.q_rank, self.heads * self.k_dim),
             (hidden, self.kv_rank + self.rope_dim),
             (self.kv_rank, self.heads * (self.nope_dim + self.v_dim)),
             (self.heads * self.v_dim, hidden),
         )
 
     def scaled(self, factor: float) -> MLA:
-        rank = None if self.q_rank is None else _width(self.q_rank, factor)
+        """The same form with heads and low ranks times a factor."""
         return replace(
             self,
             heads=_count(self.heads, factor),
-            q_rank=rank,
+            q_rank=_rank(self.q_rank, factor),
             kv_rank=_width(self.kv_rank, factor),
         )
 
@@ -82,7 +80,7 @@ class GQA:
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+            raise InputError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
 
     @property
     def k_dim(self) -> int:
@@ -105,15 +103,15 @@ class GQA:
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of every projection of one token."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        queries = (
-            ((hidden, q),) if self.q_rank is None else ((hidden, self.q_rank), (self.q_rank, q))
-        )
+        queries = _query_projections(hidden, self.q_rank, q)
         return (*queries, (hidden, kv), (hidden, kv), (q, hidden))
 
     def scaled(self, factor: float) -> GQA:
-        heads = _count(self.heads, factor)
-        kv_heads = max(n for n in range(1, _count(self.kv_heads, factor) + 1) if heads % n == 0)
-        rank = None if self.q_rank is None else _width(self.q_rank, factor)
+        """The same form with heads and low ranks times a factor; its KV heads divide the heads."""
+        heads, kv_heads = _count(self.heads, factor), _count(self.kv_heads, factor)
+        while heads % kv_heads:
+            kv_heads -= 1
+        rank = _rank(self.q_rank, factor)
         return replace(self, heads=heads, kv_heads=kv_heads, q_rank=rank)
 
 
@@ -145,14 +143,14 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.top_k > self.experts:
-            raise ValueError(
+            raise InputError(
                 f"top_k={self.top_k} of model {self.name} exceeds its {self.experts} experts"
             )
         if self.dense_layers >= self.layers:
-            raise ValueError(f"model {self.name} has no layer with experts")
+            raise InputError(f"model {self.name} has no layer with experts")
         if self.moe_every > 1 and self.dense_layers != self.layers - self.layers // self.moe_every:
             rule = f"experts in every {self.moe_every}th of {self.layers} layers"
-            raise ValueError(
+            raise InputError(
                 f"dense_layers={self.dense_layers} of model {self.name} does not fit {rule}"
             )
 
@@ -188,9 +186,8 @@ class ModelSpec:
         return self._params(self.top_k)
 
     def _params(self, experts: int) -> int:
-        attention = (
-            self.ag_params - self.hidden * self.experts - 3 * self.hidden * self.shared_hidden
-        )
+        router_and_shared = self.hidden * self.experts + 3 * self.hidden * self.shared_hidden
+        attention = self.ag_params - router_and_shared
         dense = attention + 3 * self.hidden * self.dense_hidden
         moe = self.ag_params + experts * self.expert_params
         return 2 * self.vocab * self.hidden + self.dense_layers * dense + self.moe_layers * moe
@@ -203,7 +200,7 @@ class ModelSpec:
         ValueError outside (0, 1].
         """
         if not 0 < factor <= 1:
-            raise ValueError(
+            raise InputError(
                 f"scale={factor!r}; a factor on widths, more than 0 and at most 1, such as 0.125"
             )
         if factor == 1:
@@ -219,12 +216,24 @@ class ModelSpec:
         )
 
 
+def _query_projections(hidden: int, rank: int | None, outputs: int) -> tuple[tuple[int, int], ...]:
+    """(inputs, outputs) of the projection of queries, which is cut in two by a low rank."""
+    if rank is None:
+        return ((hidden, outputs),)
+    return ((hidden, rank), (rank, outputs))
+
+
+def _rank(rank: int | None, factor: float) -> int | None:
+    return None if rank is None else _width(rank, factor)
+
+
 def _width(width: int, factor: float) -> int:
     """A width times the factor, to the next multiple of 8 (0 stays 0)."""
     return max(8, 8 * round(width * factor / 8)) if width else 0
 
 
 def _count(count: int, factor: float) -> int:
+    """A count times the factor, at least 1."""
     return max(1, round(count * factor))
 
 
@@ -252,112 +261,128 @@ def load_model(name: str) -> ModelSpec:
     return models[checks.known(name.lower(), models, "model")]
 
 
-def from_hf_config(config: Any, name: str, where: str) -> ModelSpec:
-    """A ModelSpec from the content of a HuggingFace config.json; raises ValueError naming a missing
-    or wrong field."""
+def from_hf_config(config: Any, name: str, source: str) -> ModelSpec:
+    """A model from the content of a HuggingFace config.json.
+
+    Raises ValueError naming a missing or wrong field.
+    """
     if not isinstance(config, Mapping):
-        raise ValueError("a config.json holds one JSON object")
+        raise InputError("a config.json holds one JSON object")
     if isinstance(config.get("text_config"), Mapping):
         config = config["text_config"]  # the language part of a multi-modal model
-
-    def field(*keys: str, default: int | None = None, low: int = 1) -> int:
-        for key in keys:
-            if config.get(key) is not None:
-                return checks.integer(config[key], f"{key}", low)
-        if default is None:
-            raise ValueError(f"{' or '.join(keys)} is missing")
-        return default
-
-    hidden, _, layers = (
-        field("hidden_size"),
-        field("num_attention_heads"),
-        field("num_hidden_layers"),
-    )
-    dense_layers, moe_every = _dense_layers(config, layers, where)
-    width = field("intermediate_size")
-    dense_hidden = field(
-        "intermediate_size_mlp", default=width
-    )  # Llama 4: intermediate_size is that of its experts
-    expert_hidden = field("moe_intermediate_size", default=width)
-    llama4 = str(config.get("model_type", "")).startswith("llama4")
-    shared = field("n_shared_experts", default=int(llama4), low=0)
-    shared_hidden = field(
+    fields = _ConfigFields(config)
+    layers = fields.integer("num_hidden_layers")
+    dense_layers, moe_every = _dense_layers(fields, layers)
+    width = fields.integer("intermediate_size")
+    expert_hidden = fields.integer("moe_intermediate_size", default=width)
+    is_llama4 = str(config.get("model_type", "")).startswith("llama4")
+    shared_experts = fields.integer("n_shared_experts", default=int(is_llama4), low=0)
+    shared_hidden = fields.integer(
         "shared_expert_intermediate_size",
         "shared_intermediate_size",
         "share_expert_dim",
-        default=shared * expert_hidden,
+        default=shared_experts * expert_hidden,
         low=0,
     )
     return ModelSpec(
         name=name,
         layers=layers,
         dense_layers=dense_layers,
-        hidden=hidden,
-        dense_hidden=dense_hidden,
-        experts=field("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"),
-        top_k=field("num_experts_per_tok", "experts_per_token", "moe_top_k"),
+        hidden=fields.integer("hidden_size"),
+        # Llama 4: intermediate_size is that of its experts
+        dense_hidden=fields.integer("intermediate_size_mlp", default=width),
+        experts=fields.integer(
+            "n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"
+        ),
+        top_k=fields.integer("num_experts_per_tok", "experts_per_token", "moe_top_k"),
         expert_hidden=expert_hidden,
-        shared_experts=shared or int(shared_hidden > 0),
+        shared_experts=shared_experts or int(shared_hidden > 0),
         shared_hidden=shared_hidden,
         norm_topk=bool(config.get("norm_topk_prob", False)),
-        attention=_attention(config, field, layers, where),
-        source=where,
-        vocab=field("vocab_size", default=0),
+        attention=_attention(fields, layers),
+        source=source,
+        vocab=fields.integer("vocab_size", default=0),
         moe_every=moe_every,
     )
 
 
-def _attention(
-    config: Mapping[str, Any], field: Callable[..., int], layers: int, where: str
-) -> MLA | GQA:
-    heads = field("num_attention_heads")
-    if config.get("kv_lora_rank") is not None:
+@dataclass(frozen=True)
+class _ConfigFields:
+    """The fields of a config.json, which has a dialect for each family of models."""
+
+    config: Mapping[str, Any]
+
+    def integer(self, *names: str, default: int | None = None, low: int = 1) -> int:
+        """The first of the names that the config has; raises ValueError if it has none and there is
+        no default."""
+        for name in names:
+            if self.config.get(name) is not None:
+                return checks.integer(self.config[name], name, low)
+        if default is None:
+            raise InputError(f"{' or '.join(names)} is missing")
+        return default
+
+
+def _attention(fields: _ConfigFields, layers: int) -> MLA | GQA:
+    heads = fields.integer("num_attention_heads")
+    if fields.config.get("kv_lora_rank") is not None:
         return MLA(
             heads=heads,
-            q_rank=field("q_lora_rank", default=0, low=0) or None,
-            kv_rank=field("kv_lora_rank"),
-            nope_dim=field("qk_nope_head_dim"),
-            rope_dim=field("qk_rope_head_dim"),
-            v_dim=field("v_head_dim"),
+            q_rank=fields.integer("q_lora_rank", default=0, low=0) or None,
+            kv_rank=fields.integer("kv_lora_rank"),
+            nope_dim=fields.integer("qk_nope_head_dim"),
+            rope_dim=fields.integer("qk_rope_head_dim"),
+            v_dim=fields.integer("v_head_dim"),
         )
-    kv_heads = field("num_key_value_heads", "num_attention_groups", default=heads)
+    kv_heads = fields.integer("num_key_value_heads", "num_attention_groups", default=heads)
     if heads % kv_heads:
-        raise ValueError(f"num_key_value_heads={kv_heads} does not divide {heads} attention heads")
-    head_dim = field("head_dim", default=max(1, field("hidden_size") // heads))
-    q_rank = field("share_q_dim", default=0, low=0) or None
-    kinds = config.get("layer_types") or ["full_attention"] * layers
+        raise InputError(f"num_key_value_heads={kv_heads} does not divide {heads} attention heads")
+    head_dim = fields.integer("head_dim", default=max(1, fields.integer("hidden_size") // heads))
+    q_rank = fields.integer("share_q_dim", default=0, low=0) or None
+    full_every = _full_every(fields.config.get("layer_types"), layers)
+    window = fields.integer("sliding_window") if full_every > 1 else None
+    return GQA(heads, kv_heads, head_dim, q_rank, window, full_every)
+
+
+def _full_every(kinds: Any, layers: int) -> int:
+    """n of layer types with attention to everything in every n-th layer; 1 without layer types.
+
+    Raises ValueError for other layer types.
+    """
+    if not kinds:
+        return 1
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise InputError(f"layer_types={shown(kinds)}; expected one for each of {layers} layers")
     full = [layer for layer, kind in enumerate(kinds, 1) if kind == "full_attention"]
     every = full[0] if full else 1
-    if len(kinds) != layers or full != list(range(every, layers + 1, every)):
+    if full != list(range(every, layers + 1, every)):
         rule = "attention over everything in every n-th layer, for some n"
-        raise ValueError(f"layer_types has full attention in layers {full} of {layers}; {rule}")
-    window = field("sliding_window") if every > 1 else None
-    return GQA(heads, kv_heads, head_dim, q_rank, window, every)
+        raise InputError(
+            f"layer_types has full attention in layers {shown(full)} of {layers}; {rule}"
+        )
+    return every
 
 
-def _dense_layers(config: Mapping[str, Any], layers: int, where: str) -> tuple[int, int]:
+def _dense_layers(fields: _ConfigFields, layers: int) -> tuple[int, int]:
     """How many layers have no experts, and n if experts stand in every n-th layer."""
-    listed = config.get("moe_layers_enum")
+    listed = fields.config.get("moe_layers_enum")
     if listed is not None:
         return layers - len(str(listed).split(",")), 1
-    first = config.get("first_k_dense_replace") or 0
-    checks.integer(first, "first_k_dense_replace", 0)
-    for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"):
-        every = config.get(key)
-        if every not in (None, 1):
-            checks.integer(every, f"{key}")
-            if first:
-                raise ValueError(f"{key}={every} beside {first} leading dense layers is not known")
+    first = fields.integer("first_k_dense_replace", default=0, low=0)
+    for name in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"):
+        every = fields.integer(name, default=1)
+        if every != 1 and first:
+            raise InputError(f"{name}={every} beside {first} leading dense layers is not known")
+        if every != 1:
             return layers - layers // every, every
-    if config.get("mlp_only_layers"):
-        raise ValueError(
-            f"mlp_only_layers={config['mlp_only_layers']}; only leading or alternating "
-            "dense layers are known"
-        )
+    only = fields.config.get("mlp_only_layers")
+    if only:
+        rule = "only leading or alternating dense layers are known"
+        raise InputError(f"mlp_only_layers={shown(only)}; {rule}")
     return first, 1
 
 
-def _from_table(name: str, row: dict[str, Any]) -> ModelSpec:
+def _from_table(name: str, row: Mapping[str, Any]) -> ModelSpec:
     attention = dict(row["attention"])
     form = {"mla": MLA, "gqa": GQA}[attention.pop("form")]
     return ModelSpec(**{**row, "name": name, "attention": form(**attention)})

@@ -1,17 +1,17 @@
-"""Work of every task of a layer, from the model's shapes alone: multiply-accumulates (MACs), bytes,
-experts touched.
+"""Work of every task of a layer, from the model's shapes alone: products, attention cores, bytes,
+activated experts.
 
-Nothing here knows a machine or a time. Tokens are those of one AG GPU unless said; bytes follow
+Nothing here knows a machine or a time. Tokens are those of one AG GPU unless stated; bytes follow
 from the data type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.scenario.fields import DISPATCH
 from simdep.scenario.models import GQA, MLA, ModelSpec
 
@@ -26,17 +26,6 @@ class Product:
     k: int
     n: int
     count: int = 1
-
-    @property
-    def macs(self) -> float:
-        return self.count * self.m * self.k * self.n
-
-    def weight_bytes(self, element_bytes: float) -> float:
-        return self.count * self.k * self.n * element_bytes
-
-    def activation_bytes(self, element_bytes: float) -> float:
-        """Bytes read and written besides weights."""
-        return self.count * self.m * (self.k + self.n) * element_bytes
 
 
 @dataclass(frozen=True)
@@ -56,72 +45,37 @@ class Core:
     kv_heads: int
     k_dim: int
     v_dim: int
-    kv_elements: int
 
     @property
     def pairs(self) -> float:
         """(query, key) pairs of a head and sample under the causal mask."""
-        first, window = self.context - self.queries, self.reach
-        growing = max(
-            0, min(self.context, window) - first
-        )  # queries whose context is still within the window
-        return growing * (2 * first + growing + 1) / 2 + (self.queries - growing) * window
-
-    @property
-    def macs(self) -> float:
-        """Multiply-accumulates of scores and values, masked ones left out."""
-        return self.batch * self.heads * self.pairs * (self.k_dim + self.v_dim)
+        first = self.context - self.queries
+        # queries whose context is still within the window
+        growing = max(0, min(self.context, self.reach) - first)
+        return growing * (2 * first + growing + 1) / 2 + (self.queries - growing) * self.reach
 
     @property
     def unmasked_macs(self) -> float:
-        """As if every query met all its context: y = n_h B S^2 (d_k + d_v), what FinDEP prices (Eq.
-        2)."""
+        """Multiply-accumulates without the mask: y = n_h B S^2 (d_k + d_v) of FinDEP (Eq. 2)."""
         return self.batch * self.heads * self.queries * self.reach * (self.k_dim + self.v_dim)
-
-    def kv_bytes(self, element_bytes: float) -> float:
-        """Bytes of keys and values that are read."""
-        return self.batch * self.reach * self.kv_elements * element_bytes
-
-
-@dataclass(frozen=True)
-class Experts:
-    """What one EG GPU computes for a chunk: `copies` rows over `local` experts, of which `touched`
-    get any."""
-
-    copies: float
-    local: float
-    touched: float
-    hidden: int
-    width: int
-
-    @property
-    def macs(self) -> float:
-        return self.copies * WEIGHTS * self.hidden * self.width
-
-    def weight_bytes(self, element_bytes: float) -> float:
-        """Bytes of the weights that are read: those of experts touched."""
-        return self.touched * WEIGHTS * self.hidden * self.width * element_bytes
-
-    def activation_bytes(self, element_bytes: float) -> float:
-        """Bytes of rows in and out, and of what the three products write and read between them."""
-        return self.copies * (2 * self.hidden + WEIGHTS * self.width) * element_bytes
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One direction between the groups for a chunk: rows of `hidden` elements that one GPU of each
-    end handles."""
+    """One direction between the groups for a chunk: routed tokens of `hidden` elements that one GPU
+    of each end handles."""
 
-    rows_per_ag: float
-    rows_per_eg: float
-    messages: int
+    tokens_per_ag: float
+    tokens_per_eg: float
     hidden: int
 
     def ag_bytes(self, element_bytes: float) -> float:
-        return self.rows_per_ag * self.hidden * element_bytes
+        """Bytes of one AG GPU."""
+        return self.tokens_per_ag * self.hidden * element_bytes
 
     def eg_bytes(self, element_bytes: float) -> float:
-        return self.rows_per_eg * self.hidden * element_bytes
+        """Bytes of one EG GPU."""
+        return self.tokens_per_eg * self.hidden * element_bytes
 
 
 def projections(model: ModelSpec, tokens: float) -> list[Product]:
@@ -139,12 +93,9 @@ def core(
     batch, reach = tokens / queries, form.reach(layer, context)
     if isinstance(form, MLA) and decode:
         latent = form.kv_rank + form.rope_dim
-        return Core(batch, 1, context, reach, form.heads, 1, latent, form.kv_rank, form.kv_elements)
+        return Core(batch, 1, context, reach, form.heads, 1, latent, form.kv_rank)
     kv_heads = form.kv_heads if isinstance(form, GQA) else form.heads
-    elements = form.kv_elements if isinstance(form, GQA) else form.heads * (form.k_dim + form.v_dim)
-    return Core(
-        batch, queries, context, reach, form.heads, kv_heads, form.k_dim, form.v_dim, elements
-    )
+    return Core(batch, queries, context, reach, form.heads, kv_heads, form.k_dim, form.v_dim)
 
 
 def shared(model: ModelSpec, tokens: float, *, fused: bool = False) -> list[Product]:
@@ -160,32 +111,14 @@ def dense(model: ModelSpec, tokens: float, *, fused: bool = False) -> list[Produ
     return _gated(model.hidden, model.dense_hidden, 1, tokens, fused)
 
 
-def experts(
-    model: ModelSpec, tokens: float, eg: int, histogram: Sequence[float] | None = None
-) -> Experts:
-    """What one of `eg` GPUs computes for a chunk of `tokens` tokens of the whole AG.
-
-    Balanced routing touches E (1 - (1 - k/E)^n) experts; `histogram` gives instead the rows of each
-    local expert.
-    """
-    hidden, width = model.hidden, model.expert_hidden
-    if histogram is not None:
-        rows = [checks.number(count, "histogram") for count in histogram]
-        return Experts(sum(rows), len(rows), sum(count > 0 for count in rows), hidden, width)
-    local = model.experts / eg
-    return Experts(
-        tokens * model.top_k / eg, local, local * touched_share(model, tokens), hidden, width
-    )
-
-
-def expert_products(model: ModelSpec, rows: float) -> list[Product]:
-    """The three products of one routed expert on `rows` rows."""
-    return _gated(model.hidden, model.expert_hidden, 1, rows, fused=False)
+def expert_products(model: ModelSpec, tokens: float) -> list[Product]:
+    """The three products of one routed expert on the tokens routed to it."""
+    return _gated(model.hidden, model.expert_hidden, 1, tokens, fused=False)
 
 
 def touched_share(model: ModelSpec, tokens: float) -> float:
-    """Expected share of the experts that get at least one of `tokens` tokens, balanced routing: 1 -
-    (1 - k/E)^n."""
+    """Expected share of the experts that `tokens` tokens activate, balanced routing: 1 - (1 -
+    k/E)^n."""
     missed: float = (1 - model.top_k / model.experts) ** tokens
     return 1 - missed
 
@@ -202,26 +135,27 @@ def transfer(
 ) -> Transfer:
     """One direction for a chunk of `tokens` tokens of every AG GPU, balanced routing.
 
-    `per-expert` sends a row for each (token, expert), as FinDEP counts z; `per-gpu` one for each
-    EG GPU that a token reaches; `broadcast` every token to every EG GPU. Cut by expert, it is the
-    rows for one of `groups` groups of the experts of every GPU: a token for two groups of a GPU
-    travels twice. Raises ValueError for another word, and for a broadcast by groups, which there is
-    none of.
+    `per-expert` sends a token to each of its experts, as FinDEP counts z; `per-gpu` once to each EG
+    GPU that it reaches; `broadcast` to every EG GPU. With `groups`, it is the part for one group of
+    the experts of every GPU: a token for two groups of a GPU travels twice. Raises ValueError for
+    another dispatch, and for a broadcast by groups, which there is none of.
     """
     checks.known(dispatch, DISPATCH, "dispatch")
     if dispatch == "broadcast" and groups > 1:
-        raise ValueError(
+        raise InputError(
             "dispatch=broadcast brings every token to every expert at once; cut chunks by token"
         )
-    reached = gpus_reached(model, eg * groups) if dispatch == "per-gpu" else 0.0
-    rows = {"per-expert": float(model.top_k), "per-gpu": reached, "broadcast": float(eg)}[
-        dispatch
-    ] / groups
-    return Transfer(tokens * rows, tokens * rows * ag / eg, ag, model.hidden)
+    copies = float(model.top_k)  # of a token
+    if dispatch == "per-gpu":
+        copies = gpus_reached(model, eg * groups)
+    elif dispatch == "broadcast":
+        copies = float(eg)
+    sent = tokens * (copies / groups)
+    return Transfer(sent, sent * ag / eg, model.hidden)
 
 
 def _gated(hidden: int, width: int, parts: int, tokens: float, fused: bool) -> list[Product]:
     if fused:
         return [Product(tokens, hidden, 2 * width), Product(tokens, width, hidden)]
-    each = width // parts
-    return [Product(tokens, hidden, each, 2 * parts), Product(tokens, each, hidden, parts)]
+    part = width // parts
+    return [Product(tokens, hidden, part, 2 * parts), Product(tokens, part, hidden, parts)]

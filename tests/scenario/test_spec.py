@@ -320,7 +320,7 @@ def test_a_config_without_experts_is_refused_by_every_name_that_they_have() -> N
         ),
         (
             {"layer_types": ["full_attention"] * 2},
-            "layer_types has full attention in layers [1, 2] of 48",
+            "expected one for each of 48 layers",
         ),
     ],
 )

@@ -154,7 +154,7 @@ def test_tokens_are_conserved_between_the_groups() -> None:
     """m_a ag top_k S = m_e r2 E."""
     price = costs(m_a=2, seq_len=512, r2=4)
     chunks = [task.tokens for task in schedule_for(price.scenario).streams["EG"] if task.layer == 0]
-    rows = [work.transfer(price.scenario.model, size, 4, 4).rows_per_eg for size in chunks]
+    rows = [work.transfer(price.scenario.model, size, 4, 4).tokens_per_eg for size in chunks]
     assert 4 * sum(rows) == 2 * 4 * 6 * 512
 
 

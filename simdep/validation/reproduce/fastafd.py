@@ -139,10 +139,12 @@ def _stage_times(setup: DecodeSetup, model: ModelSpec, token_us: float) -> Stage
     ag, eg = _GPUS_PER_NODE * setup.attention_nodes, _GPUS_PER_NODE * setup.ffn_nodes
     samples = setup.batch / setup.micro_batches
     core = baseline.step_us * baseline.core / baseline.batch * setup.context / _CONTEXT
-    part = work.experts(model, samples * ag, eg)
+    tokens = samples * ag
+    activated = model.experts / eg * work.touched_share(model, tokens)
     size = model.expert_params / load_model(_QWEN3).expert_params
-    weights, tokens = _GROUPED_EXPERT_US * part.touched, token_us * part.copies
-    overlapping = float(p_norm(np.array([weights, tokens]), _OVERLAP_POWER))
+    reading = _GROUPED_EXPERT_US * activated
+    computing = token_us * (tokens * model.top_k / eg)
+    overlapping = float(p_norm(np.array([reading, computing]), _OVERLAP_POWER))
     sent = work.transfer(model, samples, ag, eg, _DISPATCH)
     hardware = load_hardware("gb200")
     out, back = (link_cost(hardware, kind, ag, eg) for kind in (Kind.A2E, Kind.E2A))
