@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from realrun.backends.shared_memory import MAX_MESSAGES, LinkSpeed
-from realrun.place import KEPT_BY_RUNNER
+from realrun.backends.shared_memory import LinkSpeed
+from realrun.place import KEPT_BY_RUNNER, MAX_MESSAGES
 from realrun.plan import PlannedCase
 from realrun.runtime.executable import check_executable
 from realrun.support import check_supported
@@ -90,7 +90,8 @@ class Case:
         messages = len(self.schedule.streams["A2E"])
         if messages > MAX_MESSAGES:
             raise ValueError(
-                f"{messages:,} messages in each direction; a real run has at most {MAX_MESSAGES:,}"
+                f"the schedule has {messages:,} messages in each direction; a real run has at most "
+                f"{MAX_MESSAGES:,}"
             )
         return self
 

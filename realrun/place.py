@@ -8,6 +8,7 @@ LINKS = ("shm", "shaped", "tbf", "lo")  # between CPU ranks; between GPUs the li
 KEPT_BY_RUNNER = ("shm", "shaped")  # links whose speed the runner keeps
 CHOSEN_SPEED = (*KEPT_BY_RUNNER, "tbf")  # links that have the speed that a user chooses
 GPU_LINK = "nccl"
+MAX_MESSAGES = 100_000  # of one direction in a run
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from realrun.place import MAX_MESSAGES
 from simdep.checks import shown
 from simdep.policies import find
 from simdep.scenario.models import GQA, ModelSpec
 from simdep.scenario.spec import Scenario
+
+MAX_RANKS = 256  # of one host
 
 
 def check_supported(scenario: Scenario) -> None:
@@ -18,6 +21,14 @@ def check_supported(scenario: Scenario) -> None:
     deployment, workload = scenario.deployment, scenario.workload
     if deployment.colocated:
         raise ValueError(f"gpus={deployment.ag}: realrun runs an AG and an EG; give ag and eg")
+    ranks = deployment.ag + deployment.eg
+    if ranks > MAX_RANKS:
+        raise ValueError(f"ag + eg = {ranks:,} ranks; one host runs at most {MAX_RANKS}")
+    messages = scenario.layers * scenario.r1 * scenario.r2
+    if messages > MAX_MESSAGES:
+        raise ValueError(
+            f"layers * r1 * r2 = {messages:,} messages; a real run has at most {MAX_MESSAGES:,}"
+        )
     if find(scenario.policy).colocated:
         raise ValueError(
             f"policy={scenario.policy!r} is for colocated GPUs; realrun runs an AG and an EG"
@@ -32,9 +43,9 @@ def check_supported(scenario: Scenario) -> None:
             "leave it out"
         )
     dtypes = (None, workload.dtype)
+    _check_only("phase", workload.phase, ("prefill",))
     _check_only("a2e_dtype", deployment.a2e_dtype, dtypes)
     _check_only("e2a_dtype", deployment.e2a_dtype, dtypes)
-    _check_only("phase", workload.phase, ("prefill",))
     _check_only("dispatch", deployment.dispatch, ("per-expert",))
     _check_only("shared_on", deployment.shared_on, ("ag",))
     _check_only("duplex", deployment.duplex, ("full",))

@@ -22,7 +22,6 @@ from torch import Tensor
 from realrun.backends.base import Channel, Message, TransferStamps
 from realrun.place import RankPlace
 
-MAX_MESSAGES = 100_000  # of one direction in a run
 _SPIN_NS = 150_000  # what a sleep may overshoot: the rest is spun
 _NAP_S = 10e-6
 # Between looks for a post: one that is seen late is delivered on time if the link is slower.

@@ -132,7 +132,7 @@ def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     into memory.
     """
     from realrun.backends import netns
-    from realrun.memory import check_memory
+    from realrun.limits import check_link_time, check_memory
 
     checks.integer(args.seed, "--seed", 0)
     ready = [_ready(case, args) for case in cases]
@@ -143,6 +143,7 @@ def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
                 "start without torchrun"
             )
         netns.check_available()
+    check_link_time(ready)
     check_memory(ready)
     return ready
 

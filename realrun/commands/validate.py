@@ -79,8 +79,14 @@ def run(args: argparse.Namespace) -> int:
     """Exit code 4 if the median absolute makespan error is above --tolerance."""
     from realrun.calibration.profile import profile_from
     from realrun.validation.campaign import Campaign, measure
-    from realrun.validation.evaluate import Evidence, trained, validation_result
+    from realrun.validation.evaluate import (
+        Evidence,
+        check_training,
+        trained,
+        validation_result,
+    )
     from realrun.validation.report import summary_text, table_of, write_report
+    from realrun.validation.trial import model_of
     from simdep.hardware.profile import load_hardware
 
     rounds = _rounds(args)
@@ -93,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
         name = f"foreign calibration: {args.foreign_profile.name}"
         foreign[name] = load_hardware(str(args.foreign_profile))
     cases = ready_cases(_cases(args), args)
+    if args.in_situ:
+        check_training(cases, args.in_situ)
+    for given in filter(None, [profile, *foreign.values()]):
+        # A profile that lacks a cost says so now, not after the runs
+        for case in cases:
+            model_of(case, given).makespan_us()
     folder = run_folder(args.out)
     campaign = Campaign(cases, rounds, args.seed, calibrate=profile is None, backend=args.backend)
     with progress_bar("measuring") as progress:

@@ -22,13 +22,12 @@ from realrun.backends.base import Channel, Clock, Device, Link
 from realrun.backends.gloo import TIMEOUT
 from realrun.backends.registry import choose_backend, open_device
 from realrun.backends.shared_memory import (
-    MAX_MESSAGES,
     LinkSpeed,
     ShapedGlooLink,
     SharedMemoryLink,
     sleep_until,
 )
-from realrun.place import RankPlace
+from realrun.place import MAX_MESSAGES, RankPlace
 from realrun.runtime.launch import pin
 from realrun.runtime.layers import Numerics
 

@@ -30,6 +30,7 @@ from simdep.timeline import Timeline
 
 # Share of a run that a rank may be kept from its own core; above it other programs were at work
 MAX_LOST = 0.05
+MAX_RUNS = 100_000
 Progress = Callable[[int, int], None]  # jobs done, jobs in all
 
 
@@ -45,6 +46,14 @@ class Campaign:
     calibrate: bool = True
     operations: bool = False
     backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for more runs than a campaign can hold."""
+        runs = self.rounds * len(self.cases)
+        if runs > MAX_RUNS:
+            raise ValueError(
+                f"--rounds={self.rounds}: {runs:,} runs; a campaign has at most {MAX_RUNS:,}"
+            )
 
 
 @dataclass

@@ -148,6 +148,16 @@ def validation_result(evidence: Evidence, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def check_training(cases: Sequence[Case], training: int) -> None:
+    """Raise ValueError where `training` schedules of each shape leave none to be predicted."""
+    for members in grouped(cases, lambda case: case.shape):
+        if training >= len(members):
+            raise ValueError(
+                f"--in-situ={training} leaves none of the {len(members)} schedules of a shape "
+                "to predict"
+            )
+
+
 def trained(evidence: Evidence, training: int, seed: int) -> Evidence:
     """The evidence without `training` schedules of each shape, drawn at random, whose runs correct
     the calibration.
@@ -155,13 +165,9 @@ def trained(evidence: Evidence, training: int, seed: int) -> Evidence:
     Raises ValueError where a shape has no schedule left to be predicted.
     """
     draw, cases, measured = random.Random(seed), evidence.cases, evidence.measured
+    check_training(cases, training)
     used: set[int] = set()
     for members in grouped(range(len(cases)), lambda index: cases[index].shape):
-        if training >= len(members):
-            raise ValueError(
-                f"--in-situ={training} leaves none of the {len(members)} schedules of a shape "
-                "to predict"
-            )
         used.update(draw.sample(members, training))
     runs = [(cases[index], measured.runs(index)) for index in sorted(used)]
     left = [index for index in range(len(cases)) if index not in used]

@@ -15,7 +15,7 @@ from cases import small_case
 
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.cases import Case, load_cases
-from realrun.memory import check_memory, rank_bytes
+from realrun.limits import check_link_time, check_memory, rank_bytes
 from realrun.validation.case_sets import standard_cases
 from simdep.checks import InfeasibleError
 from simdep.policies import build, findep
@@ -177,6 +177,29 @@ def test_a_case_that_does_not_fit_says_how_many_bytes_it_needs() -> None:
     with pytest.raises(InfeasibleError, match=r"need [0-9,]+ bytes of memory on this host"):
         check_memory([whole])
     assert rank_bytes(whole)[1] > 900e9  # 60 layers of 160 experts in float32
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layers": 10**9}, "layers * r1 * r2 = 4,000,000,000 messages"),
+        ({"ag": 10**6}, "ag + eg = 1,000,001 ranks; one host runs at most 256"),
+    ],
+)
+def test_what_one_host_can_not_run_is_refused_before_it_is_laid_out(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        Case.from_dict(FLAT | fields)
+    assert str(error.value).startswith(message)
+
+
+def test_a_link_that_takes_hours_is_refused() -> None:
+    """1,536 routed tokens of 128 floats each are 786,432 bytes in one direction."""
+    case = small_case(seq_len=256, link_mbytes_per_s=0.001)
+    with pytest.raises(InfeasibleError, match=r"take 786 s over a link of 0.001 MB/s"):
+        check_link_time([case])
+    check_link_time([replace(case, speed=LinkSpeed(50, 0.01))])
 
 
 def test_cases_of_one_workload_do_the_same_work() -> None:

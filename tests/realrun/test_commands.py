@@ -18,6 +18,7 @@ from realrun.__main__ import main
 from realrun.backends import registry
 from realrun.calibration.points import PointKey, new_points
 from realrun.validation import campaign
+from simdep.hardware.profile import Cost, HardwareProfile
 
 SCENARIO = """
 model = "deepseek-v2-lite"
@@ -106,6 +107,22 @@ def test_a_calibration_leaves_its_profile_and_nothing_else(
     assert main(["calibrate", "--backend=gloo", "--scale=0.0625", "--out=mine.json", "--json"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "mine.json").read_text())
+
+
+def test_a_campaign_of_too_many_runs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(["run", "--backend=gloo", "--scale=0.0625", "--rounds=1000000"], capsys)
+    assert line == "realrun: --rounds=1000000: 1,000,000 runs; a campaign has at most 100,000"
+
+
+def test_what_a_validation_can_not_predict_is_refused_before_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_of(["validate", "--quick", "--backend=gloo", "--in-situ=20"], capsys)
+    assert "--in-situ=20 leaves none of the" in line
+    empty = tmp_path / "empty.json"
+    HardwareProfile("empty", "", (Cost("gemm", 1, 0, "assumed", "test"),)).save(empty)
+    line = error_of(["validate", "--quick", "--backend=gloo", f"--profile={empty}"], capsys)
+    assert "empty" in line
 
 
 def test_sets_of_schedules_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
