@@ -24,7 +24,6 @@ MAX_INTEGER = 10**9  # of an integer; sums and products of such numbers stay fin
 MAX_NUMBER = 1e30  # any other number
 MAX_VALUE_LETTERS, MAX_LETTERS = 80, 300  # of a value that an error repeats, and of its sentence
 _MAX_CHOICES = 12  # that an error lists
-_OUT_OF_RANGE = re.compile(r"(.*?=)([0-9.e+-]+)( is out of .*)")
 _LONG_QUOTED = re.compile(rf"'[^']{{{MAX_VALUE_LETTERS},}}'|\"[^\"]{{{MAX_VALUE_LETTERS},}}\"")
 
 
@@ -49,10 +48,6 @@ class InfeasibleError(SimdepError):
 
 class RunError(SimdepError, RuntimeError):
     """A run can't go on, or a file can't be written; exit code 1."""
-
-
-class RangeWarning(UserWarning):
-    """A cost is asked for an operation beyond those that it was measured on."""
 
 
 def shown(value: object) -> str:
@@ -174,19 +169,3 @@ def string(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise InputError(f"{where}={shown(value)}; expected a text")
     return value
-
-
-def condensed(notes: Iterable[str]) -> list[str]:
-    """Notes with those that differ in nothing but a value as one: `num_tokens=822 to 1023 is out of
-    ...`."""
-    values: dict[tuple[str, str], list[str]] = {}
-    for note in dict.fromkeys(notes):
-        match = _OUT_OF_RANGE.fullmatch(note)
-        before, value, after = match.groups() if match else (note, "", "")
-        values.setdefault((before, after), []).append(value)
-    merged = []
-    for (before, after), texts in values.items():
-        low = min(texts, key=lambda text: float(text or 0))
-        high = max(texts, key=lambda text: float(text or 0))
-        merged.append(before + (low if low == high else f"{low} to {high}") + after)
-    return merged

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from simdep.analysis import summary as report
-from simdep.checks import RangeWarning
 from simdep.costs import Costs
+from simdep.hardware.extrapolation import Assumption
 from simdep.policies import build, chunk_tokens, schedule_for, set_up
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import Schedule
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import earliest_times
 from simdep.simulation.rank_times import simulate_ranks
 from simdep.simulation.rank_work import scenario_work
 from simdep.timeline import Timeline
-
-_WARNINGS = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Prediction:
     scenario: Scenario
     timeline: Timeline
     tokens: int
-    notes: tuple[str, ...]
+    notes: tuple[Assumption, ...]
     changes: tuple[str, ...] = ()
 
     @property
@@ -83,20 +77,19 @@ def predict(scenario: Scenario) -> Prediction:
     completed = set_up(scenario)
     scenario = completed.scenario
     costs = ScenarioCosts(scenario)
-    with beyond() as notes:
-        schedule = scheduled(scenario)
-        tokens = schedule.tokens * scenario.deployment.ag
-        if scenario.ranks:
-            work = scenario_work(scenario, schedule)
-            timeline, tokens = simulate_ranks(work, costs.host).timeline, work.total_tokens
-        elif costs.host.terms:
-            timeline = simulate_schedule(schedule, priced(costs), costs.host)
-        else:
-            times = earliest_times(schedule, priced(costs))
-            timeline = Timeline.from_times(
-                schedule, "sim", ((name, 0, *each) for name, each in times.items())
-            )
-    return Prediction(scenario, timeline, tokens, (*completed.assumptions, *costs.notes, *notes))
+    schedule = scheduled(scenario, costs)
+    tokens = schedule.tokens * scenario.deployment.ag
+    if scenario.ranks:
+        work = scenario_work(scenario, schedule, costs)
+        timeline, tokens = simulate_ranks(work, costs.host).timeline, work.total_tokens
+    elif costs.host.terms:
+        timeline = simulate_schedule(schedule, costs, costs.host)
+    else:
+        times = earliest_times(schedule, costs)
+        timeline = Timeline.from_times(
+            schedule, "sim", ((name, 0, *each) for name, each in times.items())
+        )
+    return Prediction(scenario, timeline, tokens, (*completed.assumptions, *costs.assumptions))
 
 
 REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs
@@ -116,11 +109,11 @@ def is_regular(scenario: Scenario) -> bool:
     return scenario.policy in REGULAR and alike and not uneven
 
 
-def scheduled(scenario: Scenario) -> Schedule:
+def scheduled(scenario: Scenario, costs: Costs | None = None) -> Schedule:
     """`simdep.policies.schedule_for`; of a regular scenario, the streams are made once, whatever
     its tokens are."""
     if not is_regular(scenario):
-        return schedule_for(scenario)
+        return schedule_for(scenario, costs)
     cut = (
         scenario.policy,
         scenario.layers,
@@ -138,44 +131,3 @@ def scheduled(scenario: Scenario) -> Schedule:
 @functools.lru_cache(maxsize=64)
 def _streams(policy: str, layers: int, r1: int, r2: int, order: str, shared: bool) -> Schedule:
     return build(policy, layers, r1, r2, order, shared=shared)
-
-
-@contextmanager
-def beyond() -> Iterator[dict[str, None]]:
-    """Collects what is said of costs that are asked for beyond what they were measured on, in place
-    of warnings.
-
-    One thread at a time: how Python treats warnings is common to all of them.
-    """
-    found: dict[str, None] = {}
-    with _WARNINGS, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RangeWarning)
-        try:
-            yield found
-        finally:
-            found |= dict.fromkeys(str(each.message) for each in caught)
-
-
-def priced(costs: Costs) -> Costs:
-    """The same costs, each distinct task priced once: what tells tasks apart is their work, not
-    where they stand.
-
-    Layers after the first may differ in attention alone.
-    """
-    known_us: dict[tuple[Any, ...], float] = {}
-
-    def us(task: Task) -> float:
-        attends = not task.kind.is_chunked and task.kind is not Kind.SHARED
-        work = (
-            task.kind,
-            task.layer if attends else min(task.layer, 1),
-            task.tokens,
-            task.groups,
-            task.rank,
-        )
-        found = known_us.get(work)
-        if found is None:
-            found = known_us[work] = costs(task)
-        return found
-
-    return us

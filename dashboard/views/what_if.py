@@ -20,7 +20,8 @@ import streamlit as st
 
 from dashboard.widgets import changed, decimals, literal, tile
 from simdep.analysis import figures
-from simdep.checks import InfeasibleError, condensed
+from simdep.checks import InfeasibleError
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.hardware.profile import hardware_names
 from simdep.planning.axes import Axis
 from simdep.planning.choice import Choice, choice_of, solution, under
@@ -510,7 +511,7 @@ def draw_origin(scenario: Scenario, found: Mapping[str, Prediction]) -> None:
             f"All times are simulated, with the costs of hardware profile {name}; none is measured."
         )
     )
-    notes = condensed(note for prediction in found.values() for note in prediction.notes)
+    notes = assumption_sentences(note for prediction in found.values() for note in prediction.notes)
     if notes:
         st.caption("Assumed, because the profile has no measurement or published figure for it:")
         st.markdown("\n".join(f"- {literal(note)}" for note in notes[:MOST_NOTES]))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.checks import InfeasibleError, condensed
+from simdep.checks import InfeasibleError
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.units import human_bytes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     scenario = given.scenario(args)
     found = [_predicted(word, scenario) for word in words]
     rows = _rows(found)
-    notes = condensed(note for prediction in found for note in prediction.notes)
+    notes = assumption_sentences(note for prediction in found for note in prediction.notes)
     tell(notes)
     if args.html:
         _write_html(args.html, found, rows, notes)

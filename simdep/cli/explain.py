@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.checks import condensed, integer, number
+from simdep.checks import integer, number
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.cli.simulate import Job, add_schedule_flags, asked
 from simdep.costs import Costs, HostOverheads
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.schedule import Schedule, track
 from simdep.units import human_us
 
@@ -85,24 +86,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule;
     the optimum."""
-    from simdep.prediction import beyond
+    from simdep.scenario.task_costs import ScenarioCosts
 
     check_paths(args)
-    with beyond() as out_of_range:
-        job = asked(args)
-        run = _simulated(job, args.ideal)
-    with beyond():  # what is asked of halved tasks and of other schedules says nothing of this one
-        result = _found(run, job, out_of_range)
-        if args.against:
-            other, tokens = _against(args, run)
-            result["difference"] = _difference(other, tokens, run)
-        if args.exact:
-            limit, workers = (
-                number(args.time_limit, "--time-limit", above=0),
-                integer(args.workers, "--workers"),
-            )
-            result["optimum"] = _optimum(run, job, limit, workers)
-    notes = condensed([*job.notes, *out_of_range])
+    job = asked(args)
+    run = _simulated(job, args.ideal)
+    out_of_range: list[str] = []
+    if isinstance(job.costs, ScenarioCosts):
+        out_of_range = assumption_sentences(job.costs.evidence.extrapolations)
+    result = _found(run, job, out_of_range)
+    if args.against:
+        other, tokens = _against(args, run)
+        result["difference"] = _difference(other, tokens, run)
+    if args.exact:
+        limit, workers = (
+            number(args.time_limit, "--time-limit", above=0),
+            integer(args.workers, "--workers"),
+        )
+        result["optimum"] = _optimum(run, job, limit, workers)
+    notes = assumption_sentences([*job.notes, *out_of_range])
     result["assumptions"] = notes
     tell(notes)
     if args.html:
@@ -112,12 +114,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _simulated(job: Job, ideal: bool) -> _Run:
-    from simdep.prediction import priced
     from simdep.simulation.engine import simulate_schedule
 
     host = job.host.ideal if ideal else job.host
     if job.work is None:
-        costs = priced(job.costs)
+        costs = job.costs
         return _Run(
             job.schedule, costs, host, simulate_schedule(job.schedule, costs, host), job.tokens
         )

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from simdep import __version__
-from simdep.checks import InfeasibleError, condensed, sentence
+from simdep.checks import InfeasibleError, sentence
 from simdep.cli import (
     compare,
     costs,
@@ -76,7 +76,7 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
             code, message = _exit_code(error)
             print(f"{prog}: {message}", file=sys.stderr)
             return code
-    for note in condensed(str(warning.message) for warning in caught):
+    for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(f"{prog}: note: {sentence(note)}", file=sys.stderr)
     return code
 

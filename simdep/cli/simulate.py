@@ -13,6 +13,7 @@ from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, table, tell
 from simdep.cli.scenario_args import add_scenario_flags, add_stage_times
 from simdep.costs import IDEAL, Costs, HostOverheads, StageTimes
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -127,10 +128,13 @@ def run(args: argparse.Namespace) -> int:
         save_timelines(args.trace, timeline)
     if args.html:
         _write_html(args.html, shown)
-    tell(job.notes)
-    prices = job.costs.prices if isinstance(job.costs, ScenarioCosts) else []
-    told = f"{text}\n\n{table(prices)}" if prices else text
-    print(json.dumps(result | {"assumptions": job.notes, "prices": prices}) if args.json else told)
+    notes, basis = list(job.notes), []
+    if isinstance(job.costs, ScenarioCosts):
+        notes = assumption_sentences([*notes, *job.costs.evidence.extrapolations])
+        basis = [cost.to_dict() for cost in job.costs.basis]
+    tell(notes)
+    shown_text = f"{text}\n\n{table(basis)}" if basis else text
+    print(json.dumps(result | {"assumptions": notes, "costs": basis}) if args.json else shown_text)
     return 0
 
 
@@ -174,8 +178,8 @@ def _served(args: argparse.Namespace, scenario: Scenario) -> Job:
     completed = set_up(scenario)
     scenario = completed.scenario
     costs = ScenarioCosts(scenario)
-    schedule = _loaded(args) if args.schedule else schedule_for(scenario)
-    work = scenario_work(scenario, schedule) if scenario.ranks else None
+    schedule = _loaded(args) if args.schedule else schedule_for(scenario, costs)
+    work = scenario_work(scenario, schedule, costs) if scenario.ranks else None
     tokens = work.total_tokens if work else schedule.tokens * scenario.deployment.ag
     notes = [*completed.assumptions, *costs.notes, *(work.costs.notes if work else ())]
     own = None if args.schedule else scenario

@@ -16,6 +16,7 @@ from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.costs import Line, StageCosts
 from simdep.file_kinds import STAGE_COSTS
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.scenario.fields import FIELDS
 from simdep.units import human_us
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     is_bare = any(getattr(args, name) is not None for name in _BARE)
     problems = [_bare(args)] if is_bare else _served(args)
     solution = solve_splits(problems, args.method, max_r1=args.max_r1, max_r2=args.max_r2)
-    tell(solution.problem.notes)
+    tell(assumption_sentences(solution.problem.assumptions))
     emit(args, solution.to_dict(), _parts(solution, args))
     return 0
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simdep import __version__, files
-from simdep.checks import InputError, condensed, known
+from simdep.checks import InputError, known
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.file_kinds import SWEEP, SWEEP_KEY
+from simdep.hardware.extrapolation import Assumption, assumption_sentences
 from simdep.planning.axes import Axis, text_columns
 
 if TYPE_CHECKING:
@@ -194,11 +195,11 @@ def run(args: argparse.Namespace) -> int:
     store = Store(args.out, _key(sweep)) if args.out else None
     done = store.load(sweep, args.force) if store else {}
     skipped, began = len(done), time.perf_counter()
-    said: dict[str, None] = {}
+    said: dict[Assumption, None] = {}
     finished = _evaluate(sweep, done, store, said)
     rows = _ordered(sweep, done)
     seconds = time.perf_counter() - began
-    notes = condensed(said)
+    notes = assumption_sentences(said)
     if finished:
         tell(notes[:MOST_NOTES])
         if len(notes) > MOST_NOTES:
@@ -221,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    sweep: Sweep, done: dict[Point, Row], store: Store | None, notes: dict[str, None]
+    sweep: Sweep, done: dict[Point, Row], store: Store | None, notes: dict[Assumption, None]
 ) -> bool:
     """Add the points that are missing to `done`; False if Ctrl-C ended that early."""
     from tqdm import tqdm

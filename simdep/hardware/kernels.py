@@ -1,14 +1,13 @@
 """Kernels: what one measured operation costs on one machine. A kernel has a form, its origin,
 errors and ranges.
 
-`kernel.us(m=512, n=4096, k=7168)` prices one operation, `kernel.predict(rows)` a whole table of
-them. Beyond the range that it was measured on it still answers, with a `RangeWarning` that names
-the range.
+`kernel.us(m=512, n=4096, k=7168)` gives the time of one operation, `kernel.predict(rows)` those of
+a whole table. Beyond the range that it was measured on it still answers; `kernel.extrapolations`
+names each such use as a record.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simdep import checks
-from simdep.checks import RangeWarning
+from simdep.hardware.extrapolation import Extrapolation
 from simdep.hardware.forms import Array, Form, form_from_dict
 from simdep.hardware.operations import OPERATIONS, Columns, Operation
 
@@ -87,38 +86,30 @@ class Kernel:
             whole["gpu_sms"] = np.full(length, float(self.sms))
         return self.form(self.operation.work(whole))
 
-    def us(self, words: Mapping[str, str] | None = None, /, **numbers: float) -> float:
-        """Microseconds of one operation; warns with RangeWarning where a number is out of the
-        measured range.
+    def us(self, words: Mapping[str, str] | None = None, /, **numbers: float | Array) -> Any:
+        """Microseconds of one operation, or an array of those that the arrays among `numbers` hold.
 
-        `words` replace those of the variant where an operation is priced by the kernel of another,
-        for example experts under balanced routing by a kernel that was measured under skewed
-        routing.
+        `words` replace those of the variant where an operation takes the kernel of another, for
+        example experts under balanced routing one that was measured under skewed routing.
         """
-        return float(
-            self.many(words, **{name: np.array([value], float) for name, value in numbers.items()})[
-                0
-            ]
-        )
+        columns = [np.atleast_1d(np.asarray(value, float)) for value in numbers.values()]
+        rows: dict[str, Any] = dict(zip(numbers, np.broadcast_arrays(*columns), strict=True))
+        length = len(next(iter(rows.values())))
+        for word, value in (words or {}).items():
+            rows[word] = np.full(length, value)
+        times = self.predict(rows)
+        is_scalar = all(np.ndim(value) == 0 for value in numbers.values())
+        return float(times[0]) if is_scalar else times
 
-    def many(self, words: Mapping[str, str] | None = None, /, **numbers: float | Array) -> Array:
-        """The same for as many operations as the arrays among `numbers` hold; the least and the
-        largest may warn."""
+    def extrapolations(self, **numbers: float | Array) -> tuple[Extrapolation, ...]:
+        """The least and the largest of `numbers` that lie out of the measured range."""
+        records = []
         for name, (low, high) in self.ranges.items():
-            ends = np.ravel(numbers[name])
-            for value in dict.fromkeys((float(ends.min()), float(ends.max()))):
+            values = np.ravel(numbers[name])
+            for value in dict.fromkeys((float(values.min()), float(values.max()))):
                 if not low <= value <= high:
-                    where = f"the measured range {low:g} to {high:g} ({self.source})"
-                    warnings.warn(
-                        f"{self.op}: {name}={value:g} is out of {where}", RangeWarning, stacklevel=3
-                    )
-        row: dict[str, Any] = dict(
-            zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)
-        )
-        length = len(next(iter(row.values())))
-        return self.predict(
-            row | {word: np.full(length, value) for word, value in (words or {}).items()}
-        )
+                    records.append(Extrapolation(self.op, name, value, low, high, self.source))
+        return tuple(records)
 
     def interval(self, us: float) -> tuple[float, float]:
         """Where 95 % of measurements lie for a prediction of `us`, by the errors on shapes left out

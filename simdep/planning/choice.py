@@ -15,7 +15,7 @@ from simdep.checks import integer, known
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import Adapted, Policy, adapted, find, set_up
-from simdep.prediction import Prediction, beyond, predict
+from simdep.prediction import Prediction, predict
 from simdep.scenario.spec import Scenario
 
 DEGREES = ("order", "r1", "r2")
@@ -87,8 +87,7 @@ def best(scenario: Scenario) -> Choice:
 
 def solution(scenario: Scenario) -> Solution:
     """What the solver finds for the scenario's samples."""
-    with beyond():
-        return solve(Problem.of(scenario, scenario.workload.samples))
+    return solve(Problem.of(scenario, scenario.workload.samples))
 
 
 def choice_of(solution: Solution) -> Choice:

@@ -8,13 +8,14 @@ equal as whole tokens allow: at most two runs of equal chunks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from simdep import checks
 from simdep.costs import StageCosts
+from simdep.hardware.extrapolation import Assumption
 from simdep.planning.stage_cache import StageCache
 from simdep.scenario.memory import Footprint, Integers
 from simdep.scenario.spec import Scenario
@@ -79,7 +80,7 @@ class Problem:
     stages: StageSource
     footprint: Footprint | None = None
     scenario: Scenario | None = None
-    notes: tuple[str, ...] = ()
+    costs: ScenarioCosts | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def bare(cls, costs: StageCosts, layers: int, samples: int) -> Problem:
@@ -110,7 +111,8 @@ class Problem:
         does not model: host overheads (unless `ideal`), ranks that differ, groups of experts,
         colocated groups.
         """
-        costs = ScenarioCosts(scenario)
+        cache = cache or StageCache()
+        costs = ScenarioCosts(scenario, cache.evidence)
         (costs.host.ideal if ideal else costs.host).refuse("the solver")
         scenario = _undivided(scenario)
         deployment, model = scenario.deployment, scenario.model
@@ -120,11 +122,16 @@ class Problem:
             tokens_per_sample=scenario.workload.tokens_per_sample,
             total_tokens_per_sample=scenario.workload.tokens_per_sample * deployment.ag,
             expert_share=deployment.ag * model.top_k / model.experts,
-            stages=(cache or StageCache()).stages(scenario),
+            stages=cache.stages(scenario),
             footprint=Footprint.of(scenario),
             scenario=scenario,
-            notes=tuple(costs.notes),
+            costs=costs,
         )
+
+    @property
+    def assumptions(self) -> list[Assumption]:
+        """What the costs rest on that were asked for so far, besides measurements."""
+        return [] if self.costs is None else self.costs.assumptions
 
     def r1_range(self, m_a: Integers, r2: Integers, max_r1: int) -> tuple[Integers, Integers]:
         """The fewest and the most micro-batches of m_a samples in r2 chunks that the samples and

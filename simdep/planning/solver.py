@@ -22,6 +22,7 @@ import numpy as np
 
 from simdep import checks
 from simdep.checks import InfeasibleError
+from simdep.hardware.extrapolation import assumption_sentences
 from simdep.planning.memory_fixes import explain
 from simdep.planning.problem import Problem
 from simdep.planning.search import Candidates, Order, Search, Space
@@ -128,7 +129,7 @@ class Solution:
             "solve_ms": self.solve_ms,
             "method": self.method,
             "runner_up": [configuration.to_dict() for configuration in self.runner_up],
-            "assumptions": list(self.problem.notes),
+            "assumptions": assumption_sentences(self.problem.assumptions),
         }
 
 

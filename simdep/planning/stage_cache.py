@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep.hardware.profile import STAGES
+from simdep.scenario.estimates import Evidence
 from simdep.scenario.memory import Integers
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -131,9 +132,11 @@ class ScenarioStages:
 
 
 class StageCache:
-    """The stage times of any number of scenarios, each cost of a task computed once."""
+    """The stage times of any number of scenarios, each cost of a task computed once; `evidence` is
+    what they rest on."""
 
     def __init__(self) -> None:
+        self.evidence = Evidence()
         self._stages: dict[Hashable, ScenarioStages] = {}
         self._times: dict[Hashable, TaskTimes] = {}
 
@@ -145,7 +148,7 @@ class StageCache:
         return self._stages[keys.scenario]
 
     def _computed(self, scenario: Scenario, keys: _Keys) -> ScenarioStages:
-        costs = ScenarioCosts(scenario)
+        costs = ScenarioCosts(scenario, self.evidence)
         first_layers: dict[Hashable, int] = {}
         for layer in range(scenario.layers):
             first_layers.setdefault(costs.attention_class(layer), layer)
@@ -154,7 +157,7 @@ class StageCache:
             scenario=scenario,
             costs=costs,
             attention=[
-                self._task((keys.attention, name), partial(_attention_us, costs, layer))
+                self._task((keys.attention, name), partial(costs.us, Kind.ATTENTION, layer=layer))
                 for name, layer in first_layers.items()
             ],
             layer_classes=[
@@ -170,11 +173,6 @@ class StageCache:
 
     def _task(self, key: Hashable, compute: Compute) -> TaskTimes:
         return self._times.setdefault(key, TaskTimes(compute))
-
-
-def _attention_us(costs: ScenarioCosts, layer: int, tokens: Any) -> Any:
-    us = costs.attention(tokens, layer)
-    return us + costs.combine(tokens) if layer else us
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ import numpy as np
 
 from simdep.analysis import summary as report
 from simdep.checks import InfeasibleError
+from simdep.hardware.extrapolation import Assumption
 from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.planning.axes import SPLIT, Axis
 from simdep.planning.choice import Choice
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, chunk_tokens, parse_order
-from simdep.prediction import Prediction, beyond, is_regular, predict
+from simdep.prediction import Prediction, is_regular, predict
+from simdep.scenario.estimates import Evidence
 from simdep.scenario.fields import override
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
@@ -126,7 +128,7 @@ class Sweep:
 def run(
     sweep: Sweep,
     points: Sequence[Mapping[str, Any]] | None = None,
-    notes: dict[str, None] | None = None,
+    notes: dict[Assumption, None] | None = None,
     seconds: float = 1.0,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of some points of a sweep, default all, in their order, in blocks that take about
@@ -138,10 +140,9 @@ def run(
     remaining = iter(sweep.points() if points is None else points)
     while part := list(itertools.islice(remaining, size)):
         began = time.perf_counter()
-        with beyond() as said:
-            found = _solved(sweep, part, prices) if sweep.solve else _simulated(sweep, part, prices)
+        found = _solved(sweep, part, prices) if sweep.solve else _simulated(sweep, part, prices)
         if notes is not None:
-            notes |= said | prices.notes
+            notes |= prices.notes | dict.fromkeys(prices.evidence.extrapolations)
         yield [
             {axis.column: point[axis.name] for axis in sweep.axes} | row
             for point, row in zip(part, found, strict=True)
@@ -211,7 +212,7 @@ def _solved(
             fixed = "samples" in values or "samples" in sweep.base.get("workload", {})
             problem = Problem.of(scenario, scenario.workload.samples if fixed else None)
             rows.append(_best(solve(problem), scenario))
-            prices.notes |= _kept(problem.notes, values)
+            prices.notes |= _kept(problem.assumptions, values)
         except (ValueError, InfeasibleError) as error:
             rows.append({"reason": str(error)})
     return rows
@@ -235,10 +236,10 @@ def _best(solution: Solution, scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _kept(notes: Iterable[str], values: Mapping[str, Any]) -> dict[str, None]:
+def _kept(notes: Iterable[Assumption], values: Mapping[str, Any]) -> dict[Assumption, None]:
     """Notes without those on a link that is varied: the rows say as much."""
     varied = any(name in values for name in OF_LINK)
-    return {note: None for note in notes if not (varied and note.startswith("link of"))}
+    return {note: None for note in notes if not (varied and str(note).startswith("link of"))}
 
 
 @functools.cache
@@ -313,12 +314,13 @@ class _Prices:
     def __init__(self) -> None:
         self.hardware = functools.cache(load_hardware)
         self.known: dict[tuple[Any, ...], Any] = {}
-        self.notes: dict[str, None] = {}
+        self.notes: dict[Assumption, None] = {}
+        self.evidence = Evidence()
 
     def costs(self, scenario: Scenario, values: Mapping[str, Any]) -> ScenarioCosts:
         own = tuple(value for name, value in values.items() if name not in OF_SCHEDULE)
         if own not in self.known:
-            self.known[own] = ScenarioCosts(scenario)
+            self.known[own] = ScenarioCosts(scenario, self.evidence)
         found: ScenarioCosts = self.known[own]
         return found
 

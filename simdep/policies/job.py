@@ -36,8 +36,8 @@ class Job:
     scenario: Scenario | None = None
 
     @classmethod
-    def of(cls, scenario: Scenario) -> Job:
-        """What a scenario asks for.
+    def of(cls, scenario: Scenario, costs: Costs | None = None) -> Job:
+        """What a scenario asks for, by its `costs` if they are at hand.
 
         Raises ValueError for a chunk without a token, for groups of experts that do not divide
         those of a GPU, and for more than `MOST_TASKS` tasks.
@@ -51,7 +51,7 @@ class Job:
             shared_on=scenario.deployment.shared_on,
             split=scenario.split,
             merge_last=scenario.merge_last,
-            costs=ScenarioCosts(scenario),
+            costs=costs or ScenarioCosts(scenario),
             scenario=scenario,
         )
 

@@ -182,9 +182,11 @@ def build(
     )
 
 
-def schedule_for(scenario: Scenario) -> Schedule:
-    """The schedule that a scenario asks for; raises ValueError where policy and scenario do not go
-    together."""
+def schedule_for(scenario: Scenario, costs: Costs | None = None) -> Schedule:
+    """The schedule that a scenario asks for, by its `costs` where these matter.
+
+    Raises ValueError where policy and scenario do not go together.
+    """
     asked = find(scenario.policy)
     if asked.colocated != scenario.deployment.colocated:
         rule = (
@@ -196,4 +198,4 @@ def schedule_for(scenario: Scenario) -> Schedule:
     is_open = scenario.split == "token" and "split" not in scenario.given
     if is_open and len(asked.splits) == 1 and asked.splits[0] != "token":
         scenario = replace(scenario, split=asked.splits[0], chunks=())
-    return asked.schedule(Job.of(scenario))
+    return asked.schedule(Job.of(scenario, costs))

@@ -22,9 +22,7 @@ the other. A2E and E2A do not contend, as in the group's model.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -70,17 +68,17 @@ class RankCosts:
         return cls(lambda task, loads: costs(task) * loads)
 
     @classmethod
-    def of(cls, scenario: Scenario) -> RankCosts:
-        """Those of a scenario; the link class that its own link is not has `ranks.far_link` or the
-        profile's."""
-        costs, where = ScenarioCosts(scenario), scenario.deployment
-        prices: dict[tuple[object, ...], float] = {}
-        told: set[str] = set()
+    def of(cls, scenario: Scenario, costs: ScenarioCosts | None = None) -> RankCosts:
+        """Those of a scenario, by its `costs`; the link class that its own link is not has
+        `ranks.far_link` or the profile's."""
+        costs, where = costs or ScenarioCosts(scenario), scenario.deployment
 
         def us(task: Task, loads: Array) -> Array:
-            layer = None if task.kind.is_chunked else task.layer
-            with _told_once(told):
-                return _each(loads, lambda load: _priced(prices, costs, task, load, layer))
+            def at_load(load: float) -> float:
+                tokens = task.tokens * load
+                return costs.task_us(task.kind, tokens, task.layer, task.groups)
+
+            return _each(loads, at_load)
 
         far = link = None
         if scenario.ranks and scenario.ranks.nodes:
@@ -239,15 +237,17 @@ def rank_work(
     return work
 
 
-def scenario_work(scenario: Scenario, schedule: Schedule) -> RankWork:
-    """What every rank has to do in a scenario."""
+def scenario_work(
+    scenario: Scenario, schedule: Schedule, costs: ScenarioCosts | None = None
+) -> RankWork:
+    """What every rank has to do in a scenario, by its `costs`."""
     where = scenario.deployment
     return rank_work(
         schedule,
         where.ag,
         where.eg,
         scenario.ranks or Ranks(),
-        RankCosts.of(scenario),
+        RankCosts.of(scenario, costs),
         scenario.workload.samples,
     )
 
@@ -259,46 +259,6 @@ def _profiles_far_link(scenario: Scenario) -> Cost | None:
         return port_cost(where.hardware, Kind.A2E, other)
     except ValueError:
         return None
-
-
-class _Part(Task):
-    """A task at a load of its own: its tokens are those of the group times the load, not a whole
-    number."""
-
-    def __post_init__(self) -> None:
-        pass
-
-
-def _priced(
-    prices: dict[tuple[object, ...], float],
-    costs: Costs,
-    task: Task,
-    load: float,
-    layer: int | None,
-) -> float:
-    key = (task.kind, layer, task.tokens, task.groups, load)
-    if key not in prices:
-        tokens: float = task.tokens * load
-        part = _Part(task.kind, task.layer, task.mb, task.chunk, tokens, groups=task.groups)  # type: ignore[arg-type]
-        prices[key] = costs(task if load == 1 else part)
-    return prices[key]
-
-
-@contextmanager
-def _told_once(told: set[str]) -> Iterator[None]:
-    """Of all warnings of one number that is out of its range, the last one, that of the largest
-    load; and only once."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    texts: dict[str, Warning] = {}
-    for each in caught:
-        assert isinstance(each.message, Warning)
-        texts[str(each.message).partition("=")[0]] = each.message
-    for about, message in texts.items():
-        if about not in told:
-            told.add(about)
-            warnings.warn(message, stacklevel=2)
 
 
 def _each(loads: Array, price: Callable[[float], float]) -> Array:

@@ -10,7 +10,7 @@ import pytest
 from simdep.planning.axes import Axis
 from simdep.planning.sweep import Sweep, run
 
-pytestmark = [pytest.mark.bench, pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")]
+pytestmark = pytest.mark.bench
 BASE: dict[str, Any] = {
     "model": "deepseek-v2",
     "deployment": {"hardware": "h20", "ag": 3, "eg": 5},

@@ -8,8 +8,6 @@ model.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +17,6 @@ from places import SHARED
 
 from simdep.calibration.fit_kernel import FITS, fit_kernel, fit_terms, folds, held_out_errors
 from simdep.calibration.measurements import Series, read_measurements, series_of
-from simdep.checks import RangeWarning
 from simdep.hardware.forms import Terms, linear
 from simdep.hardware.gpus import find_gpu
 from simdep.hardware.kernels import Errors, Kernel, kernel_from_dict
@@ -75,17 +72,25 @@ def test_a_shape_is_in_one_fold_alone() -> None:
     assert len(set(fold)) > 1
 
 
-def test_a_kernel_warns_beyond_its_range_with_the_range_and_still_answers() -> None:
+def test_a_kernel_names_its_range_beyond_it_and_still_answers() -> None:
     kernel = Kernel(
         "gemm", {"dtype": "bf16"}, linear(5, 1e-8), "measured", "the test", {"m": (1, 512)}
     )
-    with pytest.warns(
-        RangeWarning, match=r"gemm: m=1024 is out of the measured range 1 to 512 \(the test\)"
-    ):
-        assert kernel.us(m=1024, n=64, k=64) == pytest.approx(5 + 1e-8 * 1024 * 64 * 64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        kernel.us(m=512, n=64, k=64)
+    assert kernel.us(m=1024, n=64, k=64) == pytest.approx(5 + 1e-8 * 1024 * 64 * 64)
+    assert list(map(str, kernel.extrapolations(m=1024, n=64, k=64))) == [
+        "gemm: m=1024 is out of the measured range 1 to 512 (the test)"
+    ]
+    assert not kernel.extrapolations(m=512, n=64, k=64)
+
+
+def test_the_ends_of_an_array_are_its_extrapolations() -> None:
+    kernel = Kernel(
+        "gemm", {"dtype": "bf16"}, linear(5, 1e-8), "measured", "the test", {"m": (8, 512)}
+    )
+    sizes = np.array([1.0, 4, 8, 512, 600, 700])
+    found = kernel.extrapolations(m=sizes, n=64, k=64)
+    assert [record.value for record in found] == [1, 700]
+    assert kernel.us(m=sizes, n=64, k=64).tolist() == [kernel.us(m=m, n=64, k=64) for m in sizes]
 
 
 def test_an_interval_is_that_of_the_errors_on_shapes_left_out() -> None:

@@ -4,6 +4,7 @@ GPUs."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,17 @@ import pytest
 from cli import one_sentence, run
 
 from simdep.analysis import summary as report
-from simdep.checks import condensed
+from simdep.hardware.extrapolation import Extrapolation, assumption_sentences
 from simdep.planning.choice import Choice, under
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import POLICIES, schedule_for
-from simdep.prediction import predict, priced
+from simdep.prediction import predict
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
+from simdep.schedule import Kind
 from simdep.simulation.engine import simulate_schedule
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::simdep.checks.RangeWarning"
-)  # of the engine that is compared with
 FLAGS = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 3 --seq-len 256 --samples 8"
 POLICY_OF_A_USER = '''
 from simdep.policies import in_every_layer, on_groups, parse_order, register
@@ -119,22 +118,32 @@ def test_a_prediction_is_what_the_engine_gives(policy: str) -> None:
     assert row["exposed_communication_us"] == told["exposed_communication_us"]
 
 
-def test_every_distinct_task_is_priced_once() -> None:
-    asked: list[str] = []
-    base = scenario(policy="findep", r1=4, r2=4)
-    costs = priced(lambda task: asked.append(task.name) or 1.0)
-    prices = {costs(task) for task in schedule_for(base)}
-    assert prices == {1.0}
-    assert (
-        len(asked) == 3 + 2 * 4
-    )  # A of each layer; S, A2E, E and E2A of the first and of the others
+def test_every_distinct_task_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention of the first layer and of the later ones, S, A2E, E and E2A."""
+    asked: list[Kind] = []
+    costs = ScenarioCosts(scenario(policy="findep", r1=4, r2=4))
+    monkeypatch.setattr(costs, "us", lambda kind, *work: asked.append(kind) or 1.0)
+    assert {costs(task) for task in schedule_for(costs.scenario)} == {1.0}
+    assert Counter(asked) == {
+        Kind.ATTENTION: 2,
+        Kind.SHARED: 1,
+        Kind.A2E: 1,
+        Kind.EXPERT: 1,
+        Kind.E2A: 1,
+    }
 
 
-def test_notes_that_differ_in_a_value_become_one() -> None:
+def test_extrapolations_of_one_attribute_become_one_sentence() -> None:
+    uses = [
+        Extrapolation("gemm", name, value, 1, 64, "source")
+        for name, value in (("m", 100.0), ("m", 70.0), ("n", 9e1))
+    ]
     where = " is out of the measured range 1 to 64 (source)"
-    assert condensed(
-        ["gemm: m=100" + where, "gemm: m=70" + where, "gemm: n=9" + where, "other", "other"]
-    ) == ["gemm: m=70 to 100" + where, "gemm: n=9" + where, "other"]
+    assert assumption_sentences([uses[0], "other", *uses, "other"]) == [
+        "gemm: m=70 to 100" + where,
+        "other",
+        "gemm: n=90" + where,
+    ]
 
 
 def test_policies_stand_side_by_side_with_what_each_gives_alone(

@@ -67,7 +67,7 @@ def test_a_kernel_used_beyond_its_range_is_a_note_on_stderr(
     result = json.loads(said.out)
     assert result["makespan_us"] > 0
     assert {"gemm bf16", "mla_prefill"} <= {
-        row["price"] for row in result["prices"] if row["p95_pct"]
+        row["cost"] for row in result["costs"] if row["p95_pct"]
     }
     assert (
         "simdep: note: gemm: n=24576 to 32768 is out of the measured range 512 to 16384" in said.err

@@ -62,7 +62,6 @@ def differences(golden: Any, now: Any, place: str = "") -> Iterator[str]:
         yield f"{place}: {golden!r} became {now!r}"
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_prints_what_it_printed_before(
     name: str,

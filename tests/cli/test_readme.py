@@ -49,7 +49,6 @@ def test_the_readme_shows_every_command() -> None:
     }
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("line", commands())
 def test_a_command_of_the_readme_runs(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

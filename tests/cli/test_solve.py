@@ -19,7 +19,6 @@ SIZES = ["--layers", "6", "--samples", "6", "--tokens-per-sample", "8"]
 SERVED = (
     "simdep solve --model deepseek-v2 --hardware h20 --layers 3 --seq-len 32 --max-r1 4 --max-r2 4"
 )
-pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 
 
 def told(capsys: pytest.CaptureFixture[str], command: str, *more: str) -> Any:

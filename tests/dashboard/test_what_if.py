@@ -31,9 +31,6 @@ from simdep.simulation.engine import simulate_schedule
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::simdep.checks.RangeWarning"
-)  # of the engine that is compared with
 SMALL = {"layers": "4", "samples": "4", "seq_len": "512"}
 
 

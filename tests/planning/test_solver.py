@@ -197,7 +197,6 @@ def with_cut(given: Scenario, order: str, m_a: int, r1: int, r2: int) -> Scenari
     )
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("shared_on", ["ag", "eg"])
 def test_exact_on_a_scenario_is_brute_force_over_its_schedules(shared_on: str) -> None:
     """Every schedule of fixed samples, uneven whole tokens included, by the recurrence on the
@@ -221,7 +220,6 @@ def test_exact_on_a_scenario_is_brute_force_over_its_schedules(shared_on: str) -
     )  # m_a ag top_k S = m_e r2 E
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_the_policy_lookahead_has_the_order_that_the_solver_evaluates() -> None:
     """Chunks of 48 tokens in 5 differ by one."""
     given, problem = scenario(), Problem.of(scenario(), 9)
@@ -233,7 +231,6 @@ def test_the_policy_lookahead_has_the_order_that_the_solver_evaluates() -> None:
         )
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_without_samples_memory_says_how_many() -> None:
     """Every choice fits, and the largest m_a that fits is among those searched."""
     given = scenario(workload={"seq_len": 2048}, layers=59)
@@ -246,7 +243,6 @@ def test_without_samples_memory_says_how_many() -> None:
     ).best.makespan_us <= (found.best.makespan_us * (1 + 1e-9))
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_what_does_not_fit_is_infeasible_and_says_what_would() -> None:
     given = scenario(workload={"seq_len": 2048}, layers=59, deployment={"memory_gbytes": 60})
     with pytest.raises(InfeasibleError, match=r"are missing.*it fits with"):

@@ -23,9 +23,6 @@ from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.simulation.engine import simulated_makespan_us
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::simdep.checks.RangeWarning"
-)  # of the engine that is compared with
 BASE: dict[str, Any] = {
     "model": "deepseek-v2-lite",
     "layers": 3,

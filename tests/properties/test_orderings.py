@@ -124,7 +124,6 @@ def eps_moe_gains(seq_len: int) -> dict[int, float]:
     }
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize(
     "row",
     [r for r in records(published("eps_moe")) if r["part"] == "prefill" and r["pipeline"] == 5],
@@ -181,7 +180,6 @@ def two_batch_gain(samples: int, context: int, published_link: bool) -> float:
     return us[0] / us[1] - 1
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("context", [1024, 2048, 4096])
 def test_two_batches_lose_when_small_and_win_when_large(context: int) -> None:
     """On the latency that DeepEP publishes: the signs, the break-even, and the sizes within 12
@@ -196,7 +194,6 @@ def test_two_batches_lose_when_small_and_win_when_large(context: int) -> None:
     assert gains[256] == pytest.approx(0.255, abs=0.12)
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("context", [1024, 2048, 4096])
 def test_two_batches_lose_and_win_on_a_measured_point_to_point_link_as_well(context: int) -> None:
     """It is slower than DeepEP, which moves the break-even down to 64."""
@@ -245,7 +242,6 @@ def test_findep_is_no_slower_than_pppipe_and_that_no_slower_than_naive(
     assert pppipe <= found * (1 + 1e-12)
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_the_same_order_follows_from_kernels_alone() -> None:
     """H20: no figure of the paper is used."""
     hardware = load_hardware("h20")

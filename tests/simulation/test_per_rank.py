@@ -179,7 +179,6 @@ def test_where_all_ranks_are_alike_every_task_takes_exactly_the_times_of_the_gro
         assert set(found.end[name]) == {end}
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("hardware", ["a6000", "h20", "h100"])
 @pytest.mark.parametrize(("ag", "eg"), [(3, 5), (1, 8), (6, 2), (5, 1), (3, 7)])
 def test_a_scenario_whose_ranks_are_alike_takes_exactly_the_time_of_the_group(
@@ -206,7 +205,6 @@ def served(
     return Scenario.from_dict(data | more)
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 @pytest.mark.parametrize("dispatch", ["per-expert", "per-gpu", "broadcast"])
 @pytest.mark.parametrize("policy", ["findep", "step3"])
 def test_every_way_to_send_rows_reduces_to_the_group(dispatch: str, policy: str) -> None:
@@ -746,7 +744,6 @@ def test_a_faulty_flag_is_refused_in_one_sentence(
     one_sentence(capsys, said)
 
 
-@pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 def test_the_word_balanced_is_the_group_whatever_the_number_of_experts() -> None:
     """64 experts on 3 EG GPUs."""
     data = {

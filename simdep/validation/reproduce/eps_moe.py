@@ -8,7 +8,6 @@ unpipelined rows of the ablation, and for prefill from the H800 profile alone.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simdep.checks import RangeWarning
 from simdep.costs import HostOverheads
 from simdep.hardware.profile import load_hardware
 from simdep.policies import build
 from simdep.scenario import work
+from simdep.scenario.estimates import Evidence
 from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -120,10 +119,9 @@ def reproduce_eps_moe() -> Reproduction:
     table = published(EPS_MOE.table)
     figures = [EpsMoeFigure.of(row) for row in records(table)]
     constants = _calibrated(figures)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RangeWarning)
-        points = tuple(_point(row, constants) for row in records(table))
-    remarks = (*_REMARKS, *range_remarks(caught))
+    evidence = Evidence()
+    points = tuple(_point(row, constants, evidence) for row in records(table))
+    remarks = (*_REMARKS, *range_remarks(evidence.extrapolations))
     return Reproduction(EPS_MOE, points, _parameters(constants), _checks(points), remarks)
 
 
@@ -199,14 +197,15 @@ def _calibrated(figures: Iterable[EpsMoeFigure]) -> _Constants:
     )
 
 
-def _predicted(figure: EpsMoeFigure, constants: _Constants) -> float:
-    """What simdep gives for a figure, in the unit of the figure."""
+def _predicted(figure: EpsMoeFigure, constants: _Constants, evidence: Evidence) -> float:
+    """What simdep gives for a figure, in the unit of the figure; `evidence` gathers the kernels."""
     if figure.part == "sm-budget":
         return _sm_budget_ms(figure, constants)
     if figure.part == "ablation":
         return _ablation_ms(figure, constants)
     assert figure.groups is not None, figure
-    baseline, pipeline = (_prefill_us(groups, figure, constants) for groups in (0, figure.groups))
+    baseline = _prefill_us(0, figure, constants, evidence)
+    pipeline = _prefill_us(figure.groups, figure, constants, evidence)
     return 100 * (baseline / pipeline - 1)
 
 
@@ -238,7 +237,9 @@ def _ablation_ms(figure: EpsMoeFigure, constants: _Constants) -> float:
     return pipelined_ms(groups, 0, communication, products, constants.group_ms(tokens), contention)
 
 
-def _prefill_us(groups: int, figure: EpsMoeFigure, constants: _Constants) -> float:
+def _prefill_us(
+    groups: int, figure: EpsMoeFigure, constants: _Constants, evidence: Evidence
+) -> float:
     """A layer of DeepSeek-V2 on `_PREFILL_TOKENS` tokens of a GPU; 0 groups are the baseline.
 
     The baseline runs one grouped GEMM after its dispatch; 1 group runs plain ones instead, one for
@@ -248,7 +249,7 @@ def _prefill_us(groups: int, figure: EpsMoeFigure, constants: _Constants) -> flo
     model, hardware = load_model("deepseek-v2"), load_hardware("h800")
     deployment = Deployment(_PREFILL_GPUS, _PREFILL_GPUS, hardware, dispatch="per-gpu")
     workload = Workload("prefill", figure.seq_len, max(1, _PREFILL_TOKENS // figure.seq_len))
-    costs = ScenarioCosts(Scenario(model, deployment, workload, 1))
+    costs = ScenarioCosts(Scenario(model, deployment, workload, 1), evidence)
     before = costs.attention(_PREFILL_TOKENS) + costs.shared(_PREFILL_TOKENS)
     directions = [costs.transfer(kind, _PREFILL_TOKENS) for kind in (Kind.A2E, Kind.E2A)]
     remote = (_PREFILL_GPUS - 1) / _PREFILL_GPUS
@@ -264,13 +265,13 @@ def _prefill_us(groups: int, figure: EpsMoeFigure, constants: _Constants) -> flo
     )
 
 
-def _point(row: Mapping[str, Any], constants: _Constants) -> Point:
+def _point(row: Mapping[str, Any], constants: _Constants, evidence: Evidence) -> Point:
     columns = {key: value for key, value in row.items() if key != "unit"}
     figure, unit = EpsMoeFigure.of(row), str(row["unit"])
     reason = _not_modelled(figure)
     if reason:
         return Point(columns, figure.value, None, unit, "not-modelled", reason)
-    predicted = _predicted(figure, constants)
+    predicted = _predicted(figure, constants, evidence)
     if figure.is_calibrated:
         reason = "a constant is taken from this figure"
         return Point(columns, figure.value, predicted, unit, "calibrated", reason)

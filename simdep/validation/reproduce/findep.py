@@ -8,17 +8,17 @@ data sheet of its GPU.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simdep.checks import RangeWarning
 from simdep.hardware.profile import HardwareProfile, load_hardware
+from simdep.scenario.estimates import Evidence
 from simdep.scenario.models import builtin_models, load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -93,15 +93,17 @@ def reproduce_findep(measured: pd.DataFrame | None = None) -> Reproduction:
     """Predict every row of a table with the columns of `FINDEP`, default the published ones."""
     table = published(FINDEP.table) if measured is None else measured
     h20 = fitted_h20(calibration_figures())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RangeWarning)
-        points = tuple(_point(row, h20) for row in records(table))
-        checks, remarks = _checks(h20), _remarks(h20)
+    evidence = Evidence()
+    kernel_times = partial(kernel_stage_times, evidence=evidence)
+    points = tuple(_point(row, h20, kernel_times) for row in records(table))
+    checks = _checks(h20, kernel_times)
+    remarks = _remarks(h20, partial(linear_stage_times, evidence=evidence))
+    remarks += range_remarks(evidence.extrapolations)
     parameters = (*_parameters(h20), *KERNEL_PARAMETERS)
-    return Reproduction(FINDEP, points, parameters, checks, (*remarks, *range_remarks(caught)))
+    return Reproduction(FINDEP, points, parameters, checks, tuple(remarks))
 
 
-def _point(row: Mapping[str, Any], h20: HardwareProfile) -> Point:
+def _point(row: Mapping[str, Any], h20: HardwareProfile, kernel_times: StageTimesModel) -> Point:
     columns = {key: cell for key, cell in row.items() if key != "unit"}
     value, unit = row["value"], str(row["unit"])
     reason = _not_modelled(row, unit)
@@ -111,7 +113,7 @@ def _point(row: Mapping[str, Any], h20: HardwareProfile) -> Point:
     others: dict[str, float] = {}
     try:
         if setup.is_h20 and unit == THROUGHPUT:
-            kernels = throughput(setup, load_hardware("h20"), kernel_stage_times)
+            kernels = throughput(setup, load_hardware("h20"), kernel_times)
             others["predicted_from_kernels"] = kernels
         predicted = _predicted(setup, unit, h20)
     except ValueError as error:  # a configuration that can't be, such as more EG GPUs than experts
@@ -204,7 +206,7 @@ def _parameters(h20: HardwareProfile) -> list[Parameter]:
     ]
 
 
-def _checks(h20: HardwareProfile) -> tuple[Check, ...]:
+def _checks(h20: HardwareProfile, kernel_times: StageTimesModel) -> tuple[Check, ...]:
     figures = calibration_figures()
     inside = _mape(figures, h20)
     short = [figure for figure in figures if figure.setup.seq_len == 2048]
@@ -225,19 +227,21 @@ def _checks(h20: HardwareProfile) -> tuple[Check, ...]:
             f"worst {worst:.1f} %",
             bool(worst <= 8),
         ),
-        *_kernel_checks(_different_setups(figures)),
+        *_kernel_checks(_different_setups(figures), kernel_times),
     )
 
 
-def _kernel_checks(figures: Sequence[FindepFigure]) -> tuple[Check, Check]:
+def _kernel_checks(
+    figures: Sequence[FindepFigure], kernel_times: StageTimesModel
+) -> tuple[Check, Check]:
     """The checks of route (b): its errors, and the order of figures within each testbed."""
     hardware = load_hardware("h20")
-    mape = _mape(figures, hardware, kernel_stage_times)
+    mape = _mape(figures, hardware, kernel_times)
     in_order, apart = [], []
     for testbed in ("C", "D"):
         group = [figure for figure in figures if figure.setup.testbed == testbed]
         values = np.array([figure.value for figure in group])
-        predicted = (1 + _errors_pct(group, hardware, kernel_stage_times) / 100) * values
+        predicted = (1 + _errors_pct(group, hardware, kernel_times) / 100) * values
         inverted = inversions(values.tolist(), predicted.tolist())
         pairs = len(group) * (len(group) - 1) // 2
         in_order.append(f"{testbed}: {pairs - len(inverted)} of {pairs}")
@@ -291,9 +295,9 @@ def _errors_pct(
     return np.asarray(100 * (predicted / values - 1))
 
 
-def _remarks(h20: HardwareProfile) -> list[str]:
+def _remarks(h20: HardwareProfile, linear_times: StageTimesModel) -> list[str]:
     compared = ", ".join(_compared_splits(h20))
-    alone = _mape(calibration_figures(), load_hardware("h20"))
+    alone = _mape(calibration_figures(), load_hardware("h20"), linear_times)
     bound = _busy_bound(load_hardware("a6000"), "deepseek-v2", 8, 1024, 8)
     return [
         "Table 5 states neither split nor batch. FinDEP on Testbed C, DeepSeek-V2, S = 1024/4096, "

@@ -20,6 +20,7 @@ from itertools import permutations
 
 from simdep.costs import StageTimes
 from simdep.scenario import work
+from simdep.scenario.estimates import Evidence
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
@@ -66,12 +67,12 @@ KERNEL_PARAMETERS = (
 )
 
 
-def kernel_stage_times(scenario: Scenario) -> StageTimes:
-    """Microseconds of the tasks of a scenario, from kernels.
+def kernel_stage_times(scenario: Scenario, evidence: Evidence | None = None) -> StageTimes:
+    """Microseconds of the tasks of a scenario, from kernels; `evidence` gathers their uses.
 
     Experts run one after the other, three products each (FinDEP, Eq. 3).
     """
-    costs, model = ScenarioCosts(scenario), scenario.model
+    costs, model = ScenarioCosts(scenario, evidence), scenario.model
     ag, eg = scenario.deployment.ag, scenario.deployment.eg
     chunk = scenario.tokens / scenario.r2
     routed_tokens = chunk * ag * model.top_k / model.experts  # of one expert

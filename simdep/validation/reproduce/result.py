@@ -8,7 +8,6 @@ beside.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -23,6 +22,7 @@ from simdep import files
 from simdep.calibration.measurements import read_table
 from simdep.checks import InputError, shown
 from simdep.file_kinds import PUBLISHED
+from simdep.hardware.extrapolation import Extrapolation
 
 ROLES = ("calibrated", "predicted", "not-modelled")
 
@@ -171,9 +171,9 @@ def error_summary(points: Sequence[Point]) -> ErrorSummary:
     )
 
 
-def range_remarks(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+def range_remarks(extrapolations: Iterable[Extrapolation]) -> list[str]:
     """A remark that names the kernels used beyond their measured range; none if none was."""
-    attributes = {str(warning.message).split("=")[0] for warning in caught}
+    attributes = {f"{use.kernel}: {use.attribute}" for use in extrapolations}
     if not attributes:
         return []
     names = ", ".join(sorted(attributes))
