@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 from simdep import __version__
-from simdep.checks import InfeasibleError, sentence
+from simdep.checks import InfeasibleError, InputError, sentence
 from simdep.cli import (
     compare,
     costs,
@@ -28,6 +29,7 @@ from simdep.cli import (
     sweep,
 )
 from simdep.cli.parser import Parser, add_command
+from simdep.files import shown_path
 
 ABOUT = """Predict how disaggregated MoE inference runs, before it runs.
 
@@ -119,4 +121,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_flags(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    return run_command("simdep", lambda: args.run(args))
+    return run_command("simdep", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command; an error in a value begins with the flag or the scenario file that holds it."""
+    try:
+        done: int = args.run(args)
+    except ValueError as error:
+        raise _placed(error, args) from None
+    return done
+
+
+def _placed(error: ValueError, args: argparse.Namespace) -> ValueError:
+    """The error with the flag or the scenario file at fault, where it names neither."""
+    text, scenario = str(error), getattr(args, "scenario", None)
+    key = re.match(r"(\w+)[=.\[]", text)
+    if (isinstance(error, InputError) and error.place) or text.startswith("--"):
+        return error
+    if key and getattr(args, key[1], None) is not None:
+        return InputError(f"--{key[1].replace('_', '-')}{text.removeprefix(key[1])}")
+    return InputError(text, scenario and shown_path(scenario))
