@@ -117,12 +117,12 @@ def mapping(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
     return value
 
 
-def integer(value: Any, where: str, low: int = 1) -> int:
-    """`value` if it is an integer from `low` to a billion; else InputError."""
+def integer(value: Any, where: str, low: int = 1, high: int = MAX_INTEGER) -> int:
+    """`value` if it is an integer from `low` to `high`, default a billion; else InputError."""
     if type(value) is not int or value < low:
         raise InputError(f"{where}={shown(value)}; expected an integer >= {low}")
-    if value > MAX_INTEGER:
-        raise InputError(f"{where}={shown(value)}; expected an integer <= {MAX_INTEGER:,}")
+    if value > high:
+        raise InputError(f"{where}={shown(value)}; expected an integer <= {high:,}")
     return value
 
 
@@ -133,13 +133,15 @@ def finite(value: Any, where: str) -> float:
     return value  # type: ignore[no-any-return]
 
 
-def number(value: Any, where: str, *, above: float | None = None) -> float:
-    """`value` if it is a finite number >= 0 (or > `above`); else InputError."""
+def number(
+    value: Any, where: str, *, above: float | None = None, high: float = MAX_NUMBER
+) -> float:
+    """`value` if it is a finite number >= 0 (or > `above`), and <= `high`; else InputError."""
     if not _is_finite(value) or value < 0 or (above is not None and value <= above):
         rule = ">= 0" if above is None else f"> {above}"
         raise InputError(f"{where}={shown(value)}; expected a finite number {rule}")
-    if value > MAX_NUMBER:
-        raise InputError(f"{where}={shown(value)}; expected a number <= {MAX_NUMBER:g}")
+    if value > high:
+        raise InputError(f"{where}={shown(value)}; expected a number <= {high:g}")
     return value  # type: ignore[no-any-return]
 
 

@@ -98,7 +98,7 @@ _CSV = (  # columns, all of which it has
     ("Timestamp Model Request_tokens Response_tokens", "a BurstGPT request trace"),
     ("input_length output_length", "a request trace"),
     ("arrived_at num_prefill_tokens num_decode_tokens", "a request trace of Vidur"),
-    ("layer_id expert_id count", "expert counts of a serving engine"),
+    ("expert_id count", ROUTING),
     ("expert rows", ROUTING),
     ("task kind layer start_us end_us", TIMELINE),
     ("mode node op layer start_ms end_ms", EVENTS),

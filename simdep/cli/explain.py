@@ -34,6 +34,7 @@ simdep explain --stage-times attention=9,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 
 _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
 _CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
+MAX_TIME_LIMIT_S, MAX_WORKERS = 1e6, 256  # of --exact
 MOST_TASKS = 20_000  # of all ranks, where every rank is simulated
 
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     from simdep.scenario.task_costs import ScenarioCosts
 
     check_paths(args)
+    number(args.time_limit, "--time-limit", above=0, high=MAX_TIME_LIMIT_S)
+    integer(args.workers, "--workers", high=MAX_WORKERS)
     job = asked(args)
     run = _simulated(job, args.ideal)
     out_of_range: list[str] = []
@@ -99,11 +102,7 @@ def run(args: argparse.Namespace) -> int:
         other, tokens = _against(args, run)
         result["difference"] = _difference(other, tokens, run)
     if args.exact:
-        limit, workers = (
-            number(args.time_limit, "--time-limit", above=0),
-            integer(args.workers, "--workers"),
-        )
-        result["optimum"] = _optimum(run, job, limit, workers)
+        result["optimum"] = _optimum(run, job, args.time_limit, args.workers)
     notes = assumption_sentences([*job.notes, *out_of_range])
     result["assumptions"] = notes
     tell(notes)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from simdep.checks import InputError
 from simdep.cli.output import check_paths, emit, table
 from simdep.cli.parser import add_json
 
@@ -33,18 +34,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.json", help="profile to write"
     )
+    parser.add_argument("--gpu", help="GPU whose measurements count, where a file has several")
     parser.add_argument(
-        "--gpu", default="", help="GPU whose measurements count, where a file has several"
-    )
-    parser.add_argument(
-        "--name", default="", help="name of the profile (default: the GPU, or the name of the file)"
+        "--name", help="name of the profile (default: the GPU, or the name of the file)"
     )
     parser.add_argument(
         "--form",
         default="auto",
         help="table, roofline, knee, linear, least-squares or auto, the best on held-out shapes",
     )
-    parser.add_argument("--source", default="", help="origin of the values, for the profile")
+    parser.add_argument("--source", help="origin of the values, for the profile")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,13 +55,18 @@ def run(args: argparse.Namespace) -> int:
     check_paths(args)
     if args.out.suffix != ".json":
         raise ValueError(f"--out {args.out}: a profile is a .json file")
+    for flag in ("gpu", "name", "source"):
+        if getattr(args, flag) == "":
+            raise InputError(f"--{flag} is empty; leave it out")
     gpu_name = args.gpu or _packaged_gpu(args.data)
     gpu = find_gpu(gpu_name)
     name = gpu.name if gpu else gpu_name or Path(args.data[0]).stem
     measurements = []
     for source in args.data:
         measurements += load_measurements(source)
-    profile, fits = fit_profile(measurements, args.name or name, args.gpu, args.form, args.source)
+    profile, fits = fit_profile(
+        measurements, args.name or name, args.gpu or "", args.form, args.source or ""
+    )
     if gpu and not profile.gpu:
         profile = replace(profile, gpu=gpu.name)
     profile.save(args.out)

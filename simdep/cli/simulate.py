@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simdep.simulation.rank_work import RankWork
     from simdep.timeline import Timeline
 
+MAX_NOISE = 10  # coefficient of variation
 HELP = "predict the timeline of a scenario"
 EXAMPLES = """
 simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 8 --m-a 2 --r1 2 --r2 4
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from simdep.traces.export import save_timelines
 
     check_paths(args)
-    checks.number(args.noise, "--noise")
+    checks.number(args.noise, "--noise", high=MAX_NOISE)
     job = asked(args)
     host = replace(
         job.host.ideal if args.ideal else job.host,

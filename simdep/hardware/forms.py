@@ -51,6 +51,11 @@ class Terms:
             total = total + p_norm(times, self.power)
         return total
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The names of the work that it needs."""
+        return (*self.additive, *self.overlapping)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; `adds` and `races` are the terms, a power of None is infinite."""
         return {
@@ -72,6 +77,11 @@ class Knee:
 
     def __call__(self, work: Work) -> Array:
         return np.maximum(self.floor_us, self.alpha_us + self.beta_us * work[self.work])
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The names of the work that it needs."""
+        return (self.work,)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -136,6 +146,11 @@ class Table:
             median = float(np.median(ratios[group.ravel() == index]))
             points.append((*map(float, place), median))
         return cls(base, axis, tuple(others), tuple(points))
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The names of the work that it needs."""
+        return (*self.base.quantities, self.axis, *self.others)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -153,6 +153,11 @@ def kernel_from_dict(row: Any, where: str) -> Kernel:
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}.{key}={value!r}; expected a table")
     op = checks.known(row["op"], OPERATIONS, f"{where}.op")
+    form = form_from_dict(row["form"], f"{where}.form")
+    for quantity in form.quantities:
+        checks.known(quantity, OPERATIONS[op].quantities, f"quantity of {op} in {where}.form")
+    for name in ranges:
+        checks.known(name, OPERATIONS[op].features, f"number of {op} in {where}.ranges")
     return Kernel(
         op=op,
         variant={
@@ -161,7 +166,7 @@ def kernel_from_dict(row: Any, where: str) -> Kernel:
             )
             for word, value in variant.items()
         },
-        form=form_from_dict(row["form"], f"{where}.form"),
+        form=form,
         label=checks.known(row["label"], LABELS, f"{where}.label"),
         source=checks.string(row["source"], f"{where}.source"),
         ranges={

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,12 @@ class Operation:
     def columns(self) -> tuple[str, ...]:
         """Those by which a table of it is known."""
         return (*self.features, *self.selects)
+
+    @cached_property
+    def quantities(self) -> frozenset[str]:
+        """The names of its work, on a GPU whose SMs are known too."""
+        one: dict[str, NDArray[Any]] = {name: np.ones(1) for name in (*self.features, "gpu_sms")}
+        return frozenset(self.work(one | {"dtype": np.array(["bf16"])}))
 
 
 def element_bytes(dtypes: NDArray[Any]) -> Array:

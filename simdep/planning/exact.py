@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations, pairwise
@@ -185,7 +186,14 @@ def _solve(
     solver.parameters.cp_model_probing_level = (
         0  # OR-Tools 9.15 finds long horizons infeasible by it, wrongly
     )
-    status = solver.solve(problem.model)
+    solver.parameters.catch_sigint_signal = False
+    with ThreadPoolExecutor(1) as thread:  # Ctrl-C ends the wait for it
+        search = thread.submit(solver.solve, problem.model)
+        try:
+            status = search.result()
+        except KeyboardInterrupt:
+            solver.stop_search()
+            raise
     bound = max(problem.least, math.ceil(solver.best_objective_bound - 1e-6))
     if status == problem.cp_model.UNKNOWN:
         return _Found(schedule, problem.most, bound, False, solver.wall_time)

@@ -12,7 +12,7 @@ from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Task
 
-MOST_TASKS = 2_000_000  # of a schedule
+MAX_TASKS = 200_000  # of a schedule
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
         """What a scenario asks for, by its `costs` if they are at hand.
 
         Raises ValueError for a chunk without a token, for groups of experts that do not divide
-        those of a GPU, and for more than `MOST_TASKS` tasks.
+        those of a GPU, and for more than `MAX_TASKS` tasks.
         """
         _check_size(scenario.layers, scenario.r1, scenario.r2)
         return cls(
@@ -159,11 +159,9 @@ class Job:
 
 def _check_size(layers: int, r1: int, r2: int) -> None:
     tasks = layers * r1 * (2 + 3 * r2)
-    if tasks > MOST_TASKS:
+    if tasks > MAX_TASKS:
         cut = f"layers={layers}, r1={r1}, r2={r2}"
-        raise ValueError(
-            f"{cut}: a schedule of {tasks:,} tasks; at most {MOST_TASKS:,} are laid down"
-        )
+        raise ValueError(f"{cut}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")
 
 
 def _cut(scenario: Scenario) -> Cut:

@@ -149,6 +149,8 @@ def ranks_of(
         raise ValueError(
             f"routing {drawn.label} has {drawn.experts} experts; the model has {experts}"
         )
+    if drawn and not law:
+        drawn.check_top_k(top_k)
     factors = fields.get("stragglers", {})
     stragglers = tuple(Straggler.parse(rank, factor) for rank, factor in factors.items())
     return Ranks(drawn, fields.get("batches", ()), stragglers, _nodes(fields, far_link), law)
@@ -161,7 +163,7 @@ def _routing(
     if not isinstance(source, str):
         return routing.given(source)
     if routing.is_file(source):
-        return routing.load(Path(source))
+        return routing.load(Path(source), top_k)
     return routing.parse(source, experts, top_k=top_k, tokens=tokens, layers=layers)
 
 

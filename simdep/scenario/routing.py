@@ -15,6 +15,8 @@ goes to the others.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.file_kinds import ROUTING
 from simdep.hardware.expert_load import DRAWS, drawn_loads
 
 Array = NDArray[np.float64]
+Cell = tuple[int, int, int]  # layer, AG rank, expert
+MAX_COUNTS = 10_000_000  # layers times ranks times experts
+TOLERANCE = 1e-6  # of shares, for rounding
 _COLUMNS = ("layer", "rank", "expert", "rows")
+_ALIASES = {"layer_id": "layer", "rank_id": "rank", "expert_id": "expert", "count": "rows"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +105,21 @@ class Routing:
         )
         return found
 
+    def check_top_k(self, top_k: int, lines: Mapping[Cell, int] | None = None) -> None:
+        """Raise InputError for an expert with more than 1 / `top_k` of the rows of its layer: the
+        `top_k` experts of a token differ.
+
+        `lines` are those of a file that the rows stand on.
+        """
+        shares = self.rows / self.rows.sum(axis=2, keepdims=True)
+        for at in np.argwhere(shares * top_k > 1 + TOLERANCE).tolist():
+            layer, source, expert = at
+            line = (lines or {}).get((layer, source, expert))
+            place = f"line {line}" if line else f"layer {layer}"
+            share = f"expert {expert} gets {shares[layer, source, expert]:.3g} of all rows"
+            rule = f"expected at most 1/{top_k}, as the {top_k} experts of a token differ"
+            raise InputError(f"{place}: {share}; {rule}")
+
     def imbalance(self, eg: int) -> Array:
         """Rows of the most loaded EG rank over the mean, layer by layer."""
         sums = np.add.reduceat(self.rows.sum(axis=1), bounds(self.experts, eg)[:-1], axis=1)
@@ -155,46 +177,64 @@ def given(counts: Any, label: str = "given") -> Routing:
     return Routing(rows[None, None, :] if rows.ndim == 1 else rows, label)
 
 
-def load(path: Path) -> Routing:
-    """Counts from a .json file (lists as in `given`) or a .csv with the columns expert, rows and,
-    if it differs, layer and rank (of the AG); what is not listed is 0. Raises ValueError that
-    begins with the file's name."""
+def load(path: Path, top_k: int = 1) -> Routing:
+    """Counts from a file; what is not listed is 0.
+
+    A .json file holds lists as in `given`, a .csv file the columns expert, rows and, if it differs,
+    layer and rank (of the AG), or layer_id, expert_id and count as serving engines have them.
+    Raises InputError naming the file, and the row at fault: also for an expert that gets more than
+    one of the `top_k` rows of every token.
+    """
     if path.suffix == ".json":
         counts = files.read_json(path, ROUTING)
         with files.context(path, ROUTING):
-            return given(counts, path.name)
+            routing = given(counts, path.name)
+            routing.check_top_k(top_k)
+            return routing
     table = files.read_csv(path, ROUTING)
     with files.context(path, ROUTING):
-        return given(_grid(table), path.name)
+        cells = _cells(table)
+        shape = [1 + max(at[axis] for at in cells) for axis in range(3)]
+        if math.prod(shape) > MAX_COUNTS:
+            raise InputError(f"it has more than {MAX_COUNTS:,} layers x ranks x experts")
+        grid = np.zeros(shape)
+        for at, (_, rows) in cells.items():
+            grid[at] = rows
+        routing = given(grid, path.name)
+        routing.check_top_k(top_k, {at: line for at, (line, _) in cells.items()})
+        return routing
 
 
-def _grid(table: files.CsvTable) -> Array:
-    names = table.columns
+def _cells(table: files.CsvTable) -> dict[Cell, tuple[int, float]]:
+    """The line and the rows of every layer, rank and expert of a table."""
+    names = [_ALIASES.get(name, name) for name in table.columns]
     for name in names:
         checks.known(name, _COLUMNS, "column")
-    if missing := [name for name in ("expert", "rows") if name not in names]:
-        raise ValueError(
-            f"column {missing[0]} is missing; a routing has expert, rows and maybe layer and rank"
-        )
-    cells: dict[tuple[int, int, int], float] = {}
-    for number, line in table.records():
+    for name in ("expert", "rows"):
+        if name not in names:
+            expected = "a routing has expert, rows and maybe layer and rank"
+            raise InputError(f"column {name} is missing; {expected}")
+    if twice := files.first_duplicate(names):
+        raise InputError(f"column {twice} is there under two names")
+    cells: dict[Cell, tuple[int, float]] = {}
+    for line, texts in table.records():
+        row = dict(zip(names, texts.values(), strict=True))
         try:
-            at = tuple(int(line[name]) if name in names else 0 for name in _COLUMNS[:3])
-            rows = float(line["rows"])
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"line {number}: {checks.shown_text(','.join(line.values()))}; expected numbers"
-            ) from None
-        if min(at) < 0 or at in cells:
-            rule = "is there already" if at in cells else "counts from 0"
-            raise ValueError(f"line {number}: layer {at[0]}, rank {at[1]}, expert {at[2]} {rule}")
-        cells[at[0], at[1], at[2]] = rows
+            layer, rank, expert = (int(row.get(name, 0)) for name in _COLUMNS[:3])
+            rows = float(row["rows"])
+        except ValueError:
+            shown = checks.shown_text(",".join(texts.values()))
+            raise InputError(f"line {line}: {shown}; expected numbers") from None
+        for name, index in (("layer", layer), ("rank", rank), ("expert", expert)):
+            checks.integer(index, f"line {line}: {name}", 0, MAX_COUNTS)
+        at = layer, rank, expert
+        if at in cells:
+            place = f"layer {layer}, rank {rank}, expert {expert}"
+            raise InputError(f"line {line}: {place} is there already, in line {cells[at][0]}")
+        cells[at] = line, rows
     if not cells:
-        raise ValueError("there are no rows")
-    grid = np.zeros([1 + max(at[axis] for at in cells) for axis in range(3)])
-    for at, rows in cells.items():
-        grid[at] = rows
-    return grid
+        raise InputError("there are no rows")
+    return cells
 
 
 def _capped(shares: Array, most: float) -> Array:

@@ -30,6 +30,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.checks import InputError
 from simdep.costs import Costs
 from simdep.hardware.links import port_cost
 from simdep.hardware.profile import Cost
@@ -42,6 +43,7 @@ from simdep.schedule import STREAMS, Kind, Schedule, Task, track
 
 Mask = NDArray[np.bool_]
 Prices = Callable[[Task, Array], Array]  # microseconds of a task at every one of some loads
+MAX_RANK_TASKS = 1_000_000  # tasks of a schedule times ranks
 MOST_WAITS = 2_000_000  # names in the `after` of all tasks of an expanded schedule
 
 
@@ -217,10 +219,15 @@ def rank_work(
 
     `samples` are those of an AG rank in the group's model, by default one a micro-batch;
     `ranks.batches` are cut into micro-batches in proportion, in whole samples, and into chunks in
-    whole tokens. Raises ValueError for ranks that do not fit, a schedule of other streams than AG,
-    A2E, EG and E2A, samples of no whole number of tokens, and a task that no rank has a part in.
+    whole tokens. Raises ValueError for ranks that do not fit, more than `MAX_RANK_TASKS`, a
+    schedule of other streams than AG, A2E, EG and E2A, samples of no whole number of tokens, and a
+    task that no rank has a part in.
     """
     ranks.check(ag, eg)
+    tasks = len(schedule) * (ag + eg)
+    if tasks > MAX_RANK_TASKS:
+        rule = f"{tasks:,} tasks of all ranks; expected at most {MAX_RANK_TASKS:,}"
+        raise InputError(f"ag={ag}, eg={eg}: {rule}")
     for task in schedule:
         stream = schedule.stream_of[task.name]
         fits = stream == task.kind.stream or (task.kind, stream) == (Kind.SHARED, "EG")

@@ -179,8 +179,9 @@ def recorded_run(events: pd.DataFrame, source: str) -> RecordedRun:
     name = {str(key): value for key, value in events[_RUN_COLUMNS].iloc[0].to_dict().items()}
     try:
         schedule = Schedule({stream: tuple(tasks[stream]) for stream in tasks}, "replay")
+        _ = schedule.in_order  # raises on a circle
     except ValueError as error:
-        rule = "every FFN computation needs the attention of its layer"
+        rule = "every FFN computation follows the attention of its layer"
         raise InputError(f"{error}; {rule}", source) from None
     if not measured_us > 0:
         raise InputError(

@@ -99,7 +99,7 @@ BAD = [
     (f"simdep {SERVED} --seq-len 8 --r2 9", "r2=9 does not fit the 8 tokens"),
     (f"simdep {SERVED} --policy naive --r1 2", "policy naive has one micro-batch"),
     (f"simdep {SERVED} --policy pppipe --r2 2", "policy pppipe does not cut"),
-    (f"simdep {SERVED} --m-a -1", "m_a=-1"),
+    (f"simdep {SERVED} --m-a -1", "--m-a=-1; expected an integer >= 1"),
     (f"simdep {SERVED} --layers 0", "layers=0"),
     (f"simdep {SERVED} --scale 1.5", "scale=1.5"),
     (f"simdep {SERVED} --phase training", "unknown phase 'training'"),
@@ -345,7 +345,7 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
         ("--trace nowhere/x.json", "--trace nowhere/x.json: there is no folder nowhere"),
         (
             "--layers 1000000",
-            "layers=1000000, r1=1, r2=1: a schedule of 5,000,000 tasks; at most 2,000,000 are laid down",
+            "layers=1000000, r1=1, r2=1: a schedule of 5,000,000 tasks; expected at most 200,000",
         ),
         (
             "--r1 99999999999999999999",

@@ -160,7 +160,7 @@ def test_what_does_not_fit_ends_with_3_and_says_what_would(
             ["--stage-costs", COSTS, "--samples", "0"],
             "samples=0; expected an integer >= 1",
         ),
-        (["--stage-costs", COSTS, "--max-r2", "0"], "max_r2=0; expected an integer >= 1"),
+        (["--stage-costs", COSTS, "--max-r2", "0"], "--max-r2=0; expected an integer >= 1"),
         (["--stage-costs", COSTS, "--method", "best"], "unknown method 'best'"),
         (["--stage-costs", "attention=1+-1,expert=1,link=1"], "it is ALPHA+BETA"),
         (["--stage-times-model", "nowhere.toml"], "nowhere.toml"),

@@ -225,11 +225,11 @@ def test_lists_of_any_depth_are_read_back(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("expert,count\n0,1\n", "unknown column 'count'|did you mean|use"),
+        ("expert,tokens\n0,1\n", "unknown column 'tokens'|did you mean|use"),
         ("layer,rows\n0,1\n", "column expert is missing"),
         ("expert,rows\n0,x\n", "line 2: 0,x; expected numbers"),
         ("expert,rows\n0,1\n0,2\n", "line 3: layer 0, rank 0, expert 0 is there already"),
-        ("expert,rows\n-1,1\n", "counts from 0"),
+        ("expert,rows\n-1,1\n", "line 2: expert=-1; expected an integer >= 0"),
         ("expert,rows\n", "there are no rows"),
         ("expert,rows\n0,-1\n", "at least 0"),
         ("layer,expert,rows\n0,0,1\n1,0,0\n", "layer 1 has no rows"),

@@ -84,7 +84,9 @@ def test_a_missing_column_or_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_ffn_task_without_its_attention_is_refused() -> None:
     table = events(layers=1)
-    with pytest.raises(ValueError, match="every FFN computation needs the attention of its layer"):
+    with pytest.raises(
+        ValueError, match="every FFN computation follows the attention of its layer"
+    ):
         recorded_run(table[table.op != "attn_compute"], "events")
 
 
