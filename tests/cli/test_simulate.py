@@ -126,7 +126,7 @@ BAD = [
     ("realrun validate --schedules nowhere.json", "nowhere.json"),
     (
         "realrun validate --quick --schedules some.json",
-        "give one of --quick, --full and --schedules",
+        "argument --schedules: not allowed with argument --quick",
     ),
     ("realrun validate --profile nowhere.json", "nowhere.json"),
     ("realrun validate --quick --tolerance nan", "--tolerance=nan"),
@@ -195,7 +195,7 @@ FILES = [
         "config.json",
         '{"hidden_size": 64}',
         f"simdep {SERVED} --model FILE",
-        "num_attention_heads is missing",
+        "num_hidden_layers is missing",
     ),
     (
         "p.json",
@@ -235,7 +235,7 @@ FILES = [
         f"simdep {BARE} --schedule FILE",
         "the schedule can never finish: A[0.0] waits for A[0.1] waits for A[0.0]",
     ),
-    ("c.json", "[]", "realrun validate --schedules FILE", "a JSON list of at least one object"),
+    ("c.json", "[]", "realrun validate --schedules FILE", "a JSON list of at least one schedule"),
     (
         "c.json",
         json.dumps([CASE, {**CASE, "r3": 1}]),
@@ -246,7 +246,7 @@ FILES = [
         "c.json",
         json.dumps([{"model": "x"}]),
         "realrun validate --schedules FILE",
-        "schedule 0: layers is missing",
+        "schedule 0: ag is missing",
     ),
     ("c.json", json.dumps([{**CASE, "m_a": 1.5}]), "realrun validate --schedules FILE", "m_a=1.5"),
     ("c.json", json.dumps([{**CASE, "ag": True}]), "realrun validate --schedules FILE", "ag=True"),
@@ -267,7 +267,7 @@ FILES = [
         "c.json",
         json.dumps([{**CASE, "model": "llama-4-maverick"}]),
         "realrun validate --schedules FILE",
-        "alternates",
+        "alternating dense layers",
     ),
 ]
 
@@ -294,7 +294,7 @@ def test_layers_that_memory_cannot_hold_are_refused_with_the_bytes_needed(
     file.write_text(json.dumps([CASE, {**CASE, "model": "deepseek-v2", "layers": 59}]))
     assert run("realrun validate --schedules", str(file)) == 3
     said = capsys.readouterr().err
-    assert "schedule 1: 59 layers of deepseek-v2 at scale 1 on 1+1 ranks need 9" in said
+    assert "59 layers of deepseek-v2 at scale 1 on 1+1 ranks need 9" in said
     assert "bytes of memory" in said
 
 
