@@ -168,7 +168,7 @@ def _cut(scenario: Scenario) -> Cut:
     samples = scenario.micro_batches or (scenario.m_a,) * scenario.r1
     tokens = [each * scenario.workload.tokens_per_sample for each in samples]
     if scenario.split == "expert":
-        local = -(-scenario.model.experts // scenario.deployment.eg)
+        local = scenario.model.local_experts(scenario.deployment.eg)
         if local % scenario.r2:
             divisors = ", ".join(str(n) for n in range(1, local + 1) if local % n == 0)
             raise ValueError(

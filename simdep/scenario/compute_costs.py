@@ -60,7 +60,7 @@ class AttentionCosts:
         form, context = self.scenario.model.attention, self.scenario.workload.seq_len
         own = self.model_layer(layer)
         layers = range(own - self.scenario.model.moe_every + 1, own + 1)
-        return layer > 0, tuple(form.reach(each, context) for each in layers)
+        return layer > 0, tuple(form.span(each, context) for each in layers)
 
     def model_layer(self, layer: int) -> int:
         """The layer of the model that holds the experts of layer `layer` of the schedule."""
@@ -127,7 +127,7 @@ class ExpertCosts:
         if cost is None:
             return None
         macs = self._rows(tokens) * self.scenario.model.expert_params
-        us = self._local(groups) * cost(macs, self.touched(tokens))
+        us = self._local(groups) * cost(macs, self.activated_share(tokens))
         return Estimate.of_cost(cost, us)
 
     def grouped(self, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate | None:
@@ -158,9 +158,9 @@ class ExpertCosts:
                 return estimate.cheaper(plain)
         return plain
 
-    def touched(self, tokens: Any) -> Any:
+    def activated_share(self, tokens: Any) -> Any:
         """Expected share of the experts that get a token of a chunk, balanced routing."""
-        return work.touched_share(self.scenario.model, tokens * self.scenario.deployment.ag)
+        return work.activated_share(self.scenario.model, tokens * self.scenario.deployment.ag)
 
     def _shared_tokens(self, tokens: Any) -> Any:
         """On the EG each of its GPUs takes an equal part of the tokens of the AG."""
@@ -174,4 +174,4 @@ class ExpertCosts:
 
     def _local(self, groups: int) -> float:
         """Experts of an EG GPU, the fullest one, that belong to one of `groups` groups."""
-        return -(-self.scenario.model.experts // self.scenario.deployment.eg) / groups
+        return self.scenario.model.local_experts(self.scenario.deployment.eg) / groups

@@ -258,7 +258,7 @@ def _weights(scenario: Scenario) -> Needs:
         "dense layer weights": dense * 3 * model.hidden * model.dense_hidden,
         "embedding weights": 2 * model.vocab * model.hidden,
     }
-    local_experts = -(-model.experts // deployment.eg)
+    local_experts = model.local_experts(deployment.eg)
     eg = {"expert weights": layers * local_experts * model.expert_params}
     if deployment.shared_on == "eg" and not deployment.colocated:
         eg |= shared
@@ -272,7 +272,7 @@ def _sample(scenario: Scenario) -> Needs:
     model, load, deployment = scenario.model, scenario.workload, scenario.deployment
     context = load.seq_len + (load.phase == "decode")  # the new token is cached too
     layers = range(scenario.layers + _dense_layers(scenario))
-    cached = sum(model.attention.reach(layer, context) for layer in layers)
+    cached = sum(model.attention.span(layer, context) for layer in layers)
     shared_result = model.has_shared and (deployment.shared_on == "ag" or deployment.colocated)
     streams = 2 + shared_result
     sent = work.transfer(

@@ -39,7 +39,7 @@ class MLA:
         key."""
         return self.kv_rank + self.rope_dim
 
-    def reach(self, layer: int, context: int) -> int:
+    def span(self, layer: int, context: int) -> int:
         """The tokens, of `context`, that the last one attends to."""
         return context
 
@@ -95,7 +95,7 @@ class GQA:
         """Elements of the KV cache a token and layer."""
         return 2 * self.kv_heads * self.head_dim
 
-    def reach(self, layer: int, context: int) -> int:
+    def span(self, layer: int, context: int) -> int:
         """The tokens, of `context`, that the last one attends to in a layer, counted from 0."""
         full = self.window is None or (layer + 1) % self.full_every == 0
         return context if full else min(context, self.window or context)
@@ -161,6 +161,10 @@ class ModelSpec:
     @property
     def moe_layers(self) -> int:
         return self.layers - self.dense_layers
+
+    def local_experts(self, eg: int) -> int:
+        """Experts of an EG GPU, of `eg` of them; where they do not divide evenly, of the fullest."""
+        return -(-self.experts // eg)
 
     @property
     def expert_params(self) -> int:

@@ -60,10 +60,10 @@ class OperationCosts:
         if not isinstance(model.attention, MLA):
             sizes |= {"num_key_value_heads": core.kv_heads, "head_dim": core.k_dim}
         if is_decode:
-            return self._by_kernel(kernel, batch_size=core.batch, kv_len=core.reach, **sizes)
+            return self._by_kernel(kernel, batch_size=core.batch, kv_len=core.span, **sizes)
         # A window counts as the samples of its length that have as many (query, key) pairs
-        samples = core.batch * core.pairs / (core.reach * (core.reach + 1) / 2)
-        estimate = self._by_kernel(kernel, batch_size=samples, isl=core.reach, **sizes)
+        samples = core.batch * core.pairs / (core.span * (core.span + 1) / 2)
+        estimate = self._by_kernel(kernel, batch_size=samples, isl=core.span, **sizes)
         # On an AG, products alone are slower
         return estimate * (self.slowdown if self.scenario.deployment.colocated else 1.0)
 

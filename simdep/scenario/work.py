@@ -33,14 +33,14 @@ class Core:
     """The attention core of a layer: `batch` samples of `queries` new tokens, the last of
     `context`.
 
-    `reach` is the context that a token attends to at most (a sliding window). Absorbed MLA is one
+    `span` is the context that a token attends to at most (a sliding window). Absorbed MLA is one
     KV head of latent keys and values that all heads share.
     """
 
     batch: float
     queries: int
     context: int
-    reach: int
+    span: int
     heads: int
     kv_heads: int
     k_dim: int
@@ -51,13 +51,13 @@ class Core:
         """(query, key) pairs of a head and sample under the causal mask."""
         first = self.context - self.queries
         # queries whose context is still within the window
-        growing = max(0, min(self.context, self.reach) - first)
-        return growing * (2 * first + growing + 1) / 2 + (self.queries - growing) * self.reach
+        growing = max(0, min(self.context, self.span) - first)
+        return growing * (2 * first + growing + 1) / 2 + (self.queries - growing) * self.span
 
     @property
     def unmasked_macs(self) -> float:
         """Multiply-accumulates without the mask: y = n_h B S^2 (d_k + d_v) of FinDEP (Eq. 2)."""
-        return self.batch * self.heads * self.queries * self.reach * (self.k_dim + self.v_dim)
+        return self.batch * self.heads * self.queries * self.span * (self.k_dim + self.v_dim)
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def core(
     """The attention core of `tokens` new tokens, in whole samples of `context` (decode: of one new
     token each)."""
     form, queries = model.attention, 1 if decode else context
-    batch, reach = tokens / queries, form.reach(layer, context)
+    batch, span = tokens / queries, form.span(layer, context)
     if isinstance(form, MLA) and decode:
         latent = form.kv_rank + form.rope_dim
-        return Core(batch, 1, context, reach, form.heads, 1, latent, form.kv_rank)
+        return Core(batch, 1, context, span, form.heads, 1, latent, form.kv_rank)
     kv_heads = form.kv_heads if isinstance(form, GQA) else form.heads
-    return Core(batch, queries, context, reach, form.heads, kv_heads, form.k_dim, form.v_dim)
+    return Core(batch, queries, context, span, form.heads, kv_heads, form.k_dim, form.v_dim)
 
 
 def shared(model: ModelSpec, tokens: float, *, fused: bool = False) -> list[Product]:
@@ -116,7 +116,7 @@ def expert_products(model: ModelSpec, tokens: float) -> list[Product]:
     return _gated(model.hidden, model.expert_hidden, 1, tokens, fused=False)
 
 
-def touched_share(model: ModelSpec, tokens: float) -> float:
+def activated_share(model: ModelSpec, tokens: float) -> float:
     """Expected share of the experts that `tokens` tokens activate, balanced routing: 1 - (1 -
     k/E)^n."""
     missed: float = (1 - model.top_k / model.experts) ** tokens

@@ -61,8 +61,8 @@ def test_the_kv_cache_holds_the_published_elements_a_token_and_layer(
 
 def test_every_second_layer_of_gpt_oss_attends_to_a_window() -> None:
     attention = MODELS["gpt-oss-120b"].attention
-    assert [attention.reach(layer, 4096) for layer in range(4)] == [128, 4096, 128, 4096]
-    assert attention.reach(0, 100) == 100
+    assert [attention.span(layer, 4096) for layer in range(4)] == [128, 4096, 128, 4096]
+    assert attention.span(0, 100) == 100
 
 
 def test_dense_layers_that_do_not_alternate_as_said_are_refused() -> None:

@@ -233,8 +233,8 @@ def test_a_measured_expert_is_taken_before_matrix_products() -> None:
 
 def test_nearly_all_experts_are_touched_by_many_tokens() -> None:
     model = costs().scenario.model
-    assert work.touched_share(model, 4) == pytest.approx(1 - (154 / 160) ** 4)
-    assert work.touched_share(model, 4000) == pytest.approx(1)
+    assert work.activated_share(model, 4) == pytest.approx(1 - (154 / 160) ** 4)
+    assert work.activated_share(model, 4000) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("kept", "missing"), [("attention", "gemm"), ("gemm", "attention")])

@@ -28,11 +28,11 @@ def test_causal_pairs_are_those_counted_one_by_one(queries: int, past: int, wind
 def test_the_mask_saves_about_half_of_a_prefill_and_nothing_of_a_decode(
     model: ModelSpec, samples: int, context: int
 ) -> None:
-    full = model.attention.reach(model.layers - 1, context) == context
+    full = model.attention.span(model.layers - 1, context) == context
     prefill = work.core(model, samples * context, context, model.layers - 1)
     decode = work.core(model, samples, context, model.layers - 1, decode=True)
     assert not full or prefill.pairs / context**2 == pytest.approx((1 + 1 / context) / 2)
-    assert decode.pairs == decode.reach
+    assert decode.pairs == decode.span
 
 
 def test_absorbed_mla_attends_with_one_latent_head_of_keys() -> None:
@@ -43,7 +43,7 @@ def test_absorbed_mla_attends_with_one_latent_head_of_keys() -> None:
 
 def test_a_window_bounds_what_a_decode_attends_to() -> None:
     model = MODELS["gpt-oss-120b"]
-    assert [work.core(model, 8, 4096, layer, decode=True).reach for layer in (0, 1)] == [128, 4096]
+    assert [work.core(model, 8, 4096, layer, decode=True).span for layer in (0, 1)] == [128, 4096]
 
 
 def macs(products: list[work.Product]) -> float:
@@ -76,7 +76,7 @@ def test_the_expected_activated_experts_are_those_of_random_routings() -> None:
     for _ in range(300):
         choices = [rng.choice(model.experts, model.top_k, replace=False) for _ in range(tokens)]
         activated.append(len(np.unique(choices)))
-    share = work.touched_share(model, tokens)
+    share = work.activated_share(model, tokens)
     assert model.experts * share == pytest.approx(np.mean(activated), rel=0.01)
 
 

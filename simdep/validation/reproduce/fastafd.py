@@ -140,7 +140,7 @@ def _stage_times(setup: DecodeSetup, model: ModelSpec, token_us: float) -> Stage
     samples = setup.batch / setup.micro_batches
     core = baseline.step_us * baseline.core / baseline.batch * setup.context / _CONTEXT
     tokens = samples * ag
-    activated = model.experts / eg * work.touched_share(model, tokens)
+    activated = model.experts / eg * work.activated_share(model, tokens)
     size = model.expert_params / load_model(_QWEN3).expert_params
     reading = _GROUPED_EXPERT_US * activated
     computing = token_us * (tokens * model.top_k / eg)
