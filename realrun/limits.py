@@ -49,10 +49,10 @@ def check_link_time(cases: Sequence[Case]) -> None:
     """Raise InfeasibleError for a case whose messages alone take more than `MAX_LINK_S` in one
     run."""
     for index, case in enumerate(cases):
-        messages = len(case.schedule.streams["A2E"])
-        seconds = 1e-6 * messages * case.speed.alpha_us
-        if case.link in CHOSEN_SPEED:
-            seconds += 1e-6 * _direction_bytes(case) / case.speed.mbytes_per_s
+        if case.link not in CHOSEN_SPEED:
+            continue
+        start_ups_us = len(case.schedule.streams["A2E"]) * case.speed.alpha_us
+        seconds = 1e-6 * (start_ups_us + _direction_bytes(case) / case.speed.mbytes_per_s)
         if seconds > MAX_LINK_S:
             raise InfeasibleError(
                 f"{_label(cases, index)}: messages take {seconds:,.0f} s over a link of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from realrun.backends.base import Device
 from realrun.backends.gloo import CpuDevice, free_host_bytes
 from realrun.backends.nccl import CudaDevice, free_gpu_bytes, usable_gpus
@@ -10,13 +12,19 @@ BACKEND_DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend
 
 
 def choose_backend(requested: str, local_ranks: int) -> str:
-    """gloo or nccl; `auto` is nccl where every rank can have a GPU.
+    """gloo or nccl; `auto` is nccl where every rank can have a GPU, and warns where only some can.
 
     Raises ValueError where nccl is requested and this host has too few GPUs.
     """
     gpus = usable_gpus()
     if requested == "auto":
-        return "nccl" if gpus >= local_ranks else "gloo"
+        if gpus >= local_ranks:
+            return "nccl"
+        if gpus:
+            warnings.warn(
+                f"{local_ranks} ranks and {gpus} GPUs: the ranks run on CPUs", stacklevel=2
+            )
+        return "gloo"
     if requested == "nccl" and gpus < local_ranks:
         raise ValueError(
             f"backend nccl needs a GPU for each of {local_ranks} ranks; this host has {gpus}"

@@ -89,7 +89,7 @@ def in_situ(
         for run in runs:
             for name, us in _computation_us(run).items():
                 task = case.schedule[name]
-                stage = PointKey(task.kind.label, case.ag, case.eg, costs.scenario.shape)
+                stage = PointKey(task.kind.label, case.ag, case.eg, case.scenario.shape)
                 spent[stage].measured += us
                 spent[stage].predicted += costs(task)
     scaled = tuple(_scaled(cost, spent) for cost in profile.costs)

@@ -20,8 +20,9 @@ from realrun.commands.options import (
     ready_cases,
     run_folder,
 )
-from simdep import checks
+from simdep import checks, files
 from simdep.cli.output import check_paths, emit
+from simdep.file_kinds import SCHEDULE
 
 if TYPE_CHECKING:
     from realrun.validation.campaign import Campaign, Measurements
@@ -33,6 +34,7 @@ realrun run scenario.toml --scale 0.125 --layers 2 --seq-len 64
 realrun run --scale 0.125 --schedule my_schedule.json --trace measured.json.gz
 torchrun --standalone --nproc-per-node 8 -m realrun run --layers 4 --ag 3 --eg 5 --m-a 2
 """
+_TORCHRUN = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +66,13 @@ def run(args: argparse.Namespace) -> int:
     from simdep.traces.export import save_timelines
 
     checks.integer(args.rounds, "--rounds")
+    _check_torchrun()
     check_paths(args, ("html", "trace"))
     case = case_of(args)
     if args.schedule:
-        case = case.with_schedule(Schedule.load(args.schedule))
+        schedule = Schedule.load(args.schedule)
+        with files.context(args.schedule, SCHEDULE):
+            case = case.with_schedule(schedule)
     (case,) = ready_cases([case], args)
     folder = run_folder(args.out)
     campaign = Campaign([case], args.rounds, args.seed, calibrate=False, backend=args.backend)
@@ -88,6 +93,13 @@ def run(args: argparse.Namespace) -> int:
     emit(args, result, [as_text(result, timeline)])
     print(f"realrun: measurements are in {folder}", file=sys.stderr)
     return 0
+
+
+def _check_torchrun() -> None:
+    """Raise ValueError for a rank that does not know the others."""
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if "RANK" in os.environ and missing:
+        raise ValueError(f"RANK is set and {missing[0]} is not; torchrun sets both")
 
 
 def _measured(campaign: Campaign, folder: Path) -> Measurements | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simdep.schedule import Kind, Schedule, Task
 
 # What a task of a stream may wait for: a rank knows the end of its own computation and of what
@@ -10,16 +12,18 @@ _VISIBLE = {"AG": {"AG", "E2A"}, "A2E": {"AG"}, "EG": {"EG", "A2E"}, "E2A": {"EG
 
 
 def check_executable(schedule: Schedule) -> None:
-    """Raise ValueError unless the schedule has DEP's four streams and every task waits for its
-    data."""
+    """Raise ValueError unless the schedule has DEP's four streams, every layer has the same work,
+    and every task waits for its data."""
     if set(schedule.streams) != set(_VISIBLE):
         raise ValueError(
             f"realrun runs the streams {', '.join(_VISIBLE)}; "
             f"this schedule has {', '.join(schedule.streams)}"
         )
+    for task in schedule:
+        _check_task(task, schedule)
+    _check_layers(schedule)
     ancestors: dict[str, set[str]] = {}
     for task in schedule.in_order:
-        _check_task(task, schedule)
         direct = schedule.predecessors[task.name]
         ancestors[task.name] = set(direct).union(*(ancestors[name] for name in direct))
         for needed in _data_of(task, schedule):
@@ -42,6 +46,41 @@ def _check_task(task: Task, schedule: Schedule) -> None:
             raise ValueError(
                 f"{task} waits for {needed}, whose end its rank can't see in a real run"
             )
+
+
+def _check_layers(schedule: Schedule) -> None:
+    """Every layer has every micro-batch, whole, in chunks that go and come back."""
+    tokens = {task.mb: task.tokens for task in schedule if task.kind is Kind.ATTENTION}
+    has_shared = any(task.kind is Kind.SHARED for task in schedule)
+    chunks: dict[tuple[int, int], list[Task]] = {}
+    for task in schedule.streams["A2E"]:
+        chunks.setdefault((task.layer, task.mb), []).append(task)
+    for layer in range(schedule.layers):
+        for mb, count in tokens.items():
+            _check_tokens(schedule, Task(Kind.ATTENTION, layer, mb, tokens=count))
+            if has_shared:
+                _check_tokens(schedule, Task(Kind.SHARED, layer, mb, tokens=count))
+            _check_chunks(schedule, chunks.get((layer, mb), []), f"A[{layer}.{mb}]", count)
+
+
+def _check_chunks(schedule: Schedule, chunks: list[Task], whole: str, tokens: int) -> None:
+    chunk_tokens = sum(chunk.tokens for chunk in chunks)
+    if chunk_tokens != tokens:
+        raise ValueError(f"the chunks of {whole} hold {chunk_tokens} tokens; it has {tokens}")
+    for number, chunk in enumerate(sorted(chunks, key=lambda task: task.chunk or 0)):
+        if chunk.chunk != number:
+            raise ValueError(f"{chunk}: the chunks of {whole} are not numbered from 0")
+        for kind in (Kind.EXPERT, Kind.E2A):
+            _check_tokens(schedule, replace(chunk, kind=kind))
+
+
+def _check_tokens(schedule: Schedule, expected: Task) -> None:
+    """Whether a task is there, with as many tokens as its micro-batch or chunk has."""
+    if expected.name not in schedule.stream_of:
+        raise ValueError(f"{expected} is missing; every layer has every micro-batch")
+    tokens = schedule[expected.name].tokens
+    if tokens != expected.tokens:
+        raise ValueError(f"{expected}: tokens={tokens}; expected {expected.tokens}")
 
 
 def _data_of(task: Task, schedule: Schedule) -> list[str]:

@@ -19,6 +19,7 @@ from realrun.backends import registry
 from realrun.calibration.points import PointKey, new_points
 from realrun.validation import campaign
 from simdep.hardware.profile import Cost, HardwareProfile
+from simdep.policies import findep
 
 SCENARIO = """
 model = "deepseek-v2-lite"
@@ -123,6 +124,31 @@ def test_what_a_validation_can_not_predict_is_refused_before_it_runs(
     HardwareProfile("empty", "", (Cost("gemm", 1, 0, "assumed", "test"),)).save(empty)
     line = error_of(["validate", "--quick", "--backend=gloo", f"--profile={empty}"], capsys)
     assert "empty" in line
+
+
+def test_too_few_gpus_for_the_ranks_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "usable_gpus", lambda: 1)
+    with pytest.warns(UserWarning, match="2 ranks and 1 GPUs: the ranks run on CPUs"):
+        assert registry.choose_backend("auto", 2) == "gloo"
+    assert registry.choose_backend("auto", 1) == "nccl"
+
+
+def test_a_rank_that_does_not_know_the_others_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    line = error_of(["run", "--backend=gloo", "--scale=0.0625"], capsys)
+    assert line == "realrun: RANK is set and WORLD_SIZE is not; torchrun sets both"
+
+
+def test_a_schedule_that_can_not_run_is_named_with_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = tmp_path / "mine.json"
+    findep(2, 1, 1, tokens=7).save(schedule)
+    line = error_of(["run", "--scale=0.0625", "--backend=gloo", f"--schedule={schedule}"], capsys)
+    assert line.startswith(f"realrun: {schedule}: A[0.0]: tokens=7; expected whole samples")
 
 
 def test_sets_of_schedules_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
