@@ -1,115 +1,200 @@
-"""A prediction: the timeline of a scenario, and the numbers that scenarios are compared by. Microseconds."""
+"""A prediction: one scenario, simulated. Every command, page and Python call simulates here.
+
+Times are microseconds.
+"""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from simdep.analysis import summary as report
-from simdep.costs import Costs
-from simdep.hardware.extrapolation import Assumption
+import pandas as pd
+
+from simdep.analysis.metrics import throughput, timeline_metrics, timeline_summary
+from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, shown_tracks
+from simdep.costs import Costs, HostOverheads
+from simdep.hardware.extrapolation import Assumption, assumption_sentences
 from simdep.policies import build, chunk_tokens, schedule_for, set_up
+from simdep.scenario.estimates import CostBasis
+from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
-from simdep.scenario.task_costs import ScenarioCosts
+from simdep.scenario.task_costs import ScenarioCosts, task_costs
 from simdep.schedule import Schedule
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import earliest_times
-from simdep.simulation.rank_times import simulate_ranks
-from simdep.simulation.rank_work import scenario_work
+from simdep.simulation.rank_times import RankTimes, simulate_ranks
+from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, scenario_work
 from simdep.timeline import Timeline
+from simdep.units import human_us
+
+REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """A scenario, simulated: `timeline`, the `tokens` of the whole AG, and what was assumed for
-    want of a measurement.
+    """A scenario, simulated.
 
-    With ranks, the timeline has a row for every rank. `changes` say what a policy needed besides
-    its own cut.
+    `scenario` is complete: its policy has filled what it left open. `simulated` is the timeline of
+    the group's tasks, or with `ranks` of every rank; `task_us` are the costs of the group's tasks,
+    `tokens` those of the whole AG (None without a model). `changes` say what differs from the
+    scenario that was asked for, besides parameters of the policy.
     """
 
     scenario: Scenario
-    timeline: Timeline
-    tokens: int
-    notes: tuple[Assumption, ...]
+    simulated: Timeline
+    task_us: Costs
+    host: HostOverheads
+    tokens: int | None
+    assumed: tuple[Assumption, ...]
+    basis: tuple[CostBasis, ...] = ()
+    ranks: RankTimes | None = None
+    has_policy: bool = True
     changes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        rate = self.throughput_tokens_per_s
+        tokens = "" if rate is None else f", {rate:,.0f} tokens/s"
+        return f"<Prediction {self.schedule.label}: {human_us(self.makespan_us)}{tokens}>"
+
     @property
-    def label(self) -> str:
-        return self.timeline.schedule.label
+    def schedule(self) -> Schedule:
+        """The schedule of the group."""
+        return self.simulated.schedule
 
-    def row(self) -> dict[str, Any]:
-        """The numbers that policies are compared by, units in the names.
+    @property
+    def makespan_us(self) -> float:
+        """From the first start to the last end."""
+        return self.simulated.makespan_us
 
-        The bubble of a group is the share of the makespan in which it does not compute; colocated
-        GPUs are both groups.
-        """
-        scenario, makespan = self.scenario, self.timeline.makespan_us
-        rate = 1e6 * self.tokens / makespan if makespan else None
-        exposed, hidden = report.communication(self.timeline)
-        streams = report.streams(self.timeline)
-        ag, eg = (streams.get(name, streams.get("GPU")) for name in ("AG", "EG"))
+    @property
+    def throughput_tokens_per_s(self) -> float | None:
+        """Tokens of the whole AG a second; None without a model."""
+        return throughput(self.tokens, self.makespan_us)
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """A row for every task, or for every task and rank, with `simdep.timeline.COLUMNS`."""
+        return self.simulated.rows
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """One row of results: the keys of `simdep.analysis.metrics.METRICS`."""
+        scenario, schedule, is_own = self.scenario, self.schedule, not self.has_policy
+        gpus = scenario.deployment.gpus if scenario.has_model else None
+        needed = None if is_own or not scenario.has_model else memory(scenario)
         return {
-            "policy": scenario.policy,
-            "schedule": self.label,
-            "m_a": scenario.m_a,
-            "r1": scenario.r1,
-            "r2": scenario.r2,
-            "makespan_us": makespan,
-            "throughput_tokens_per_s": rate,
-            "throughput_tokens_per_s_per_gpu": rate / scenario.deployment.gpus if rate else None,
-            "ag_bubble_pct": 100 * (1 - ag["busy_fraction"]) if ag else None,
-            "eg_bubble_pct": 100 * (1 - eg["busy_fraction"]) if eg else None,
-            "exposed_communication_us": exposed,
-            "hidden_communication_pct": 100 * hidden,
+            "policy": None if is_own else scenario.policy,
+            "schedule": schedule.label,
+            "m_a": None if is_own or not scenario.has_model else scenario.m_a,
+            "r1": schedule.r1 if is_own else scenario.r1,
+            "r2": schedule.r2 if is_own else scenario.r2,
+            **timeline_metrics(self.simulated, self.tokens, gpus),
+            "memory_fits": None if needed is None else needed.fits,
+            "memory_missing_bytes": None if needed is None else needed.missing_bytes,
         }
 
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """`results`, the streams and the critical path: what `simdep simulate --json` prints."""
+        if self.ranks is None:
+            return self.results | timeline_summary(self.simulated, self.tokens) | self.results
+        return self.results | rank_summary(self.ranks, self.tokens) | self.results
 
-def predict(scenario: Scenario) -> Prediction:
-    """Simulate a scenario, with the set-up of its policy (`simdep.policies.set_up`).
+    @property
+    def assumptions(self) -> list[str]:
+        """What the result rests on besides measurements, a sentence each."""
+        return assumption_sentences(self.assumed)
 
-    Equal to `simulate_schedule`, without its events where the hosts add nothing to the model.
+    @property
+    def costs(self) -> pd.DataFrame:
+        """What the times of tasks rest on: label, source, errors in percent of measurements."""
+        rows = [entry.to_dict() for entry in self.basis]
+        return pd.DataFrame(rows, columns=list(CostBasis.__dataclass_fields__))
 
-    Raises ValueError where policy, cut and workload do not fit, or the hardware profile lacks a
-    cost.
+    @property
+    def view(self) -> Timeline:
+        """The timeline that a figure shows: of many ranks, some."""
+        if self.ranks is None:
+            return self.simulated
+        return shown_tracks(self.ranks, MAX_DRAWN_TRACKS)
+
+    def figure(self) -> Any:
+        """A Gantt chart: a Figure of plotly, which the extra `figures` brings."""
+        from simdep.analysis import figures  # plotly, only to draw
+
+        return figures.gantt_chart(self.view)
+
+    def save(self, path: str | Path) -> None:
+        """Write the timeline in the format of its suffix: .json or .json.gz (Perfetto), .csv or
+        .parquet; raises InputError for another one."""
+        from simdep.traces.export import save_timelines
+
+        save_timelines(Path(path), self.simulated if self.ranks is None else self.ranks.expanded)
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    schedule: Schedule | None = None,
+    ideal: bool = False,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Prediction:
+    """Simulate a scenario, with the set-up of its policy where it leaves fields open.
+
+    `schedule` replaces that of the policy; `ideal` leaves out host overheads; `noise` is the
+    coefficient of variation of computation times, drawn by `seed`. Raises ValueError where policy,
+    granularity and workload do not fit together, or the hardware profile lacks a cost.
     """
     completed = set_up(scenario)
-    scenario = completed.scenario
-    costs = ScenarioCosts(scenario)
-    schedule = scheduled(scenario, costs)
-    tokens = schedule.tokens * scenario.deployment.ag
-    if scenario.ranks:
-        work = scenario_work(scenario, schedule, costs)
-        timeline, tokens = simulate_ranks(work, costs.host).timeline, work.total_tokens
-    elif costs.host.terms:
-        timeline = simulate_schedule(schedule, costs, costs.host)
+    scenario, costs = completed.scenario, task_costs(completed.scenario)
+    host = _host(scenario, costs)
+    host = replace(host.ideal if ideal else host, noise=noise, seed=seed)
+    has_policy = schedule is None
+    if schedule is None:
+        schedule = scheduled(scenario, costs)
+    far_link: tuple[str, ...] = ()
+    if scenario.ranks is None:
+        ranks, timeline = None, _timeline(schedule, costs, host)
+        tokens = schedule.tokens * scenario.deployment.ag
     else:
-        times = earliest_times(schedule, costs)
-        timeline = Timeline.from_times(
-            schedule, "sim", ((name, 0, *each) for name, each in times.items())
-        )
-    return Prediction(scenario, timeline, tokens, (*completed.assumptions, *costs.assumptions))
-
-
-REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs
+        work = _rank_work(scenario, schedule, costs)
+        ranks = simulate_ranks(work, host)
+        timeline, tokens = ranks.timeline, work.total_tokens
+        far_link = work.costs.notes
+    assumed: list[Assumption] = [*completed.assumptions, *far_link]
+    basis: list[CostBasis] = []
+    if isinstance(costs, ScenarioCosts):
+        assumed = [*completed.assumptions, *costs.notes, *far_link]
+        assumed += costs.evidence.extrapolations
+        basis = costs.basis
+    return Prediction(
+        scenario=scenario,
+        simulated=timeline,
+        task_us=costs,
+        host=host,
+        tokens=tokens if scenario.has_model else None,
+        assumed=tuple(dict.fromkeys(assumed)),
+        ranks=ranks,
+        has_policy=has_policy,
+        basis=tuple(basis),
+    )
 
 
 def is_regular(scenario: Scenario) -> bool:
     """Whether costs do not change the schedule: equal micro-batches, chunks as equal as can be, in
     the four streams."""
-    uneven = (
-        scenario.micro_batches
-        or scenario.chunks
-        or scenario.merge_last
-        or scenario.split != "token"
-    )
-    where = scenario.deployment
-    alike = scenario.ranks is None and where.shared_on == "ag" and not where.colocated
-    return scenario.policy in REGULAR and alike and not uneven
+    uneven = scenario.micro_batches or scenario.chunks or scenario.merge_last
+    deployment = scenario.deployment
+    alike = scenario.ranks is None and deployment.shared_on == "ag" and not deployment.colocated
+    by_token = scenario.split == "token" and scenario.stage_times is None
+    return scenario.policy in REGULAR and alike and by_token and not uneven
 
 
-def scheduled(scenario: Scenario, costs: Costs | None = None) -> Schedule:
+def scheduled(scenario: Scenario, costs: Costs) -> Schedule:
     """`simdep.policies.schedule_for`; of a regular scenario, the streams are made once, whatever
     its tokens are."""
     if not is_regular(scenario):
@@ -131,3 +216,33 @@ def scheduled(scenario: Scenario, costs: Costs | None = None) -> Schedule:
 @functools.lru_cache(maxsize=64)
 def _streams(policy: str, layers: int, r1: int, r2: int, order: str, shared: bool) -> Schedule:
     return build(policy, layers, r1, r2, order, shared=shared)
+
+
+def _host(scenario: Scenario, costs: Costs) -> HostOverheads:
+    """The overheads of the profile; with stage times, only those that the scenario states."""
+    if isinstance(costs, ScenarioCosts):
+        return costs.host
+    deployment = scenario.deployment
+    return HostOverheads(
+        contention=deployment.contention or 0, half_duplex=deployment.duplex == "half"
+    )
+
+
+def _timeline(schedule: Schedule, costs: Costs, host: HostOverheads) -> Timeline:
+    """By the longest path where hosts add nothing to the model; equal to the engine's."""
+    if host.terms:
+        return simulate_schedule(schedule, costs, host)
+    times = earliest_times(schedule, costs)
+    return Timeline.from_times(
+        schedule, "sim", ((name, 0, *interval) for name, interval in times.items())
+    )
+
+
+def _rank_work(scenario: Scenario, schedule: Schedule, costs: Costs) -> RankWork:
+    if isinstance(costs, ScenarioCosts):
+        return scenario_work(scenario, schedule, costs)
+    assert scenario.ranks is not None
+    deployment = scenario.deployment
+    samples = scenario.workload.samples if scenario.has_model else None
+    by_stage = RankCosts.of_stages(costs)
+    return rank_work(schedule, deployment.ag, deployment.eg, scenario.ranks, by_stage, samples)

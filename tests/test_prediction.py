@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from simdep.hardware.extrapolation import assumption_sentences
-from simdep.prediction import predict
+from simdep.prediction import simulate
 from simdep.scenario.spec import Scenario
 
 
@@ -17,7 +16,7 @@ def test_threads_simulate_at_once_with_the_assumptions_of_their_own_scenario() -
     ]
 
     def sentences(scenario: Scenario) -> list[str]:
-        return assumption_sentences(predict(scenario).notes)
+        return simulate(scenario).assumptions
 
     alone = [sentences(scenario) for scenario in scenarios]
     assert len(set(map(tuple, alone))) == len(scenarios)

@@ -24,7 +24,7 @@ from simdep.checks import InfeasibleError
 from simdep.hardware.extrapolation import assumption_sentences
 from simdep.hardware.profile import hardware_names
 from simdep.planning.axes import Axis
-from simdep.planning.choice import Choice, choice_of, solution, under
+from simdep.planning.choice import Choice, simulate_choice, solve_samples
 from simdep.planning.solver import Solution
 from simdep.planning.sweep import Sweep, run
 from simdep.policies import POLICIES
@@ -217,13 +217,13 @@ def asked(question: Question) -> Scenario:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def answer(question: Question, choice: str) -> Prediction:
     """A policy simulated; raises ValueError where it does not fit the scenario."""
-    return under(Choice.parse(choice), asked(question))
+    return simulate_choice(Choice.parse(choice), asked(question))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Figure:
     """The timelines of policies, each by its letter, on one axis."""
-    found = [answer(question, choice).timeline for _, choice in choices]
+    found = [answer(question, choice).simulated for _, choice in choices]
     figure = figures.gantt_chart(
         *found, titles=[slot.upper() for slot, _ in choices], max_bars=MOST_BARS
     )
@@ -258,7 +258,7 @@ def cuts(question: Question, order: str) -> pd.DataFrame:
 def solved(question: Question) -> Solution:
     """The best policy, order and cut for the samples of a question; raises ValueError or
     InfeasibleError without."""
-    return solution(asked(question))
+    return solve_samples(asked(question))
 
 
 def room(scenario: Scenario) -> str:
@@ -269,7 +269,7 @@ def room(scenario: Scenario) -> str:
 
 def table(found: Mapping[str, Prediction]) -> pd.DataFrame:
     """A row a policy, in the units that people read."""
-    rows = {slot.upper(): prediction.row() for slot, prediction in found.items()}
+    rows = {slot.upper(): prediction.results for slot, prediction in found.items()}
     first = next(iter(rows.values()))["throughput_tokens_per_s"]
     return pd.DataFrame(
         {
@@ -400,7 +400,7 @@ def draw_policies() -> dict[str, str]:
 
 
 def draw_timelines(question: Question, choices: Mapping[str, str]) -> None:
-    names = {slot: answer(question, choice).label for slot, choice in choices.items()}
+    names = {slot: answer(question, choice).schedule.label for slot, choice in choices.items()}
     st.subheader("Timelines, simulated")
     st.plotly_chart(
         timelines(question, tuple(choices.items())),
@@ -463,7 +463,7 @@ def draw_solution(question: Question) -> None:
         st.error(literal(error))
         return
     choice, proof = (
-        choice_of(found),
+        Choice.of_solution(found),
         "optimal" if found.gap_pct < PROVEN_PCT else f"within {found.gap_pct:.2g} %",
     )
     places = st.columns([3, 2, 2, 3])
@@ -511,7 +511,9 @@ def draw_origin(scenario: Scenario, found: Mapping[str, Prediction]) -> None:
             f"All times are simulated, with the costs of hardware profile {name}; none is measured."
         )
     )
-    notes = assumption_sentences(note for prediction in found.values() for note in prediction.notes)
+    notes = assumption_sentences(
+        note for prediction in found.values() for note in prediction.assumed
+    )
     if notes:
         st.caption("Assumed, because the profile has no measurement or published figure for it:")
         st.markdown("\n".join(f"- {literal(note)}" for note in notes[:MOST_NOTES]))

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Execute, print, export."""
     from realrun.validation.campaign import Campaign
     from realrun.validation.trial import typical
-    from simdep.analysis.summary import as_text, summary
+    from simdep.analysis.metrics import timeline_summary
+    from simdep.analysis.summary import as_text
     from simdep.schedule import Schedule
     from simdep.traces.export import save_timelines
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     runs = measurements.runs(0)
     timeline = typical(runs)
-    result = summary(timeline, timeline.schedule.tokens * case.ag)
+    result = timeline_summary(timeline, timeline.schedule.tokens * case.ag)
     result["makespans_us"] = [run.makespan_us for run in runs]
     if args.trace:
         save_timelines(args.trace, timeline)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from simdep.analysis import summary as report
+from simdep.analysis.metrics import timeline_summary
 from simdep.scenario.imbalance import Ranks
 from simdep.scenario.routing import Array
 from simdep.schedule import Kind, track
@@ -53,7 +54,7 @@ class SkewCost:
 def rank_summary(times: RankTimes, total_tokens: int | None = None) -> dict[str, Any]:
     """The numbers of `summary`, with tasks and critical path of ranks, and under "ranks" what only
     a simulation of every rank says."""
-    numbers = report.summary(times.timeline, total_tokens)
+    numbers = timeline_summary(times.timeline, total_tokens)
     path = [ranked(name, rank) for name, rank in times.critical_path]
     return numbers | {"tasks": times.work.rows, "critical_path": path, "ranks": _ranks(times)}
 

@@ -25,26 +25,6 @@ _FILL = {
 }
 
 
-def summary(timeline: Timeline, total_tokens: int | None = None) -> dict[str, Any]:
-    """The numbers of a timeline, ready for JSON; throughput is null without `total_tokens`, the
-    tokens of the AG."""
-    makespan = timeline.makespan_us
-    exposed, overlap = communication(timeline)
-    return {
-        "source": timeline.source,
-        "label": timeline.schedule.label,
-        "makespan_us": makespan,
-        "throughput_tokens_per_s": 1e6 * total_tokens / makespan
-        if total_tokens and makespan
-        else None,
-        "streams": streams(timeline),
-        "exposed_communication_us": exposed,
-        "overlapped_communication_fraction": overlap,
-        "tasks": len(timeline.schedule),
-        "critical_path": critical_path(timeline),
-    }
-
-
 def streams(timeline: Timeline) -> dict[str, dict[str, float]]:
     """Per stream: time busy and idle (the bubble), as the mean over its ranks, and the busy
     fraction."""
@@ -143,15 +123,15 @@ def path_by_kind(timeline: Timeline, names: Iterable[str]) -> dict[str, float]:
 def as_text(
     result: dict[str, Any], timeline: Timeline, spent: Mapping[str, float] | None = None
 ) -> str:
-    """A `summary` and the timeline as text to read; `spent` is what each kind takes of the critical
+    """A `timeline_summary` and the timeline as text to read; `spent` is what each kind takes of the critical
     path, if known."""
     rate = result["throughput_tokens_per_s"]
     word = {"sim": "simulated", "real": "measured"}[timeline.source]
-    lines = [f"{result['label']}: {result['tasks']} tasks", "", gantt(timeline), ""]
+    lines = [f"{result['schedule']}: {result['tasks']} tasks", "", gantt(timeline), ""]
     lines.append(f"makespan               {human_us(result['makespan_us'])} ({word})")
     if rate is not None:
         lines.append(f"throughput             {rate:,.0f} tokens/s")
-    covered = 100 * result["overlapped_communication_fraction"]
+    covered = result["hidden_communication_pct"]
     lines.append(
         f"exposed communication  {human_us(result['exposed_communication_us'])} ({covered:.0f} % of transfers hidden)"
     )

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.checks import InfeasibleError
-from simdep.cli import scenario_args as given
+from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.hardware.extrapolation import assumption_sentences
-from simdep.units import human_bytes
 
 if TYPE_CHECKING:
     from simdep.prediction import Prediction
-    from simdep.scenario.spec import Scenario
 
 HELP = "compare policies on one scenario"
 EXAMPLES = """
 simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
 simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4
 """
-
-
-BEST = "best"  # in place of a policy: whatever the solver finds
-_SHOWN = {  # of a row of `--json`, as people read it
-    "schedule": "policy",
-    "gpus": "GPUs",
-    "m_a": "m_a",
-    "makespan_us": "makespan (us)",
-    "throughput_tokens_per_s": "tokens/s",
-    "throughput_tokens_per_s_per_gpu": "tokens/s per GPU",
-    "speedup": "speed-up",
-    "ag_bubble_pct": "AG bubble (%)",
-    "eg_bubble_pct": "EG bubble (%)",
-    "exposed_communication_us": "exposed communication (us)",
-    "memory": "memory",
-}
+_SHOWN_METRICS = (
+    "makespan_us",
+    "throughput_tokens_per_s",
+    "throughput_tokens_per_s_per_gpu",
+    "ag_bubble_pct",
+    "eg_bubble_pct",
+    "exposed_communication_us",
+)
+_SPEEDUP = "Speed-up is that of the throughput over the first policy."
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -59,91 +49,62 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep compare A B ...`: simulate each, print one table, draw one page."""
+    from simdep.planning.comparison import compared_predictions, comparison_rows
+    from simdep.policies import load
+
     check_paths(args)
-    words = list(args.policies)
-    if args.scenario is None and words[-1].endswith(".toml"):
-        args.scenario = Path(words.pop())
+    policies = list(args.policies)
+    if args.scenario is None and policies[-1].endswith(".toml"):
+        args.scenario = Path(policies.pop())
     if args.policy is not None:
         raise ValueError(f"--policy {args.policy}: compare names its policies first; leave it out")
-    if not words:
+    if not policies:
         raise ValueError("nothing to compare: name one policy or more, such as naive pppipe findep")
-    scenario = given.scenario(args)
-    found = [_predicted(word, scenario) for word in words]
-    rows = _rows(found)
-    notes = assumption_sentences(note for prediction in found for note in prediction.notes)
-    tell(notes)
+    predictions = compared_predictions(scenario_args.scenario(args), policies, load)
+    rows = comparison_rows(predictions)
+    assumed = [assumption for prediction in predictions for assumption in prediction.assumed]
+    assumptions = assumption_sentences(assumed)
+    tell(assumptions)
     if args.html:
-        _write_html(args.html, found, rows, notes)
+        _write_html(args.html, predictions, rows, assumptions)
     changes = [f"{row['schedule']}: {'; '.join(row['changes'])}" for row in rows if row["changes"]]
-    heads = [
-        "Simulated; speed-up is that of the throughput over the first policy.",
-        table(_shown(rows)),
-    ]
-    emit(args, {"policies": rows, "assumptions": notes}, [*heads, "\n".join(changes)])
+    parts = [f"Simulated. {_SPEEDUP}", table([_shown(row) for row in rows]), "\n".join(changes)]
+    emit(args, {"policies": rows, "assumptions": assumptions}, parts)
     return 0
 
 
-def _predicted(word: str, scenario: Scenario) -> Prediction:
-    from simdep.planning.choice import Choice, best, under
-    from simdep.policies import load
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as people read it."""
+    from simdep.analysis.metrics import headed
 
-    try:
-        return under(best(scenario) if word == BEST else Choice.parse(word, load), scenario)
-    except ValueError as error:
-        raise ValueError(f"{word}: {error}") from None
-    except InfeasibleError as error:
-        raise InfeasibleError(f"{word}: {error}") from None
-
-
-def _rows(found: Sequence[Prediction]) -> list[dict[str, Any]]:
-    from simdep.scenario.memory import memory
-
-    rows: list[dict[str, Any]] = []
-    for prediction in found:
-        where, needed = prediction.scenario.deployment, memory(prediction.scenario)
-        row = prediction.row()
-        first = rows[0]["throughput_tokens_per_s"] if rows else row["throughput_tokens_per_s"]
-        rows.append(
-            {
-                **row,
-                "gpus": str(where.gpus) if where.colocated else f"{where.ag}+{where.eg}",
-                "samples_per_ag_gpu": prediction.scenario.workload.samples,
-                "speedup": row["throughput_tokens_per_s"] / first
-                if first and row["throughput_tokens_per_s"]
-                else None,
-                "memory_fits": needed.fits,
-                "memory_missing_bytes": needed.missing_bytes,
-                "memory": "fits" if needed.fits else f"{human_bytes(needed.missing_bytes)} missing",
-                "changes": list(prediction.changes),
-            }
-        )
-    return rows
-
-
-def _shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: row[key] for key, name in _SHOWN.items()} for row in rows]
+    metrics = headed(row, _SHOWN_METRICS)
+    policy = {"policy": row["schedule"], "GPUs": row["gpus"], "m_a": row["m_a"]}
+    return policy | metrics | {"speed-up": row["speedup"], "memory": row["memory"]}
 
 
 def _write_html(
-    path: Path, found: Sequence[Prediction], rows: Sequence[dict[str, Any]], notes: Sequence[str]
+    path: Path,
+    predictions: Sequence[Prediction],
+    rows: Sequence[Mapping[str, Any]],
+    assumptions: Sequence[str],
 ) -> None:
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
 
-    longest = max(prediction.timeline.makespan_us for prediction in found)
-    unit_us = 1e3 if longest >= 1e3 else 1.0
-    frame = pd.DataFrame(_shown(rows)).dropna(axis="columns", how="all")
-    frame = frame if frame.notna().all(axis=None) else frame.astype(object).where(frame.notna(), "")
-    text = "Simulated. Speed-up is that of the throughput over the first policy."
-    sections = [figures.Section("Policies side by side", text, table=frame)]
-    for prediction, row in zip(found, rows, strict=True):
-        figure = figures.gantt_chart(prediction.timeline, unit_us=unit_us)
-        figure.update_xaxes(range=[0, 1.02 * longest / unit_us])
+    longest_us = max(prediction.makespan_us for prediction in predictions)
+    unit_us = 1e3 if longest_us >= 1e3 else 1.0
+    frame = pd.DataFrame([_shown(row) for row in rows]).dropna(axis="columns", how="all")
+    if frame.isna().any(axis=None):
+        frame = frame.astype(object).where(frame.notna(), "")
+    sections = [figures.Section("Policies side by side", f"Simulated. {_SPEEDUP}", table=frame)]
+    for prediction, row in zip(predictions, rows, strict=True):
+        figure = figures.gantt_chart(prediction.simulated, unit_us=unit_us)
+        figure.update_xaxes(range=[0, 1.02 * longest_us / unit_us])
         figure.update_layout(title_text="", margin_t=figure.layout.margin.t - 24)
-        told = f"{figures.human_time(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
-        sections.append(figures.Section(f"{row['schedule']}, simulated", told, figure=figure))
-    sections += [figures.Section("Assumed", "; ".join(notes))] if notes else []
-    figures.write_html(
-        path, f"simdep compare: {', '.join(row['schedule'] for row in rows)}", sections
-    )
+        text = f"{figures.human_time(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
+        sections.append(figures.Section(f"{row['schedule']}, simulated", text, figure=figure))
+    if assumptions:
+        sections.append(figures.Section("Assumed", "; ".join(assumptions)))
+    names = ", ".join(row["schedule"] for row in rows)
+    figures.write_html(path, f"simdep compare: {names}", sections)

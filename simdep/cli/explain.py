@@ -4,23 +4,25 @@ from the optimum."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simdep.checks import integer, number
-from simdep.cli import scenario_args as given
+from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
-from simdep.cli.simulate import Job, add_schedule_flags, asked
-from simdep.costs import Costs, HostOverheads
+from simdep.cli.simulate import add_schedule_flags, own_schedule
+from simdep.costs import Costs
 from simdep.hardware.extrapolation import assumption_sentences
 from simdep.schedule import Schedule, track
 from simdep.units import human_us
 
 if TYPE_CHECKING:
+    from simdep.prediction import Prediction
+    from simdep.scenario.spec import Scenario
     from simdep.timeline import Timeline
 
 HELP = (
@@ -35,18 +37,7 @@ _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
 _CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
 MAX_TIME_LIMIT_S, MAX_WORKERS = 1e6, 256  # of --exact
-MOST_TASKS = 20_000  # of all ranks, where every rank is simulated
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A simulated schedule and what it was simulated with."""
-
-    schedule: Schedule
-    costs: Costs
-    host: HostOverheads
-    timeline: Timeline
-    tokens: int | None
+MAX_TASKS = 20_000  # of all ranks, where every rank is simulated
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -87,182 +78,184 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule;
     the optimum."""
-    from simdep.scenario.task_costs import ScenarioCosts
+    from simdep.prediction import simulate
 
     check_paths(args)
     number(args.time_limit, "--time-limit", above=0, high=MAX_TIME_LIMIT_S)
     integer(args.workers, "--workers", high=MAX_WORKERS)
-    job = asked(args)
-    run = _simulated(job, args.ideal)
-    out_of_range: list[str] = []
-    if isinstance(job.costs, ScenarioCosts):
-        out_of_range = assumption_sentences(job.costs.evidence.extrapolations)
-    result = _found(run, job, out_of_range)
+    scenario = scenario_args.scenario(args)
+    prediction = simulate(scenario, schedule=own_schedule(args), ideal=args.ideal)
+    subject = _Subject.of(prediction)
+    result = _explained(subject)
     if args.against:
-        other, tokens = _against(args, run)
-        result["difference"] = _difference(other, tokens, run)
+        result["difference"] = _difference(_other(args.against, scenario), prediction, subject)
     if args.exact:
-        result["optimum"] = _optimum(run, job, args.time_limit, args.workers)
-    notes = assumption_sentences([*job.notes, *out_of_range])
-    result["assumptions"] = notes
-    tell(notes)
+        result["optimum"] = _optimum(subject, args.time_limit, args.workers)
+    tell(prediction.assumptions)
     if args.html:
-        _write_html(args.html, run.timeline, result)
-    emit(args, result, _text(result))
+        _write_html(args.html, subject.timeline, result)
+    emit(args, result | {"assumptions": prediction.assumptions}, _text(result))
     return 0
 
 
-def _simulated(job: Job, ideal: bool) -> _Run:
-    from simdep.simulation.engine import simulate_schedule
+@dataclass(frozen=True)
+class _Subject:
+    """What is explained: a prediction with the schedule, costs and timeline of its tasks, or of the
+    tasks of every rank."""
 
-    host = job.host.ideal if ideal else job.host
-    if job.work is None:
-        costs = job.costs
-        return _Run(
-            job.schedule, costs, host, simulate_schedule(job.schedule, costs, host), job.tokens
-        )
-    if job.work.rows > MOST_TASKS:
-        raise ValueError(
-            f"{job.work.rows:,} tasks of all ranks; explain takes {MOST_TASKS:,}: use fewer layers or ranks"
-        )
-    schedule, costs = job.work.expand()
-    return _Run(schedule, costs, host, simulate_schedule(schedule, costs, host), job.tokens)
+    prediction: Prediction
+    schedule: Schedule
+    costs: Costs
+    timeline: Timeline
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> _Subject:
+        """Raises ValueError for more tasks of ranks than can be explained."""
+        if prediction.ranks is None:
+            costs, timeline = prediction.task_us, prediction.simulated
+            return cls(prediction, prediction.schedule, costs, timeline)
+        work = prediction.ranks.work
+        if work.rows > MAX_TASKS:
+            limit = f"explain takes {MAX_TASKS:,}: use fewer layers or ranks"
+            raise ValueError(f"{work.rows:,} tasks of all ranks; {limit}")
+        schedule, costs = work.expand()
+        return cls(prediction, schedule, costs, prediction.ranks.expanded)
 
 
-def _found(run: _Run, job: Job, out_of_range: Iterable[str]) -> dict[str, Any]:
-    from simdep.analysis.diagnoses import diagnoses, start_up_shares
+def _explained(subject: _Subject) -> dict[str, Any]:
+    from simdep.analysis.diagnoses import diagnoses
     from simdep.analysis.idle import explanation
     from simdep.analysis.sensitivity import link_parts, sensitivities
+    from simdep.hardware.extrapolation import Extrapolation
     from simdep.scenario.memory import memory
     from simdep.scenario.task_costs import ScenarioCosts
     from simdep.simulation.bounds import lower_bound_us
 
-    timeline, makespan = run.timeline, run.timeline.makespan_us
-    served = isinstance(job.costs, ScenarioCosts)
-    more = (
-        link_parts(job.costs) if isinstance(job.costs, ScenarioCosts) and job.work is None else ()
-    )
-    start_up = start_up_shares(job.schedule, job.costs) if served else None
-    bound = min(makespan, lower_bound_us(run.schedule, run.costs))
+    prediction, makespan = subject.prediction, subject.timeline.makespan_us
+    is_group, costs = prediction.ranks is None, prediction.task_us
+    parts = link_parts(costs) if isinstance(costs, ScenarioCosts) and is_group else ()
+    changes = sensitivities(subject.schedule, subject.costs, prediction.host, parts)
+    bound = min(makespan, lower_bound_us(subject.schedule, subject.costs))
+    has_memory = prediction.results["memory_fits"] is not None
+    beyond = [use for use in prediction.assumed if isinstance(use, Extrapolation)]
     findings = diagnoses(
-        timeline,
-        start_up=start_up,
-        needed=memory(job.scenario) if job.scenario else None,
-        out_of_range=tuple(out_of_range),
+        subject.timeline,
+        start_up=_start_up(prediction),
+        needed=memory(prediction.scenario) if has_memory else None,
+        out_of_range=tuple(assumption_sentences(beyond)),
     )
     return {
-        "label": timeline.schedule.label,
-        "makespan_us": makespan,
-        "throughput_tokens_per_s": 1e6 * run.tokens / makespan if run.tokens and makespan else None,
+        **prediction.results,
         "lower_bound_us": bound,
         "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
-        **explanation(timeline),
-        "sensitivities": [
-            asdict(each) for each in sensitivities(run.schedule, run.costs, run.host, more)
-        ],
-        "diagnoses": [asdict(each) for each in findings],
+        **explanation(subject.timeline),
+        "sensitivities": [asdict(change) for change in changes],
+        "diagnoses": [asdict(finding) for finding in findings],
         "difference": None,
         "optimum": None,
     }
 
 
-def _against(args: argparse.Namespace, run: _Run) -> tuple[Timeline, int | None]:
-    """The timeline of --against, and its tokens: another scenario file, or a policy on the same
-    scenario."""
-    from simdep.planning.choice import Choice, under
-    from simdep.policies import build, load
-    from simdep.prediction import predict
+def _start_up(prediction: Prediction) -> dict[str, float] | None:
+    """The share of start-up in the time of each kind; None for stage times.
+
+    What it asks of halved tasks says nothing of the prediction: it has costs of its own.
+    """
+    from simdep.analysis.diagnoses import start_up_shares
+    from simdep.scenario.task_costs import ScenarioCosts
+
+    if not isinstance(prediction.task_us, ScenarioCosts):
+        return None
+    return start_up_shares(prediction.schedule, ScenarioCosts(prediction.scenario))
+
+
+def _other(against: str, scenario: Scenario) -> Prediction:
+    """The prediction of --against: another scenario file, or a policy on the same scenario."""
+    from simdep.planning.choice import Choice, simulate_choice
+    from simdep.policies import load
+    from simdep.prediction import simulate
     from simdep.scenario.spec import Scenario
-    from simdep.simulation.engine import simulate_schedule
 
-    word = str(args.against)
-    if word.endswith(".toml"):
-        found = predict(Scenario.load(word))
-        return found.timeline, found.tokens
-    choice = Choice.parse(word, load)
-    if not args.stage_times:
-        found = under(choice, given.scenario(args))
-        return found.timeline, found.tokens
-    policy = load(choice.policy)
-    r1, r2 = (
-        (own or getattr(run.schedule, key))
-        if key in policy.takes
-        else (policy.r1 if key == "r1" else 1)
-        for key, own in (("r1", choice.r1), ("r2", choice.r2))
-    )
-    schedule = build(
-        policy.name, run.schedule.layers, r1, r2, choice.order or "asas", costs=run.costs
-    )
-    return simulate_schedule(schedule, run.costs, run.host), None
+    if against.endswith(".toml"):
+        return simulate(Scenario.load(against))
+    return simulate_choice(Choice.parse(against, load), scenario)
 
 
-def _difference(other: Timeline, tokens: int | None, run: _Run) -> dict[str, Any]:
+def _difference(other: Prediction, prediction: Prediction, subject: _Subject) -> dict[str, Any]:
     """What makes the schedule slower or faster than the other one."""
     from simdep.analysis.difference import difference
 
-    found = difference(other, run.timeline)
-    words = list(found.sentences)
-    own, others, unit = run.tokens, tokens, "tokens"
-    if own is None or others is None:  # bare stage times say nothing of tokens
-        own, others, unit = run.schedule.r1, other.schedule.r1, "micro-batches"
-    if own != others and run.timeline.makespan_us and other.makespan_us:
-        speed = (own / run.timeline.makespan_us) / (others / other.makespan_us)
-        words.append(
+    found = difference(other.simulated, subject.timeline)
+    sentences = list(found.sentences)
+    own, others, unit = prediction.tokens, other.tokens, "tokens"
+    if own is None or others is None:  # stage times say nothing of tokens
+        own, others, unit = prediction.schedule.r1, other.schedule.r1, "micro-batches"
+    if own != others and prediction.makespan_us and other.makespan_us:
+        speed = (own / prediction.makespan_us) / (others / other.makespan_us)
+        sentences.append(
             f"it serves {own:,} {unit}, the other {others:,}: {speed:.3f} times the throughput"
         )
     return {
         "against": other.schedule.label,
         "against_makespan_us": other.makespan_us,
-        "words": words,
+        "words": sentences,
         "critical_path": [asdict(change) for change in found.path],
         "idle": [asdict(change) for change in found.idle],
     }
 
 
-def _optimum(run: _Run, job: Job, time_limit_s: float, workers: int) -> dict[str, Any]:
+def _optimum(subject: _Subject, time_limit_s: float, workers: int) -> dict[str, Any]:
     from simdep.planning.exact import data_alone, optimum, same_tasks  # OR-Tools, only for a proof
 
-    schedule = data_alone(run.schedule)
-    starts = [start for start in _ahead(run, job) if same_tasks(schedule, start)]
+    prediction, schedule = subject.prediction, data_alone(subject.schedule)
+    start = _look_ahead(prediction)
     found = optimum(
-        schedule, run.costs, run.host, starts=starts, time_limit_s=time_limit_s, workers=workers
+        schedule,
+        subject.costs,
+        prediction.host,
+        starts=[start] if start and same_tasks(schedule, start) else [],
+        time_limit_s=time_limit_s,
+        workers=workers,
     )
-    above = found.distance_pct(run.timeline.makespan_us)
-    same = run.timeline.makespan_us <= found.makespan_us + found.rounding_us
+    makespan = subject.timeline.makespan_us
+    above = found.distance_pct(makespan)
+    is_optimal = found.optimal and makespan <= found.makespan_us + found.rounding_us
+    streams = {}
+    for stream, tasks in found.schedule.streams.items():
+        streams[stream] = [task.name for task in tasks]
     return {
         "makespan_us": found.makespan_us,
         "lower_bound_us": found.lower_bound_us,
-        "verdict": "optimal" if found.optimal and same else f"within {above:.2g} %",
+        "verdict": "optimal" if is_optimal else f"within {above:.2g} %",
         "found_verdict": found.verdict,
-        "gap_pct": 0.0 if found.optimal and same else above,
+        "gap_pct": 0.0 if is_optimal else above,
         "rounding_us": found.rounding_us,
         "solve_s": found.solve_s,
-        "streams": {
-            stream: [task.name for task in tasks]
-            for stream, tasks in found.schedule.streams.items()
-        },
+        "streams": streams,
     }
 
 
-def _ahead(run: _Run, job: Job) -> Iterator[Schedule]:
-    """The look-ahead order of the same cut, a good start of the search, where there is one."""
+def _look_ahead(prediction: Prediction) -> Schedule | None:
+    """The look-ahead order of the same granularity, a good start of the search, where there is
+    one."""
     from simdep.policies import build, schedule_for
 
+    scenario, own, costs = prediction.scenario, prediction.schedule, prediction.task_us
+    if prediction.ranks is not None or (scenario.has_model and not prediction.has_policy):
+        return None
     try:
-        if job.scenario is not None and job.work is None:
-            yield schedule_for(replace(job.scenario, policy="lookahead", order="asas"))
-        elif job.work is None:
-            own = run.schedule
-            yield build("lookahead", own.layers, own.r1, own.r2, costs=run.costs)
+        if scenario.has_model:
+            return schedule_for(replace(scenario, policy="lookahead", order="asas"), costs)
+        return build("lookahead", own.layers, own.r1, own.r2, costs=costs)
     except ValueError:  # a schedule of another kind
-        return
+        return None
 
 
 def _text(result: Mapping[str, Any]) -> list[str]:
     makespan, gap = result["makespan_us"], result["gap_pct"]
     rate = result["throughput_tokens_per_s"]
     head = [
-        f"{result['label']}: makespan {human_us(makespan)} (simulated)"
+        f"{result['schedule']}: makespan {human_us(makespan)} (simulated)"
         + (f", {rate:,.0f} tokens/s" if rate else "")
     ]
     head.append(
@@ -420,4 +413,4 @@ def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> No
         sections.append(
             figures.Section("Idle time of both", table=pd.DataFrame(difference["idle"]))
         )
-    figures.write_html(path, f"simdep explain: {result['label']}", sections)
+    figures.write_html(path, f"simdep explain: {result['schedule']}", sections)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from simdep.analysis import summary as report
 from simdep.checks import InfeasibleError
 from simdep.hardware.extrapolation import Assumption
 from simdep.hardware.profile import HardwareProfile, load_hardware
@@ -28,7 +27,7 @@ from simdep.planning.choice import Choice
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, chunk_tokens, parse_order
-from simdep.prediction import Prediction, is_regular, predict
+from simdep.prediction import Prediction, is_regular, simulate
 from simdep.scenario.estimates import Evidence
 from simdep.scenario.fields import override
 from simdep.scenario.memory import memory
@@ -49,6 +48,7 @@ RESULTS = (
     "a2e_busy_pct",
     "e2a_busy_pct",
 )
+_ROW = ("m_a", "r1", "r2", *RESULTS, "memory_fits")
 OF_SCHEDULE = ("policy", "order", "r1", "r2", "samples", "m_a", "layers")
 OF_LINK = ("link.alpha_us", "link.gbytes_per_s", "duplex")
 
@@ -154,23 +154,7 @@ def run(
 
 def results(prediction: Prediction) -> dict[str, Any]:
     """What a row holds on a point that was simulated on its own."""
-    row, streams = prediction.row(), report.streams(prediction.timeline)
-    busy = [
-        100 * streams[name]["busy_fraction"] if name in streams else None for name in ("A2E", "E2A")
-    ]
-    return {
-        "m_a_samples": row["m_a"],
-        "r1": row["r1"],
-        "r2": row["r2"],
-        "makespan_us": row["makespan_us"],
-        "throughput_tokens_per_s": row["throughput_tokens_per_s"],
-        "throughput_tokens_per_s_per_gpu": row["throughput_tokens_per_s_per_gpu"],
-        "ag_bubble_pct": row["ag_bubble_pct"],
-        "eg_bubble_pct": row["eg_bubble_pct"],
-        "a2e_busy_pct": busy[0],
-        "e2a_busy_pct": busy[1],
-        "memory_fits": memory(prediction.scenario).fits,
-    }
+    return {key: prediction.results[key] for key in _ROW}
 
 
 def _simulated(
@@ -182,8 +166,8 @@ def _simulated(
         try:
             scenario = sweep.scenario(values, prices.hardware)
             if not is_regular(scenario) or prices.has_host(scenario, values):
-                prediction = predict(scenario)
-                prices.notes |= _kept(prediction.notes, values)
+                prediction = simulate(scenario)
+                prices.notes |= _kept(prediction.assumed, values)
                 rows[at] = results(prediction)
                 continue
             key = (
@@ -223,7 +207,7 @@ def _best(solution: Solution, scenario: Scenario) -> dict[str, Any]:
     return {
         "policy": best.policy,
         "order": best.order,
-        "m_a_samples": best.m_a,
+        "m_a": best.m_a,
         "r1": best.r1,
         "r2": best.r2,
         "makespan_us": best.makespan_us,
@@ -278,7 +262,7 @@ class _Point:
         ag, a2e, eg, e2a = (100 * us / makespan if makespan else 0.0 for us in busy)
         rate = 1e6 * scenario.tokens * scenario.r1 * where.ag / makespan if makespan else None
         return {
-            "m_a_samples": scenario.m_a,
+            "m_a": scenario.m_a,
             "r1": scenario.r1,
             "r2": scenario.r2,
             "makespan_us": makespan,

@@ -5,7 +5,7 @@ is what a policy is asked.
 """
 
 from simdep.policies import colocated, disaggregated
-from simdep.policies.adapt import Adapted, SetUp, adapted, set_up
+from simdep.policies.adapt import Adapted, SetUp, adapted, changes_between, set_up
 from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
@@ -25,6 +25,7 @@ __all__ = [
     "adapted",
     "assemble",
     "build",
+    "changes_between",
     "chunk_tokens",
     "colocated",
     "disaggregated",

@@ -51,9 +51,9 @@ def set_up(scenario: Scenario) -> SetUp:
     split that it does not have.
     """
     policy = find(scenario.policy)
-    if policy.colocated != scenario.deployment.colocated:
+    if scenario.has_model and policy.colocated != scenario.deployment.colocated:
         return SetUp(scenario)  # refused where the schedule is made
-    deployment = _filled(scenario.deployment, scenario.given, policy)
+    deployment = _filled(scenario, scenario.deployment, policy)
     r1 = _own_r1(scenario, policy)
     changed: dict[str, Any] = {"deployment": deployment, "split": _own_split(scenario, policy)}
     if r1 != scenario.r1:
@@ -92,10 +92,10 @@ def adapted(
     parameters = {key: value for key, value in stated.items() if value is not None}
     if policy == scenario.policy and not _is_open(scenario, "policy"):
         found = _with_parameters(own, parameters)
-        return Adapted(found, tuple(_changes(own, found, asked)), completed.assumptions)
+        return Adapted(found, tuple(changes_between(own, found, asked)), completed.assumptions)
     found = _moved(scenario, own, asked, split, parameters)
     before = replace(own, deployment=scenario.deployment, split=scenario.split)
-    return Adapted(found, tuple(_changes(before, found, asked)))
+    return Adapted(found, tuple(changes_between(before, found, asked)))
 
 
 def _with_parameters(own: Scenario, parameters: dict[str, Any]) -> Scenario:
@@ -116,7 +116,9 @@ def _moved(
     parameters: dict[str, Any],
 ) -> Scenario:
     """The scenario under a policy that is not the one it states."""
-    deployment = _placed(scenario.deployment, asked, split)
+    deployment = scenario.deployment
+    if scenario.has_model:
+        deployment = _placed(deployment, asked, split)
     r1 = own.r1
     if "r1" not in asked.takes:
         r1 = asked.r1
@@ -134,7 +136,7 @@ def _moved(
     by = scenario.split if scenario.split in asked.splits else asked.splits[0]
     found = replace(
         own,
-        deployment=_filled(deployment, scenario.given, asked),
+        deployment=_filled(scenario, deployment, asked),
         workload=replace(own.workload, samples=samples),
         policy=asked.name,
         micro_batches=own.micro_batches if same_batches else (),
@@ -152,7 +154,7 @@ def _is_open(scenario: Scenario, name: str) -> bool:
     return name not in scenario.given and getattr(scenario, name) == default
 
 
-def _states_samples(scenario: Scenario) -> bool:
+def states_samples(scenario: Scenario) -> bool:
     """Whether the samples of an AG GPU are stated; else they are r1 * m_a.
 
     Only a reader of files or flags names what is given: a `Workload` made in Python states them.
@@ -160,8 +162,11 @@ def _states_samples(scenario: Scenario) -> bool:
     return not scenario.given or "samples" in scenario.given or bool(scenario.micro_batches)
 
 
-def _filled(deployment: Deployment, given: frozenset[str], policy: Policy) -> Deployment:
-    """The deployment with the set-up of a policy in the fields that are left open."""
+def _filled(scenario: Scenario, deployment: Deployment, policy: Policy) -> Deployment:
+    """The deployment with the set-up of a policy in the fields that the scenario leaves open; stage
+    times alone say nothing of it."""
+    if not scenario.has_model:
+        return deployment
     setup = policy.setup_on(sms_known=deployment.hardware.machine is not None)
     fields = Deployment.__dataclass_fields__
     return replace(
@@ -170,7 +175,7 @@ def _filled(deployment: Deployment, given: frozenset[str], policy: Policy) -> De
             name: value
             for name, value in setup.items()
             if name in fields
-            and name not in given
+            and name not in scenario.given
             and getattr(deployment, name) == fields[name].default
         },
     )
@@ -194,7 +199,7 @@ def _own_split(scenario: Scenario, policy: Policy) -> str:
 def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
     """What changes with the r1 of a policy; raises ValueError for samples that it can't divide."""
     samples = scenario.workload.samples
-    if not _states_samples(scenario):
+    if not states_samples(scenario):
         samples = r1 * scenario.m_a
     elif samples % r1:
         other = ", or give r1" if "r1" in policy.takes else ""
@@ -244,20 +249,20 @@ def _samples(
 
     Where the scenario leaves both r1 and the samples open, m_a stays, as in `set_up`.
     """
-    is_open = _is_open(scenario, "r1") and not _states_samples(scenario)
+    is_open = _is_open(scenario, "r1") and not states_samples(scenario)
     if is_open and not fixed and _groups(deployment) == _groups(scenario.deployment):
         return r1 * own.m_a
     total = own.workload.samples * own.deployment.ag
     return r1 * max(1, round(total / (deployment.ag * r1)))
 
 
-def _changes(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
+def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
     """What differs; a granularity or an order that the policy itself determines is not listed."""
     changes = []
     if _groups(old.deployment) != _groups(new.deployment):
         changes.append(f"{_groups(old.deployment)} became {_groups(new.deployment)}")
     before, after = (s.workload.samples * s.deployment.ag for s in (old, new))
-    if before != after:
+    if before != after and new.has_model:
         changes.append(
             f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention"
         )

@@ -9,7 +9,7 @@ from functools import cached_property
 from simdep.costs import Costs, StageTimes
 from simdep.policies.orders import Cut, chunk_tokens, share_out
 from simdep.scenario.spec import Scenario
-from simdep.scenario.task_costs import ScenarioCosts
+from simdep.scenario.task_costs import task_costs
 from simdep.schedule import Kind, Task
 
 MAX_TASKS = 200_000  # of a schedule
@@ -51,7 +51,7 @@ class Job:
             shared_on=scenario.deployment.shared_on,
             split=scenario.split,
             merge_last=scenario.merge_last,
-            costs=costs or ScenarioCosts(scenario),
+            costs=costs or task_costs(scenario),
             scenario=scenario,
         )
 

@@ -188,6 +188,9 @@ def schedule_for(scenario: Scenario, costs: Costs | None = None) -> Schedule:
     Raises ValueError where policy and scenario do not go together.
     """
     asked = find(scenario.policy)
+    if not scenario.has_model:
+        cut = (scenario.layers, scenario.r1, scenario.r2, scenario.order)
+        return build(asked.name, *cut, costs=costs or scenario.stage_times)
     if asked.colocated != scenario.deployment.colocated:
         rule = (
             "colocated: give deployment.gpus in place of ag and eg"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep.costs import HostOverheads
+from simdep.costs import Costs, HostOverheads
 from simdep.hardware.extrapolation import Assumption
 from simdep.hardware.profile import Cost
 from simdep.scenario import work
@@ -31,6 +31,11 @@ Tokens = TypeVar("Tokens", float, NDArray[np.float64])
 CostSource = Callable[[Any, int, int], Estimate | None]
 _OPENS_LAYER = (Kind.ATTENTION, Kind.PROJECTION)
 _ATTENDS = (*_OPENS_LAYER, Kind.CORE)
+
+
+def task_costs(scenario: Scenario) -> Costs:
+    """The costs of the tasks of a scenario: its stage times, else those of its hardware profile."""
+    return ScenarioCosts(scenario) if scenario.stage_times is None else scenario.stage_times
 
 
 class ScenarioCosts:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from cli import one_sentence, run
 
-from simdep.analysis import summary as report
+from simdep.analysis.metrics import timeline_summary
 from simdep.hardware.extrapolation import Extrapolation, assumption_sentences
-from simdep.planning.choice import Choice, under
+from simdep.planning.choice import Choice, simulate_choice
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import POLICIES, schedule_for
-from simdep.prediction import predict
+from simdep.prediction import simulate
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
@@ -72,9 +72,9 @@ def test_a_policy_carries_its_degrees(text: str, choice: Choice) -> None:
     ("text", "complaint"),
     [
         ("findepp", "unknown policy 'findepp'; did you mean 'findep'?"),
-        ("findep:r3=2", "unknown degree in policy 'findep:r3=2': 'r3'"),
-        ("findep:r1", "policy 'findep:r1': write each degree once, as r1=VALUE"),
-        ("findep:r1=2,r1=3", "write each degree once, as r1=VALUE"),
+        ("findep:r3=2", "unknown parameter in policy 'findep:r3=2': 'r3'"),
+        ("findep:r1", "policy 'findep:r1': write each parameter once, as r1=VALUE"),
+        ("findep:r1=2,r1=3", "write each parameter once, as r1=VALUE"),
         ("findep:r1=two", "r1='two'; expected an integer >= 1"),
         ("findep:r1=0", "r1=0; expected an integer >= 1"),
     ],
@@ -108,12 +108,12 @@ def test_an_r1_that_does_not_divide_the_samples_is_refused_rather_than_the_work_
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_prediction_is_what_the_engine_gives(policy: str) -> None:
     """Every row of the timeline, to the last bit, in the same order."""
-    found = under(Choice(policy), scenario(r1=2, r2=2))
+    found = simulate_choice(Choice(policy), scenario(r1=2, r2=2))
     costs = ScenarioCosts(found.scenario)
     expected = simulate_schedule(schedule_for(found.scenario), costs, costs.host)
-    assert found.timeline.rows.equals(expected.rows)
-    told = report.summary(expected, expected.schedule.tokens * found.scenario.deployment.ag)
-    row = found.row()
+    assert found.timeline.equals(expected.rows)
+    told = timeline_summary(expected, expected.schedule.tokens * found.scenario.deployment.ag)
+    row = found.results
     assert row["throughput_tokens_per_s"] == told["throughput_tokens_per_s"]
     assert row["exposed_communication_us"] == told["exposed_communication_us"]
 
@@ -151,16 +151,14 @@ def test_policies_stand_side_by_side_with_what_each_gives_alone(
 ) -> None:
     rows = compared(f"naive pppipe:r1=2 findep:r1=2,r2=4,order=aass {FLAGS}", capsys)
     alone = [
-        predict(scenario(policy="naive")),
-        predict(scenario(policy="pppipe", r1=2)),
-        predict(scenario(policy="findep", r1=2, r2=4, order="aass")),
+        simulate(scenario(policy="naive")),
+        simulate(scenario(policy="pppipe", r1=2)),
+        simulate(scenario(policy="findep", r1=2, r2=4, order="aass")),
     ]
     for row, expected in zip(rows, alone, strict=True):
-        assert {name: row[name] for name in expected.row()} == expected.row()
+        assert {name: row[name] for name in expected.results} == expected.results
         assert row["gpus"] == "3+5"
-        assert row["speedup"] == pytest.approx(
-            alone[0].timeline.makespan_us / expected.timeline.makespan_us
-        )
+        assert row["speedup"] == pytest.approx(alone[0].makespan_us / expected.makespan_us)
         assert row["memory_fits"]
 
 
@@ -224,7 +222,7 @@ def test_the_table_is_readable_and_notes_go_to_stderr(capsys: pytest.CaptureFixt
     assert run(f"simdep compare naive ep {FLAGS}") == 0
     said = capsys.readouterr()
     assert said.out.startswith(
-        "Simulated; speed-up is that of the throughput over the first policy."
+        "Simulated. Speed-up is that of the throughput over the first policy."
     )
     assert "ep: 3+5 GPUs became 8 colocated GPUs" in said.out
     assert "simdep: note: " in said.err
@@ -271,9 +269,9 @@ def test_a_scenario_with_ranks_is_predicted_rank_by_rank() -> None:
         "schedule": {"r1": 2, "r2": 2},
     }
     ranks, group = (
-        predict(Scenario.from_dict(data | more))
+        simulate(Scenario.from_dict(data | more))
         for more in ({"ranks": {"routing": "balanced"}}, {})
     )
     assert ranks.tokens == group.tokens
-    assert ranks.timeline.makespan_us == pytest.approx(group.timeline.makespan_us, rel=1e-9)
-    assert ranks.timeline.rows["rank"].max() == 3
+    assert ranks.makespan_us == pytest.approx(group.makespan_us, rel=1e-9)
+    assert ranks.timeline["rank"].max() == 3

@@ -65,9 +65,9 @@ def test_flags_win_over_the_scenario_file(
     )
     assert run("simdep simulate", str(file), "--json") == 0
     from_file = json.loads(capsys.readouterr().out)
-    assert from_file["label"] == "findep ASAS r1=2 r2=2"
+    assert from_file["schedule"] == "findep ASAS r1=2 r2=2"
     assert run("simdep simulate --order aass --r1 4 --json", str(file)) == 0
-    assert json.loads(capsys.readouterr().out)["label"] == "findep AASS r1=4 r2=2"
+    assert json.loads(capsys.readouterr().out)["schedule"] == "findep AASS r1=4 r2=2"
 
 
 def test_exports_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +304,7 @@ def test_a_schedule_from_a_file_runs_instead_of_a_policy(
     file = tmp_path / "schedule.json"
     findep(3, 2, 2, "aass").save(file)
     assert run(f"simdep {BARE} --json --schedule", str(file)) == 0
-    assert json.loads(capsys.readouterr().out)["label"] == "findep AASS r1=2 r2=2"
+    assert json.loads(capsys.readouterr().out)["schedule"] == "findep AASS r1=2 r2=2"
 
 
 def test_noise_varies_the_prediction_and_its_seed_repeats_it(
@@ -352,7 +352,7 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
             "r1=99999999999999999999; expected an integer <= 1,000,000,000",
         ),
         ("--link-alpha-us 5", "link.alpha_us=5 needs a speed: give link.gbytes_per_s too"),
-        ("--schedule mine.json --r2 2", "--schedule holds order and cut; leave out --r2"),
+        ("--schedule mine.json --r2 2", "--schedule holds order and granularity; leave out --r2"),
     ],
 )
 def test_what_can_not_be_done_is_said_before_anything_is_computed(

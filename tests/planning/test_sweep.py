@@ -18,7 +18,7 @@ from simdep.planning.solver import solve
 from simdep.planning.sweep import Sweep, results
 from simdep.planning.sweep import run as points_of
 from simdep.policies import schedule_for
-from simdep.prediction import Prediction, predict
+from simdep.prediction import Prediction, simulate
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.simulation.engine import simulated_makespan_us
@@ -166,7 +166,7 @@ def test_every_point_is_what_the_engine_gives(number: int) -> None:
 def test_a_point_has_the_same_numbers_alone_and_among_others() -> None:
     asked = sweep("r1=1,2,4", "r2=1,3", "model=deepseek-v2-lite,gpt-oss-120b")
     for point, row in zip(asked.points(), rows_of(asked), strict=True):
-        alone = results(predict(asked.scenario(point)))
+        alone = results(simulate(asked.scenario(point)))
         assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-9)
 
 
@@ -184,7 +184,7 @@ def test_what_is_not_regular_is_simulated_on_its_own(texts: tuple[str, ...]) -> 
     asked = sweep(*texts)
     rows = rows_of(asked)
     assert [row.get("reason") for row in rows] == [None] * len(rows)
-    expected = [predict(asked.scenario(point)).timeline.makespan_us for point in asked.points()]
+    expected = [simulate(asked.scenario(point)).makespan_us for point in asked.points()]
     assert [row["makespan_us"] for row in rows] == pytest.approx(expected, rel=1e-9)
     assert len(set(expected)) > 1
 
@@ -437,6 +437,6 @@ def test_ranks_that_differ_take_the_makespan_of_every_rank() -> None:
     asked = sweep("r2=1,2", ranks={"routing": "zipf:1.2"})
     rows = rows_of(asked)
     for point, row in zip(asked.points(), rows, strict=True):
-        found: Prediction = predict(asked.scenario(point))
-        assert row["makespan_us"] == found.timeline.makespan_us
+        found: Prediction = simulate(asked.scenario(point))
+        assert row["makespan_us"] == found.makespan_us
         assert found.timeline.rows["rank"].max() > 0

@@ -375,7 +375,7 @@ def test_a_colocated_scenario_is_written_in_flags(capsys: pytest.CaptureFixture[
     command = "simdep simulate --model qwen3-235b-a22b --hardware h100 --phase decode --layers 2 --gpus 8 --samples 64"
     assert run(command, "--policy", "two-batch-decode", "--r1", "2", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["label"], list(result["streams"])) == ("two-batch-decode", ["GPU", "COMM"])
+    assert (result["schedule"], list(result["streams"])) == ("two-batch-decode", ["GPU", "COMM"])
     assert result["throughput_tokens_per_s"] == pytest.approx(1e6 * 8 * 64 / result["makespan_us"])
     assert run(command, "--policy", "two-batch-decode", "--r1", "1") == 2
     one_sentence(capsys, "r1=1: policy two-batch-decode has 2 micro-batches; use r1=2")

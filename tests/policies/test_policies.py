@@ -445,13 +445,13 @@ def test_the_policy_of_the_readme_runs_by_its_file(
     times = "simdep simulate --stage-times attention=9,shared=1,a2e=1,expert=5,e2a=1 --r1 3 --json"
     assert run(times, "--policy", f"{file}:backwards") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["label"] == "backwards r1=3"
+    assert result["schedule"] == "backwards r1=3"
     assert result["critical_path"][0] == "A[0.2]"
     assert run(times, "--policy", f"{file}:backwards") == 0  # a second time, as in one session
     capsys.readouterr()
     scenario = "--model deepseek-v2-lite --hardware a6000 --ag 1 --eg 1 --layers 1 --r1 2 --json"
     assert run(f"simdep simulate {scenario}", "--policy", f"{file}:backwards") == 0
-    assert json.loads(capsys.readouterr().out)["label"] == "backwards r1=2"
+    assert json.loads(capsys.readouterr().out)["schedule"] == "backwards r1=2"
 
 
 @pytest.mark.usefixtures("registry")

@@ -11,11 +11,11 @@ import pytest
 from cli import one_sentence, run
 
 from simdep.planning.axes import Axis
-from simdep.planning.choice import Choice, under
+from simdep.planning.choice import Choice, simulate_choice
 from simdep.planning.sweep import Sweep
 from simdep.planning.sweep import run as rows_of
 from simdep.policies import adapted, set_up
-from simdep.prediction import predict
+from simdep.prediction import simulate
 from simdep.scenario.spec import Scenario
 
 STATED_US = 577_450.8039160025  # 577,853.6 us in compare before, which overwrote the dispatch
@@ -61,7 +61,7 @@ def test_one_file_has_one_answer(
     file = tmp_path / "scenario.toml"
     file.write_text(toml(tables))
     policy = tables["schedule"]["policy"]
-    answers = [predict(Scenario.from_dict(tables)).timeline.makespan_us]
+    answers = [simulate(Scenario.from_dict(tables)).makespan_us]
     for command in (f"simulate {file}", f"compare {policy} {file}", f"explain {file}"):
         assert run(f"simdep {command} --json") == 0
         result = json.loads(capsys.readouterr().out)
@@ -127,14 +127,14 @@ def test_stated_samples_that_the_r1_of_a_policy_does_not_divide_are_refused(
 def test_another_policy_is_compared_on_what_the_scenario_states() -> None:
     """Its set-up fills the rest, r1 and samples are adapted, and the changes are listed."""
     scenario = Scenario.from_dict(data("findep", {"ag": 3, "eg": 5, "dispatch": "per-gpu"}, m_a=4))
-    found = under(Choice("step3"), scenario)
+    found = simulate_choice(Choice("step3"), scenario)
     assert found.scenario.deployment.dispatch == "per-gpu"
     assert found.changes == (
         "12 samples in all became 36, 12 on each GPU with attention",
         "shared_on=ag became eg",
         "a2e_dtype=that of the workload became fp8",
     )
-    assert found.timeline.makespan_us == pytest.approx(STATED_US, rel=1e-12)
+    assert found.makespan_us == pytest.approx(STATED_US, rel=1e-12)
 
 
 def test_a_policy_that_is_left_leaves_its_set_up_behind() -> None:
@@ -150,7 +150,7 @@ def test_a_stated_split_is_not_replaced(policy: str) -> None:
     assert set_up(Scenario.from_dict(tables)).scenario.split == "expert"
     tables["schedule"]["split"] = "token"
     with pytest.raises(ValueError, match=f"split='token': policy {policy} cuts chunks by expert"):
-        predict(Scenario.from_dict(tables))
+        simulate(Scenario.from_dict(tables))
 
 
 def power_law(**schedule: int) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def power_law(**schedule: int) -> dict[str, Any]:
 
 def test_a_law_draws_the_routing_of_the_chunks_that_are_simulated() -> None:
     """Loads of a power law depend on the tokens of a chunk, whoever states its size."""
-    alone = predict(Scenario.from_dict(power_law(r1=3, r2=4))).timeline.makespan_us
+    alone = simulate(Scenario.from_dict(power_law(r1=3, r2=4))).makespan_us
     base: Scenario = Scenario.from_dict(power_law())
-    beside = under(Choice("findep", r1=3, r2=4), base).timeline.makespan_us
+    beside = simulate_choice(Choice("findep", r1=3, r2=4), base).makespan_us
     [[point]] = rows_of(Sweep(power_law(), (Axis.parse("r1=3"), Axis.parse("r2=4"))))
     assert alone == beside == point["makespan_us"]

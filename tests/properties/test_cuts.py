@@ -333,7 +333,7 @@ def test_a_cut_is_written_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
     )
     result = json.loads(capsys.readouterr().out)
     assert (
-        result["label"]
+        result["schedule"]
         == "findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225;50,50 last layer uncut"
     )
 
@@ -348,7 +348,7 @@ def test_a_scenario_file_holds_a_cut(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert shown.startswith("findep ASAS r1=2 r2=2 micro-batches 300,100 chunks 75,225;50,50: ")
     assert run(f"simdep simulate {file}", "--split", "expert", "--r2", "4", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["label"].endswith(
+    assert json.loads(capsys.readouterr().out)["schedule"].endswith(
         "r1=2 r2=4 micro-batches 300,100 by expert"
     )
 
