@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from simdep import __version__
 from simdep.checks import InfeasibleError, InputError, sentence
 from simdep.cli import (
     compare,
@@ -30,6 +29,7 @@ from simdep.cli import (
 )
 from simdep.cli.parser import Parser, add_command
 from simdep.files import shown_path
+from simdep.version import VERSION
 
 ABOUT = """Predict how disaggregated MoE inference runs, before it runs.
 
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"simdep {__version__}")
+    parser.add_argument("--version", action="version", version=f"simdep {VERSION}")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep import __version__, files
+from simdep import files
 from simdep.checks import InputError, known
 from simdep.cli import scenario_args as given
 from simdep.cli.output import check_paths, emit, table, tell
@@ -25,6 +25,7 @@ from simdep.cli.scenario_args import add_scenario_flags
 from simdep.file_kinds import SWEEP, SWEEP_KEY
 from simdep.hardware.extrapolation import Assumption, assumption_sentences
 from simdep.planning.axes import Axis, text_columns
+from simdep.version import VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,7 +274,7 @@ def _key(sweep: Sweep) -> dict[str, Any]:
     for word in words:
         if isinstance(word, str) and os.path.isfile(word):
             digests[word] = hashlib.sha256(files.read_bytes(Path(word))).hexdigest()
-    return sweep.to_dict() | {"files": digests, "version": __version__}
+    return sweep.to_dict() | {"files": digests, "version": VERSION}
 
 
 def _text(

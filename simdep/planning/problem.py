@@ -166,6 +166,7 @@ class Problem:
 def _undivided(scenario: Scenario) -> Scenario:
     """The scenario without policy and granularity; raises ValueError for what is not modelled."""
     not_modelled = {
+        "stage times, which have no sizes": scenario.stage_times is not None,
         "ranks that differ": scenario.ranks is not None,
         "colocated groups": scenario.deployment.colocated,
         "groups of experts": scenario.split == "expert",

@@ -26,12 +26,15 @@ from simdep.hardware.extrapolation import assumption_sentences
 from simdep.planning.memory_fixes import explain
 from simdep.planning.problem import Problem
 from simdep.planning.search import Candidates, Order, Search, Space
-from simdep.policies import in_every_layer, parse_order
+from simdep.policies import in_every_layer, parse_order, states_samples
 from simdep.policies.lookahead import best_order
+from simdep.scenario.spec import Scenario
 from simdep.schedule import Sequenced
 from simdep.simulation.stage_table import StageTable
+from simdep.units import human_us
 
 METHODS = ("exact", "algorithm1")
+_PROVEN_PCT = 1e-9  # of a gap that is none
 MAX_R1, MAX_R2 = 8, 32  # searched in a scenario, unless set otherwise
 
 
@@ -61,7 +64,7 @@ class Configuration:
         return asdict(self) | {"throughput_tokens_per_s": rate if np.isfinite(rate) else None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """The best configuration of a problem, the next ones, and the proof.
 
@@ -78,6 +81,14 @@ class Solution:
     evaluated: int
     configurations: int
     solve_ms: float
+
+    def __repr__(self) -> str:
+        best, proof = self.best, f"within {self.gap_pct:.2g} % of the optimum"
+        if self.gap_pct < _PROVEN_PCT:
+            proof = "optimal"
+        order = f" {best.order}" if best.policy == "findep" else ""
+        configuration = f"{best.policy}{order} m_a={best.m_a} r1={best.r1} r2={best.r2}"
+        return f"<Solution {configuration}: {human_us(best.makespan_us)}, {proof}>"
 
     @property
     def lower_bound_us(self) -> float:
@@ -134,14 +145,22 @@ class Solution:
 
 
 def solve(
-    problem: Problem, method: str = "exact", *, max_r1: int | None = None, max_r2: int | None = None
+    problem: Problem | Scenario,
+    method: str = "exact",
+    *,
+    max_r1: int | None = None,
+    max_r2: int | None = None,
 ) -> Solution:
-    """The best configuration of a problem.
+    """The best configuration of a problem, or of a scenario.
 
-    r1 and r2 are at most `MAX_R1` and `MAX_R2` for a scenario, any with stage costs alone. Raises
+    A scenario keeps the samples that it states; its policy and granularity are left aside. r1 and
+    r2 are at most `MAX_R1` and `MAX_R2` for a scenario, any with stage costs alone. Raises
     ValueError for an unknown method and for too many configurations, InfeasibleError where not
     even one micro-batch of one sample fits.
     """
+    if isinstance(problem, Scenario):
+        samples = problem.workload.samples if states_samples(problem) else None
+        problem = Problem.of(problem, samples)
     return solve_splits([problem], method, max_r1=max_r1, max_r2=max_r2)
 
 

@@ -5,7 +5,7 @@ is what a policy is asked.
 """
 
 from simdep.policies import colocated, disaggregated
-from simdep.policies.adapt import Adapted, SetUp, adapted, changes_between, set_up
+from simdep.policies.adapt import Adapted, SetUp, adapted, changes_between, set_up, states_samples
 from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
@@ -41,4 +41,5 @@ __all__ = [
     "schedule_for",
     "set_up",
     "share_out",
+    "states_samples",
 ]

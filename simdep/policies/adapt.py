@@ -105,6 +105,8 @@ def _with_parameters(own: Scenario, parameters: dict[str, Any]) -> Scenario:
         changed |= {"micro_batches": (), "chunks": ()}
     if parameters.get("r2", own.r2) != own.r2:
         changed["chunks"] = ()
+    if not own.has_model:
+        changed["workload"] = replace(own.workload, samples=parameters.get("r1", own.r1))
     return _redrawn(replace(own, **changed), own)
 
 
@@ -249,6 +251,8 @@ def _samples(
 
     Where the scenario leaves both r1 and the samples open, m_a stays, as in `set_up`.
     """
+    if not scenario.has_model:
+        return r1
     is_open = _is_open(scenario, "r1") and not states_samples(scenario)
     if is_open and not fixed and _groups(deployment) == _groups(scenario.deployment):
         return r1 * own.m_a

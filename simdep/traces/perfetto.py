@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from simdep import __version__
 from simdep.schedule import Kind, Task, track
 from simdep.timeline import Timeline
+from simdep.version import VERSION
 
 _PROCESS = {"sim": "predicted", "real": "measured"}
 _RECEIVING_GROUP = {Kind.A2E: "EG", Kind.E2A: "AG"}
@@ -58,7 +58,7 @@ def chrome_trace(*timelines: Timeline) -> dict[str, Any]:
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
         "traceName": "; ".join(labels),
-        "metadata": {"simdep": __version__, "timelines": metadata},
+        "metadata": {"simdep": VERSION, "timelines": metadata},
         "traceEvents": events,
     }
 

@@ -22,7 +22,6 @@ from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import makespan_bounds
 
 MODELS = ("deepseek-v2-lite", "qwen3-30b-a3b", "gpt-oss-120b", "llama-4-maverick")
-pytestmark = pytest.mark.filterwarnings("ignore::simdep.checks.RangeWarning")
 Key = tuple[int, int, int, int]  # ag, m_a, r1, r2
 
 

@@ -1,0 +1,3 @@
+"""The version of simdep."""
+
+VERSION = "0.1.0"
