@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from cases import small_case
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.cases import Case, load_cases
 from realrun.limits import check_link_time, check_memory, rank_bytes
-from realrun.runtime.executable import check_executable
 from realrun.validation.case_sets import standard_cases
 from simdep.checks import InfeasibleError
 from simdep.policies import build, findep
-from simdep.schedule import Schedule
 
 FLAT = {
     "model": "deepseek-v2-lite",
@@ -155,51 +152,6 @@ def test_a_schedule_of_ones_own_has_shared_experts_where_the_model_does() -> Non
     case = small_case(seq_len=16)
     with pytest.raises(ValueError, match=r"no tasks of shared experts; model \S+ has shared"):
         case.with_schedule(build("findep", 1, 1, 1, tokens=16, shared=False))
-
-
-@pytest.mark.parametrize(
-    ("stream", "task", "tokens", "message"),
-    [
-        ("AG", "A[0.0]", None, "A[0.0] is missing; every layer has every micro-batch"),
-        ("AG", "S[1.1]", None, "S[1.1] is missing; every layer has every micro-batch"),
-        ("AG", "A[1.0]", 16, "A[0.0]: tokens=32; expected 16"),
-        ("A2E", "A2E[1.0.1]", None, "the chunks of A[1.0] hold 16 tokens; it has 32"),
-        ("EG", "E[0.1.0]", 8, "E[0.1.0]: tokens=8; expected 16"),
-        ("E2A", "E2A[1.1.1]", None, "E2A[1.1.1] is missing; every layer has every micro-batch"),
-    ],
-)
-def test_a_schedule_of_ones_own_has_the_same_work_in_every_layer(
-    stream: str, task: str, tokens: int | None, message: str
-) -> None:
-    schedule = findep(2, 2, 2, tokens=32).to_dict()
-    rows = schedule["streams"][stream]
-    (row,) = (row for row in rows if row["task"] == task)
-    if tokens is None:
-        rows.remove(row)
-        for other in chain.from_iterable(schedule["streams"].values()):
-            other["after"] = [name for name in other["after"] if name != task]
-    else:
-        row["tokens"] = tokens
-    with pytest.raises(ValueError) as error:
-        check_executable(Schedule.from_dict(schedule))
-    assert str(error.value) == message
-
-
-def test_attention_is_one_task_in_a_real_run() -> None:
-    case = small_case(seq_len=16)
-    tasks = [
-        {"task": "P[0.0]", "tokens": 16},
-        {"task": "C[0.0]", "tokens": 16, "after": ["P[0.0]"]},
-        {"task": "S[0.0]", "tokens": 16, "after": ["C[0.0]"]},
-    ]
-    after = {"A2E": "C[0.0]", "E": "A2E[0.0.0]", "E2A": "E[0.0.0]"}
-    streams = {"AG": tasks}
-    for symbol, stream in (("A2E", "A2E"), ("E", "EG"), ("E2A", "E2A")):
-        name = f"{symbol}[0.0.0]"
-        streams[stream] = [{"task": name, "tokens": 16, "after": [after[symbol]]}]
-    halved = Schedule.from_dict({"format": 1, "streams": streams})
-    with pytest.raises(ValueError, match=r"P\[0\.0\]: realrun computes attention as one task"):
-        case.with_schedule(halved)
 
 
 def test_a_case_that_does_not_fit_says_how_many_bytes_it_needs() -> None:

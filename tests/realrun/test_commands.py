@@ -57,7 +57,7 @@ def test_a_scenario_file_is_run_and_flags_override_it(
     )
     result = json.loads(capsys.readouterr().out)
     assert result["tasks"] == 2 * (2 + 3 * 3)
-    assert result["label"] == "findep ASAS r1=2 r2=3"
+    assert result["schedule"] == "findep ASAS r1=2 r2=3"
     plan = json.loads((out / "ranks-1+1" / "plan.json").read_text())
     assert plan["cases"]["0"]["speed"] == {"alpha_us": 20, "mbytes_per_s": 500}
     assert plan["cases"]["0"]["seq_len"] == 16

@@ -23,14 +23,13 @@ from realrun.backends.shared_memory import LinkSpeed  # noqa: E402
 from realrun.calibration.points import PointKey  # noqa: E402
 from realrun.cases import Case  # noqa: E402
 from realrun.plan import Plan, PlannedCase  # noqa: E402
-from realrun.runtime.executable import check_executable  # noqa: E402
 from realrun.runtime.launch import spawn  # noqa: E402
 from realrun.runtime.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noqa: E402
 from realrun.runtime.stamps import Stamps, timeline_of  # noqa: E402
 from realrun.validation.campaign import Campaign, Measurements, measure, read_results  # noqa: E402
-from simdep.policies import Job, build, find, findep  # noqa: E402
+from simdep.policies import Job, build, find  # noqa: E402
 from simdep.scenario.models import MLA, ModelSpec, load_model  # noqa: E402
-from simdep.schedule import Kind, Schedule, Task  # noqa: E402
+from simdep.schedule import Kind, Schedule  # noqa: E402
 
 LAYERS, SAMPLES, SEQ_LEN, SEED = 2, 4, 5, 7
 NUMERICS = Numerics(torch.device("cpu"), torch.float32, SEED)
@@ -340,47 +339,3 @@ def test_a_campaign_goes_on_where_it_stopped_and_refuses_another_in_its_folder(
     assert runs_of(first) == runs_of(again) == 2
     with pytest.raises(ValueError, match="holds the results of another campaign"):
         measure(Campaign([case], 3, calibrate=False, backend="gloo"), tmp_path)
-
-
-def test_a_schedule_that_forgets_a_dependency_is_not_executable() -> None:
-    schedule = findep(1, 1, 1)
-    expert = Task.parse("E[0.0.0]")
-    broken = Schedule({**schedule.streams, "EG": (expert,)})
-    with pytest.raises(
-        ValueError, match=r"E\[0\.0\.0\] does not wait for A2E\[0\.0\.0\], whose result it needs"
-    ):
-        check_executable(broken)
-
-
-def test_a_schedule_may_not_wait_for_what_its_rank_cannot_see() -> None:
-    schedule = findep(1, 2, 1)
-    second = Task.parse("A[0.1]", after=("E[0.0.0]",))
-    broken = Schedule(
-        {**schedule.streams, "AG": (schedule["A[0.0]"], second, *schedule.streams["AG"][1::2])}
-    )
-    with pytest.raises(
-        ValueError, match=r"A\[0\.1\] waits for E\[0\.0\.0\], whose end its rank can't see"
-    ):
-        check_executable(broken)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "message"),
-    [
-        (build("ep", 1), "realrun runs the streams AG, A2E, EG, E2A; this schedule has GPU, COMM"),
-        (build("step3", 1, 3), "S[0.0] stands in stream EG; realrun runs it in AG"),
-        (
-            find("findep").schedule(Job(1, ((4, 0),), split="expert")),
-            "A2E[0.0.0] is one of 2 groups of experts; realrun cuts chunks by token",
-        ),
-    ],
-)
-def test_what_is_not_run_is_refused_in_a_sentence(schedule: Schedule, message: str) -> None:
-    with pytest.raises(ValueError) as error:
-        check_executable(schedule)
-    assert str(error.value) == message
-
-
-@pytest.mark.parametrize("policy", ["naive", "pppipe", "findep"])
-def test_the_policies_are_executable(policy: str) -> None:
-    check_executable(build(policy, 3, 1 if policy == "naive" else 3, 1, tokens=5))
