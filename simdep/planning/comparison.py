@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,15 +47,12 @@ def comparison_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     """The rows of a comparison, ready for JSON."""
     rows: list[dict[str, Any]] = []
     for prediction in predictions:
-        scenario, row = prediction.scenario, dict(prediction.results)
-        deployment, missing = scenario.deployment, row["memory_missing_bytes"]
+        row = dict(prediction.results)
         row |= {
-            "gpus": str(deployment.gpus)
-            if deployment.colocated
-            else f"{deployment.ag}+{deployment.eg}",
-            "samples_per_ag_gpu": scenario.workload.samples,
+            "gpus": _gpus(prediction.scenario),
+            "samples_per_ag_gpu": prediction.scenario.workload.samples,
             "speedup": _ratio(row, rows[0] if rows else row),
-            "memory": f"{human_bytes(missing)} missing" if missing else "fits",
+            "memory": _memory(row),
             "changes": list(prediction.changes),
         }
         rows.append(row)
@@ -79,7 +76,21 @@ def _prediction(scenario: Scenario, policy: Compared, find: Callable[[str], Poli
         raise InfeasibleError(f"{policy}: {error}") from None
 
 
-def _ratio(row: dict[str, Any], first: dict[str, Any]) -> float | None:
-    """The speed-up over the first: of the throughput, or without tokens of the makespan."""
+def _gpus(scenario: Scenario) -> str:
+    deployment = scenario.deployment
+    if deployment.colocated:
+        return str(deployment.gpus)
+    return f"{deployment.ag}+{deployment.eg}"
+
+
+def _memory(row: Mapping[str, Any]) -> str | None:
+    """What a table says of memory; None where it is not known."""
+    if row["memory_fits"] is None:
+        return None
+    return "fits" if row["memory_fits"] else f"{human_bytes(row['memory_missing_bytes'])} missing"
+
+
+def _ratio(row: Mapping[str, Any], first: Mapping[str, Any]) -> float | None:
+    """The speed-up of the throughput over the first; None without tokens."""
     rate, base = row["throughput_tokens_per_s"], first["throughput_tokens_per_s"]
     return rate / base if rate and base else None
