@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from simdep.analysis.metrics import throughput, timeline_metrics, timeline_summary
+from simdep.analysis.metrics import timeline_metrics, timeline_summary, tokens_per_second
 from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, shown_tracks
 from simdep.costs import Costs, HostOverheads
 from simdep.hardware.extrapolation import Assumption, assumption_sentences
@@ -72,7 +72,7 @@ class Prediction:
     @property
     def throughput_tokens_per_s(self) -> float | None:
         """Tokens of the whole AG a second; None without a model."""
-        return throughput(self.tokens, self.makespan_us)
+        return tokens_per_second(self.tokens, self.makespan_us)
 
     @property
     def timeline(self) -> pd.DataFrame:

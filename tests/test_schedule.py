@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive
 from strategies import policy_schedules, random_schedules, tasks
 
-from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from schedules import findep, naive
 
 from simdep.costs import StageTimes
-from simdep.policies import findep, naive
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import COLUMNS, Timeline, length, union
 

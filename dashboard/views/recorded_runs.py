@@ -54,7 +54,7 @@ STATISTICS = {  # of a run: label, format, explanation
         "How much slower than the really best schedule the one simulated as best is.",
     ),
 }
-TASK_COLUMNS = {  # of report.compare, and what the table calls them
+TASK_COLUMNS = {  # of report.task_errors, and what the table calls them
     "stream": "stream",
     "error_us": "error (µs)",
     "predicted_us": "simulated (µs)",
@@ -175,7 +175,7 @@ def makespans(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def tasks(predicted: Timeline, measured: Timeline) -> pd.DataFrame:
     """Simulated and measured, task by task, by the size of the difference of duration."""
-    table = report.compare(predicted, measured)
+    table = report.task_errors(predicted, measured)
     for word in ("predicted", "measured"):
         table[f"{word}_end_us"] = table[f"{word}_start_us"] + table[f"{word}_us"]
     biggest = table["error_us"].abs().sort_values(ascending=False, kind="stable").index

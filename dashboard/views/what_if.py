@@ -383,7 +383,7 @@ def draw_policies() -> dict[str, str]:
         chosen = draw_field(box, which)
         if chosen == NO_POLICY:
             continue
-        takes = POLICIES[chosen].takes
+        takes = POLICIES[chosen].parameters
         numbers = [field for field in degrees if field.label in takes]
         row = box.columns(len(numbers)) if numbers else ()
         given = {

@@ -25,7 +25,7 @@ from realrun.plan import PlannedCase
 from realrun.runtime.layers import Expert, owned
 from realrun.runtime.rank import Rank
 from realrun.runtime.work import ExpertRank, RoutedCounts, chunk_key, slices
-from simdep.policies import findep, naive
+from simdep.policies import build
 from simdep.schedule import Kind, Schedule
 
 REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
@@ -39,7 +39,7 @@ _Job = Mapping[str, Any]
 
 def host_schedule(tokens: int) -> Schedule:
     """What `time_host` runs for chunks of so many tokens."""
-    return findep(HOST_LAYERS, 2, 2, "AASS", tokens=2 * tokens)
+    return build("findep", HOST_LAYERS, 2, 2, "AASS", tokens=2 * tokens)
 
 
 def time_stages(rank: Rank, job: _Job) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _attention_calls(
     rank: Rank, tokens: int, case: PlannedCase, buffer: Tensor
 ) -> Iterator[dict[str, float]]:
     """Microseconds by stage of an AG rank's work on one micro-batch, layer after layer."""
-    schedule = naive(len(rank.layers), tokens=tokens, shared=rank.model.has_shared)
+    schedule = build("naive", len(rank.layers), tokens=tokens, shared=rank.model.has_shared)
     work = rank.attention(schedule, case.seq_len, buffer)
     work.compute(schedule["A[0.0]"])
     if rank.model.has_shared:

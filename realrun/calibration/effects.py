@@ -10,7 +10,7 @@ from scipy import stats
 
 from realrun.calibration.points import DIRECTIONS, PointKey, Points
 from simdep.calibration.fit_line import fit_line, trimmed_mean
-from simdep.hardware.profile import HOST, OPERATIONS
+from simdep.hardware.profile import COST_OPERATIONS, HOST_OPERATIONS
 
 Interval = tuple[float, float, float]  # low, mean, high
 
@@ -20,7 +20,7 @@ def halves(points: Points) -> list[dict[str, Any]]:
     percent."""
     rows = []
     for (op, ag, eg, shape), of_work in sorted(points.items()):
-        if op in OPERATIONS and op not in HOST:
+        if op in COST_OPERATIONS and op not in HOST_OPERATIONS:
             pct = _halves_pct(of_work)
             rows.append({"operation": op, "ranks": f"{ag}+{eg}", "for": shape, "halves_pct": pct})
     return rows

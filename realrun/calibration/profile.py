@@ -24,7 +24,7 @@ from realrun.calibration.effects import contention
 from realrun.calibration.points import PointKey, Points
 from realrun.cases import Case
 from simdep.calibration.fit_line import fit_line, trimmed_mean
-from simdep.hardware.profile import HOST, OPERATIONS, Cost, HardwareProfile
+from simdep.hardware.profile import COST_OPERATIONS, HOST_OPERATIONS, Cost, HardwareProfile
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.timeline import Timeline
 
@@ -58,7 +58,7 @@ def refusals(profile: HardwareProfile) -> dict[Cost, str]:
     """
     reasons = {}
     for cost in profile.costs:
-        is_line = cost.fit is not None and not cost.points and cost.op not in HOST
+        is_line = cost.fit is not None and not cost.points and cost.op not in HOST_OPERATIONS
         if is_line and cost.fit and cost.fit.mape_pct > MAX_MAPE_PCT:
             reasons[cost] = (
                 f"{cost.op}: its line misses its own points by {cost.fit.mape_pct:.1f} % on "
@@ -152,7 +152,7 @@ def _costs(points: Points) -> Iterator[Cost]:
             if share:
                 source = "realrun calibrate, on/off"
                 yield Cost("host.contention", share, 0.0, "measured", source, ag, eg, shape)
-        if op not in OPERATIONS:
+        if op not in COST_OPERATIONS:
             continue
         work = sorted(of_work)
         us = [trimmed_mean(of_work[value]) for value in work]

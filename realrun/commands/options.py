@@ -112,12 +112,12 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 def case_of(args: argparse.Namespace) -> Case:
     """The case of SCENARIO.toml and flags; raises ValueError naming the field at fault."""
     from realrun.cases import Case
-    from simdep.policies import load
+    from simdep.policies import load_policy
 
     flags = {name: getattr(args, name) for name in SUPPORTED}
     if flags["policy"] is not None:
         # A flag may name a module of the user's own, a file may not
-        flags["policy"] = load(flags["policy"]).name
+        flags["policy"] = load_policy(flags["policy"]).name
     if args.scenario is None:
         return Case.from_tables(override(override({}, DEFAULTS), flags), {})
     tables = files.read_toml(args.scenario, SCENARIO)

@@ -27,7 +27,7 @@ from realrun.runtime.stamps import Delay, delays
 from realrun.validation.scores import Comparison, error_pct, error_sizes
 from realrun.validation.trial import RunTimes, TimingModel, Trial
 from simdep.costs import IDEAL, Costs, HostOverheads
-from simdep.policies import findep
+from simdep.policies import build
 from simdep.schedule import Kind, Schedule, Task
 from simdep.timeline import Timeline
 
@@ -196,7 +196,7 @@ def _other_order(model: TimingModel) -> TimingModel | None:
     schedule = model.schedule
     orders = {}
     for order in ("ASAS", "AASS"):
-        tasks = findep(schedule.layers, schedule.r1, schedule.r2, order).streams["AG"]
+        tasks = build("findep", schedule.layers, schedule.r1, schedule.r2, order).streams["AG"]
         orders[order] = [task.name for task in tasks]
     ag_order = [task.name for task in schedule.streams["AG"]]
     if ag_order not in orders.values() or orders["ASAS"] == orders["AASS"]:

@@ -16,7 +16,7 @@ from realrun.validation.evaluate import UNSTABLE_PCT, Evidence
 from realrun.validation.trial import Trial
 from simdep import files
 from simdep.analysis import figures
-from simdep.analysis.summary import compare
+from simdep.analysis.summary import task_errors
 from simdep.hardware.profile import HardwareProfile
 from simdep.traces.export import save_timelines
 
@@ -78,7 +78,7 @@ def _write_case(folder: Path, trial: Trial) -> None:
 
 
 def _timelines(title: str, trial: Trial) -> Iterable[figures.Section]:
-    by_kind = compare(trial.predicted, trial.typical).groupby("kind", sort=False)
+    by_kind = task_errors(trial.predicted, trial.typical).groupby("kind", sort=False)
     means = by_kind[["predicted_us", "measured_us"]].mean().round(1).reset_index()
     yield figures.Section(title, figure=figures.gantt_chart(trial.predicted, trial.typical))
     yield figures.Section("Mean task times (us)", table=means)

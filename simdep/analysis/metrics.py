@@ -50,7 +50,7 @@ _DECLARED = (
 METRICS: Mapping[str, Metric] = {metric.key: metric for metric in _DECLARED}
 
 
-def throughput(tokens: int | None, makespan_us: float) -> float | None:
+def tokens_per_second(tokens: int | None, makespan_us: float) -> float | None:
     """Tokens a second; None without tokens or time."""
     return 1e6 * tokens / makespan_us if tokens and makespan_us else None
 
@@ -67,7 +67,7 @@ def timeline_metrics(
     busy = {name: stream["busy_fraction"] for name, stream in streams(timeline).items()}
     exposed, hidden = communication(timeline)
     makespan = timeline.makespan_us
-    rate = throughput(tokens, makespan)
+    rate = tokens_per_second(tokens, makespan)
     return {
         "makespan_us": makespan,
         "throughput_tokens_per_s": rate,

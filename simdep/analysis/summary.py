@@ -71,7 +71,7 @@ def critical_path(timeline: Timeline) -> list[str]:
     return path[::-1]
 
 
-def compare(predicted: Timeline, measured: Timeline) -> pd.DataFrame:
+def task_errors(predicted: Timeline, measured: Timeline) -> pd.DataFrame:
     """Task by task, indexed by name: start and duration predicted and measured, each timeline
     starting at 0."""
     columns = {}

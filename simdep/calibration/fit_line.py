@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize, stats
 
-from simdep.hardware.profile import Cost, Fit
+from simdep.hardware.profile import Cost, LineFit
 
 
 def trimmed_mean(values: Sequence[float]) -> float:
@@ -48,7 +48,7 @@ def fit_line(
     spread = residual**2 / (len(x) - 2) * np.linalg.inv(design.T @ design)
     reach = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(np.diag(spread))
     predicted = alpha + beta * x
-    fit = Fit(
+    fit = LineFit(
         alpha_ci_us=(max(0.0, float(alpha - reach[0])), float(alpha + reach[0])),
         beta_ci_us=(max(0.0, float(beta - reach[1])), float(beta + reach[1])),
         r2=float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum())

@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep compare A B ...`: simulate each, print one table, draw one page."""
     from simdep.planning.comparison import compared_predictions, comparison_rows
-    from simdep.policies import load
+    from simdep.policies import load_policy
 
     check_paths(args)
     policies = list(args.policies)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--policy {args.policy}: compare names its policies first; leave it out")
     if not policies:
         raise ValueError("nothing to compare: name one policy or more, such as naive pppipe findep")
-    predictions = compared_predictions(scenario_args.scenario(args), policies, load)
+    predictions = compared_predictions(scenario_args.scenario(args), policies, load_policy)
     rows = comparison_rows(predictions)
     assumed = [assumption for prediction in predictions for assumption in prediction.assumed]
     assumptions = assumption_sentences(assumed)

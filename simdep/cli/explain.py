@@ -37,7 +37,7 @@ _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
 _CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
 MAX_TIME_LIMIT_S, MAX_WORKERS = 1e6, 256  # of --exact
-MAX_TASKS = 20_000  # of all ranks, where every rank is simulated
+_MAX_RANK_TASKS = 20_000  # of all ranks, where every rank is simulated
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -115,8 +115,8 @@ class _Subject:
             costs, timeline = prediction.task_us, prediction.simulated
             return cls(prediction, prediction.schedule, costs, timeline)
         work = prediction.ranks.work
-        if work.rows > MAX_TASKS:
-            limit = f"explain takes {MAX_TASKS:,}: use fewer layers or ranks"
+        if work.rows > _MAX_RANK_TASKS:
+            limit = f"explain takes {_MAX_RANK_TASKS:,}: use fewer layers or ranks"
             raise ValueError(f"{work.rows:,} tasks of all ranks; {limit}")
         schedule, costs = work.expand()
         return cls(prediction, schedule, costs, prediction.ranks.expanded)
@@ -172,13 +172,13 @@ def _start_up(prediction: Prediction) -> dict[str, float] | None:
 def _other(against: str, scenario: Scenario) -> Prediction:
     """The prediction of --against: another scenario file, or a policy on the same scenario."""
     from simdep.planning.choice import Choice, simulate_choice
-    from simdep.policies import load
+    from simdep.policies import load_policy
     from simdep.prediction import simulate
     from simdep.scenario.spec import Scenario
 
     if against.endswith(".toml"):
         return simulate(Scenario.load(against))
-    return simulate_choice(Choice.parse(against, load), scenario)
+    return simulate_choice(Choice.parse(against, load_policy), scenario)
 
 
 def _difference(other: Prediction, prediction: Prediction, subject: _Subject) -> dict[str, Any]:

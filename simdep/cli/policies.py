@@ -35,25 +35,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep policies [POLICY]`."""
-    from simdep.policies import POLICIES, load
+    from simdep.policies import POLICIES, load_policy
 
-    if args.policy is None:
-        listed = sorted(POLICIES.values(), key=lambda policy: policy.colocated)
-        parts = (
-            _rows([each for each in listed if each.colocated is side]) for side in (False, True)
-        )
-        heads = ("Two groups, AG and EG", "Colocated, every GPU holds attention and experts")
-        shown = [f"{head}\n{rows}" for head, rows in zip(heads, parts, strict=True)]
-        emit(args, {"policies": list(map(_row, listed))}, shown)
+    if args.policy is not None:
+        _show(args, load_policy(args.policy))
         return 0
-    chosen = load(args.policy)
-    example = _example(chosen)
-    told = [
-        f"{chosen.name}: {chosen.summary}\nfrom {chosen.source}",
+    groups = {
+        "Two groups, AG and EG": [p for p in POLICIES.values() if not p.colocated],
+        "Colocated, every GPU holds attention and experts": [
+            p for p in POLICIES.values() if p.colocated
+        ],
+    }
+    parts = [f"{heading}\n{_listed(policies)}" for heading, policies in groups.items()]
+    rows = [_row(policy) for policies in groups.values() for policy in policies]
+    emit(args, {"policies": rows}, parts)
+    return 0
+
+
+def _show(args: argparse.Namespace, policy: Policy) -> None:
+    example = _example(policy)
+    parts = [
+        f"{policy.name}: {policy.summary}\nfrom {policy.source}",
         f"{example.label}, 2 layers:\n{example}",
     ]
-    emit(args, _row(chosen) | {"example": example.to_dict()}, told)
-    return 0
+    emit(args, _row(policy) | {"example": example.to_dict()}, parts)
 
 
 def _row(policy: Policy) -> dict[str, Any]:
@@ -62,31 +67,27 @@ def _row(policy: Policy) -> dict[str, Any]:
         "summary": policy.summary,
         "source": policy.source,
         "colocated": policy.colocated,
-        "takes": list(policy.takes),
-        "micro_batches": None if "r1" in policy.takes else policy.r1,
+        "parameters": list(policy.parameters),
+        "micro_batches": None if "r1" in policy.parameters else policy.r1,
         "splits": list(policy.splits),
         "setup": dict(policy.setup),
     }
 
 
-def _rows(policies: list[Policy]) -> str:
-    return table(
-        [
-            {"policy": p.name, "takes": " ".join(p.takes), "what it does": p.summary}
-            for p in policies
-        ]
-    )
+def _listed(policies: list[Policy]) -> str:
+    rows = []
+    for policy in policies:
+        parameters = " ".join(policy.parameters)
+        rows.append({"policy": policy.name, "parameters": parameters, "summary": policy.summary})
+    return table(rows)
 
 
 def _example(policy: Policy) -> Schedule:
     """Two layers, with two micro-batches and two chunks where the policy lets one choose."""
-    from simdep.policies import Job, find
+    from simdep.policies import Job
 
-    asked = find(policy.name)
-    r1, r2 = (
-        2 if degree in asked.takes else alone for degree, alone in (("r1", asked.r1), ("r2", 1))
-    )
+    r1 = 2 if "r1" in policy.parameters else policy.r1
+    r2 = 2 if "r2" in policy.parameters else 1
     job = Job.regular(2, r1, r2, costs=_EXAMPLE)
-    return asked.schedule(
-        replace(job, split=asked.splits[0], shared_on=asked.setup.get("shared_on", "ag"))
-    )
+    shared_on = policy.setup.get("shared_on", "ag")
+    return policy.schedule(replace(job, split=policy.splits[0], shared_on=shared_on))

@@ -84,10 +84,10 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
         needed = "give SCENARIO.toml, or --model with --hardware, --ag and --eg"
         raise InputError(f"nothing to {args.command}: {needed}")
     if "policy" in flags:
-        from simdep.policies import load
+        from simdep.policies import load_policy
 
         # A flag may name a module of the user's own, a file may not.
-        flags["policy"] = load(flags["policy"]).name
+        flags["policy"] = load_policy(flags["policy"]).name
     data = override(_read(args.scenario) if args.scenario else {}, flags)
     return data if stage_times is None else data | {"costs": parse_stages(stage_times)}
 

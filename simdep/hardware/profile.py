@@ -38,14 +38,23 @@ from simdep.hardware.datasheet import datasheet_kernels
 from simdep.hardware.gpus import Gpu, find_gpu, gpus
 from simdep.hardware.kernels import LABELS, Kernel, kernel_from_dict
 
-FORMAT = 2  # version of the JSON form; format 1 had no kernels, but an unlabelled memory_bytes
-STAGES = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
-HOST = ("host.gap", "host.receive", "host.post", "host.contention")
-OPERATIONS = ("gemm", "attention", "expert", "a2e", "e2a", "link", *HOST, *STAGES)
+_FORMAT = 2  # version of the JSON form; format 1 had no kernels, but an unlabelled memory_bytes
+STAGE_OPERATIONS = ("stage.attention", "stage.combine", "stage.shared", "stage.expert")
+HOST_OPERATIONS = ("host.gap", "host.receive", "host.post", "host.contention")
+COST_OPERATIONS = (
+    "gemm",
+    "attention",
+    "expert",
+    "a2e",
+    "e2a",
+    "link",
+    *HOST_OPERATIONS,
+    *STAGE_OPERATIONS,
+)
 
 
 @dataclass(frozen=True)
-class Fit:
+class LineFit:
     """How well a line fits its measurements: confidence intervals (95 %), R2, error and range of
     the work."""
 
@@ -71,7 +80,7 @@ class Cost:
     eg: int = 0
     shape: str = ""
     points: tuple[tuple[float, float], ...] = ()
-    fit: Fit | None = None
+    fit: LineFit | None = None
 
     def __call__(self, work: float, startups: float = 1.0) -> float:
         """Microseconds for an amount of work; without points, the line pays its start-up `startups`
@@ -152,7 +161,7 @@ class HardwareProfile:
         }
         costs = [asdict(cost) for cost in self.costs]
         return {
-            "format": FORMAT,
+            "format": _FORMAT,
             **own,
             "costs": costs,
             "kernels": [kernel.to_dict() for kernel in self.kernels],
@@ -224,9 +233,9 @@ def profile_from_dict(data: Any) -> HardwareProfile:
         "environment",
     )
     checks.mapping(data, (*keys, "memory_bytes", "figures"), "profile")
-    if data.get("format") not in (1, FORMAT):
+    if data.get("format") not in (1, _FORMAT):
         raise ValueError(
-            f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {FORMAT}"
+            f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {_FORMAT}"
         )
     costs, kernels = data.get("costs", ()), data.get("kernels", ())
     if (
@@ -259,7 +268,7 @@ def _cost(row: Any, where: str) -> Cost:
         if key not in row:
             raise ValueError(f"{where}.{key} is missing")
     return Cost(
-        op=checks.known(row["op"], OPERATIONS, f"{where}.op"),
+        op=checks.known(row["op"], COST_OPERATIONS, f"{where}.op"),
         alpha_us=checks.number(row["alpha_us"], f"{where}.alpha_us"),
         beta_us=checks.number(row["beta_us"], f"{where}.beta_us"),
         label=checks.known(row["label"], LABELS, f"{where}.label"),
@@ -285,13 +294,13 @@ def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
     return points
 
 
-def _fit(row: Any, where: str) -> Fit:
-    names = tuple(Fit.__dataclass_fields__)
+def _fit(row: Any, where: str) -> LineFit:
+    names = tuple(LineFit.__dataclass_fields__)
     checks.mapping(row, names, where)
     if missing := [name for name in names if name not in row]:
         raise ValueError(f"{where}.{missing[0]} is missing")
 
-    return Fit(
+    return LineFit(
         alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{where}.alpha_ci_us"),
         beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
         r2=checks.finite(row["r2"], f"{where}.r2"),

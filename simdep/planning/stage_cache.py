@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep.hardware.profile import STAGES
-from simdep.scenario.estimates import Evidence
+from simdep.hardware.profile import STAGE_OPERATIONS
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.memory import Integers
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -136,7 +136,7 @@ class StageCache:
     what they rest on."""
 
     def __init__(self) -> None:
-        self.evidence = Evidence()
+        self.evidence = CostEvidence()
         self._stages: dict[Hashable, ScenarioStages] = {}
         self._times: dict[Hashable, TaskTimes] = {}
 
@@ -199,7 +199,7 @@ class _Keys:
             deployment.comm_sms_from,
             deployment.shared_on,
         )
-        has_split = any(cost.ag and cost.op in STAGES for cost in hardware.costs)
+        has_split = any(cost.ag and cost.op in STAGE_OPERATIONS for cost in hardware.costs)
         shared_has_split = has_split or deployment.shared_on == "eg"
         link = (
             computing,

@@ -28,7 +28,7 @@ from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import build, chunk_tokens, parse_order
 from simdep.prediction import Prediction, is_regular, simulate
-from simdep.scenario.estimates import Evidence
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.fields import override
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
@@ -299,7 +299,7 @@ class _Prices:
         self.hardware = functools.cache(load_hardware)
         self.known: dict[tuple[Any, ...], Any] = {}
         self.notes: dict[Assumption, None] = {}
-        self.evidence = Evidence()
+        self.evidence = CostEvidence()
 
     def costs(self, scenario: Scenario, values: Mapping[str, Any]) -> ScenarioCosts:
         own = tuple(value for name, value in values.items() if name not in OF_SCHEDULE)

@@ -8,9 +8,16 @@ from simdep.policies import colocated, disaggregated
 from simdep.policies.adapt import Adapted, SetUp, adapted, changes_between, set_up, states_samples
 from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
-from simdep.policies.orders import Cut, chunk_tokens, in_every_layer, parse_order, share_out
-from simdep.policies.registry import POLICIES, Policy, build, find, load, register, schedule_for
-from simdep.policies.regular import findep, naive, pppipe
+from simdep.policies.orders import Partition, chunk_tokens, in_every_layer, parse_order, share_out
+from simdep.policies.registry import (
+    POLICIES,
+    Policy,
+    build,
+    find,
+    load_policy,
+    register,
+    schedule_for,
+)
 
 BUILTIN = tuple(POLICIES)
 
@@ -18,8 +25,8 @@ __all__ = [
     "BUILTIN",
     "POLICIES",
     "Adapted",
-    "Cut",
     "Job",
+    "Partition",
     "Policy",
     "SetUp",
     "adapted",
@@ -30,13 +37,10 @@ __all__ = [
     "colocated",
     "disaggregated",
     "find",
-    "findep",
     "in_every_layer",
-    "load",
-    "naive",
+    "load_policy",
     "on_groups",
     "parse_order",
-    "pppipe",
     "register",
     "schedule_for",
     "set_up",

@@ -122,19 +122,20 @@ def _moved(
     if scenario.has_model:
         deployment = _placed(deployment, asked, split)
     r1 = own.r1
-    if "r1" not in asked.takes:
+    if "r1" not in asked.parameters:
         r1 = asked.r1
     elif "r1" not in scenario.given and not scenario.micro_batches:
         r1 = asked.setup.get("r1", own.r1)
     fixed = {"r2": 1, "order": "ASAS"}
     chosen: dict[str, Any] = {"r1": r1} | {
-        name: getattr(own, name) if name in asked.takes else value for name, value in fixed.items()
+        name: getattr(own, name) if name in asked.parameters else value
+        for name, value in fixed.items()
     }
     chosen |= parameters
     samples = _samples(scenario, own, deployment, chosen["r1"], fixed="r1" in parameters)
     same_r1 = chosen["r1"] == own.r1
     same_batches = same_r1 and samples == own.workload.samples
-    same_chunks = same_r1 and "r2" in asked.takes and chosen["r2"] == own.r2
+    same_chunks = same_r1 and "r2" in asked.parameters and chosen["r2"] == own.r2
     by = scenario.split if scenario.split in asked.splits else asked.splits[0]
     found = replace(
         own,
@@ -144,7 +145,7 @@ def _moved(
         micro_batches=own.micro_batches if same_batches else (),
         chunks=own.chunks if same_chunks and by == "token" else (),
         split=by,
-        merge_last=own.merge_last and "merge_last" in asked.takes,
+        merge_last=own.merge_last and "merge_last" in asked.parameters,
         **chosen,
     )
     return _redrawn(found, own)
@@ -204,7 +205,7 @@ def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
     if not states_samples(scenario):
         samples = r1 * scenario.m_a
     elif samples % r1:
-        other = ", or give r1" if "r1" in policy.takes else ""
+        other = ", or give r1" if "r1" in policy.parameters else ""
         raise ValueError(
             f"samples={samples}: policy {policy.name} has r1={r1} micro-batches, which does not "
             f"divide them; use a multiple of {r1}{other}"
@@ -270,7 +271,7 @@ def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
         changes.append(
             f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention"
         )
-    free = {"order": "order" in asked.takes, "split": len(asked.splits) > 1}
+    free = {"order": "order" in asked.parameters, "split": len(asked.splits) > 1}
     shown = [name for name in _GRANULARITY if free.get(name, True)]
     for was, now, names in ((old, new, shown), (old.deployment, new.deployment, _PLACEMENT)):
         for name in names:

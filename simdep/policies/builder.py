@@ -105,7 +105,7 @@ def assemble(
             return Task(kind, layer, mb, chunk, job.tokens[mb], waits)
         if job.split == "expert":
             return Task(kind, layer, mb, chunk, job.tokens[mb], waits, groups=parts)
-        return Task(kind, layer, mb, chunk, job.cut[mb][chunk], waits)
+        return Task(kind, layer, mb, chunk, job.partition[mb][chunk], waits)
 
     places = {
         stream: [place for place in served if job.shared or place[0] is not Kind.SHARED]

@@ -19,22 +19,22 @@ A, P, C, S, E = Kind.ATTENTION, Kind.PROJECTION, Kind.CORE, Kind.SHARED, Kind.EX
 DISPATCH, COMBINE = Kind.A2E, Kind.E2A
 DEEPSEEK = "DeepSeek-V3 (arXiv 2412.19437, profile-data)"
 COMM_SMS = {"prefill": 24, "eps-moe": 16}  # DeepSeek-V3: 24 of 132; EPS-MoE: 16 of 132
-Line = list[Place]
+_Line = list[Place]
 
 
 @register(source="expert parallelism, nothing overlapped", colocated=True, setup={"comm_sms": 0})
 def ep(job: Job) -> Schedule:
     """The colocated baseline: attention, shared experts, dispatch, experts, combine, one after the
     other."""
-    gpu: Line = []
-    comm: Line = []
+    gpu: _Line = []
+    comm: _Line = []
     for t in range(job.layers):
         gpu += [(A, t, 0, None), (S, t, 0, None), (E, t, 0, 0)]
         comm += [(DISPATCH, t, 0, 0), (COMBINE, t, 0, 0)]
     return assemble(job, job.label("ep"), {"GPU": gpu, "COMM": comm}, wait_for_shared=True)
 
 
-@register(source="FasterMoE, Tutel (arXiv 2206.03382), PipeMoE", colocated=True, takes=("r2",))
+@register(source="FasterMoE, Tutel (arXiv 2206.03382), PipeMoE", colocated=True, parameters=("r2",))
 def chunked(job: Job) -> Schedule:
     """One batch in r2 chunks of tokens: send(i), compute(i), return(i), dispatch one chunk ahead of
     combine."""
@@ -44,7 +44,7 @@ def chunked(job: Job) -> Schedule:
 @register(
     source="EPS-MoE (arXiv 2410.12247)",
     colocated=True,
-    takes=("r2",),
+    parameters=("r2",),
     splits=("expert",),
     setup={"comm_sms": COMM_SMS["eps-moe"], "comm_sms_from": "experts", "expert_gemm": "cheaper"},
 )
@@ -62,8 +62,8 @@ def eps_moe(job: Job) -> Schedule:
 )
 def two_batch_prefill(job: Job) -> Schedule:
     """Two micro-batches, each sending and receiving while the other computes; whole attention."""
-    gpu: Line = []
-    comm: Line = []
+    gpu: _Line = []
+    comm: _Line = []
     for t in range(
         job.layers + 1
     ):  # what a layer still does for micro-batch 0 of the one before it
@@ -90,8 +90,8 @@ def two_batch_prefill(job: Job) -> Schedule:
 def two_batch_decode(job: Job) -> Schedule:
     """Two micro-batches, attention cut before its core, so that each dispatch and combine has its
     computation."""
-    gpu: Line = [(P, 0, 0, None), (C, 0, 0, None)]
-    comm: Line = []
+    gpu: _Line = [(P, 0, 0, None), (C, 0, 0, None)]
+    comm: _Line = []
     for t in range(job.layers):
         gpu += [(S, t, 0, None), (P, t, 1, None), (E, t, 0, 0), (C, t, 1, None)]
         comm += [(DISPATCH, t, 0, 0), (COMBINE, t, 0, 0)]
@@ -103,7 +103,7 @@ def two_batch_decode(job: Job) -> Schedule:
 @register(
     source="SGLang, single-batch overlap",
     colocated=True,
-    takes=("r2",),
+    parameters=("r2",),
     splits=("expert",),
     setup={"comm_sms": 0},
 )
@@ -117,8 +117,8 @@ def single_batch(job: Job) -> Schedule:
     """
     n = job.r2
     ends = {j: -(-(2 * n + j + 1) // 3) - 1 for j in range(n)}
-    gpu: Line = []
-    comm: Line = []
+    gpu: _Line = []
+    comm: _Line = []
     for t in range(job.layers):
         gpu += [(A, t, 0, None), (S, t, 0, None), *((E, t, 0, j) for j in range(n))]
         comm += [(DISPATCH, t, 0, 0), *((COMBINE, t, 0, j) for j in range(n))]
@@ -127,8 +127,8 @@ def single_batch(job: Job) -> Schedule:
 
 def _chunks_ahead(job: Job, label: str) -> Schedule:
     """One batch in chunks: the dispatch of a chunk goes before the combine of the one before it."""
-    gpu: Line = []
-    comm: Line = []
+    gpu: _Line = []
+    comm: _Line = []
     for t in range(job.layers):
         chunks = range(job.r2)
         gpu += [(A, t, 0, None), (S, t, 0, None), *((E, t, 0, j) for j in chunks)]
@@ -139,6 +139,6 @@ def _chunks_ahead(job: Job, label: str) -> Schedule:
     return assemble(job, label, {"GPU": gpu, "COMM": comm}, wait_for_shared=True)
 
 
-def _within(job: Job, line: Line) -> Line:
+def _within(job: Job, line: _Line) -> _Line:
     """The places whose layer exists."""
     return [place for place in line if 0 <= place[1] < job.layers]

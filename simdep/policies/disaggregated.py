@@ -19,25 +19,27 @@ from simdep.schedule import Kind, Schedule, Sequenced, Task
 from simdep.simulation.longest_path import longest_path_us
 from simdep.simulation.stage_table import StageTable
 
-FINDEP = "FinDEP (arXiv 2512.21487)"
-MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
-STEP3 = "Step-3 (arXiv 2507.19427)"
+_FINDEP = "FinDEP (arXiv 2512.21487)"
+_MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
+_STEP3 = "Step-3 (arXiv 2507.19427)"
 
 
-@register(source=FINDEP)
+@register(source=_FINDEP)
 def naive(job: Job) -> Schedule:
     """Everything in sequence: one micro-batch, one chunk; the shared experts are part of
     attention."""
     return on_groups(job, job.label("naive"), _asas(job), wait_for_shared=True)
 
 
-@register(source=MEGASCALE, takes=("r1",))
+@register(source=_MEGASCALE, parameters=("r1",))
 def pppipe(job: Job) -> Schedule:
     """Ping-pong pipeline of r1 whole micro-batches; the shared experts are part of attention."""
     return on_groups(job, job.label("pppipe", "r1"), _asas(job), wait_for_shared=True)
 
 
-@register(source=FINDEP, takes=("r1", "r2", "order", "merge_last"), splits=("token", "expert"))
+@register(
+    source=_FINDEP, parameters=("r1", "r2", "order", "merge_last"), splits=("token", "expert")
+)
 def findep(job: Job) -> Schedule:
     """r1 micro-batches, r2 chunks, any order of attention and shared experts in a layer; A2E waits
     for attention."""
@@ -47,7 +49,7 @@ def findep(job: Job) -> Schedule:
     return on_groups(job, job.label("findep", "order", "r1", "r2"), sequence, wait_for_shared=False)
 
 
-@register(source="simdep", takes=("r1", "r2", "merge_last"), splits=("token", "expert"))
+@register(source="simdep", parameters=("r1", "r2", "merge_last"), splits=("token", "expert"))
 def lookahead(job: Job) -> Schedule:
     """As findep, in the order that costs suggest: ready attention first, shared experts in the time
     that is left."""
@@ -68,8 +70,8 @@ def lookahead(job: Job) -> Schedule:
 
 
 @register(
-    source=STEP3,
-    takes=("r1",),
+    source=_STEP3,
+    parameters=("r1",),
     setup={"r1": 3, "shared_on": "eg", "dispatch": "broadcast", "a2e_dtype": "fp8"},
 )
 def step3(job: Job) -> Schedule:
@@ -83,7 +85,7 @@ def step3(job: Job) -> Schedule:
 def _stages(job: Job) -> StageTable:
     """The times of the first micro-batch, in every layer and chunk; by expert or with shared
     experts on the EG, its first chunk stands for all."""
-    times, costs, first = job.times, job.costs, job.cut[0]
+    times, costs, first = job.times, job.costs, job.partition[0]
     assert costs is not None, "job.times raises without costs"
     if job.split == "expert" or job.shared_on == "eg":
         return StageTable.of([times], [job.r2])

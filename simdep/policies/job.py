@@ -1,13 +1,13 @@
-"""A job: what a policy is asked to schedule, with everything that it may look at, costs of tasks
-included."""
+"""A job: what a policy schedules, with everything that it may look at, costs of tasks included."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from simdep.costs import Costs, StageTimes
-from simdep.policies.orders import Cut, chunk_tokens, share_out
+from simdep.policies.orders import Partition, chunk_tokens, share_out
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import task_costs
 from simdep.schedule import Kind, Task
@@ -17,7 +17,7 @@ MAX_TASKS = 200_000  # of a schedule
 
 @dataclass(frozen=True)
 class Job:
-    """`layers` layers of the micro-batches and chunks of `cut` (tokens of one AG GPU), with
+    """`layers` layers of the micro-batches and chunks of `partition` (tokens of one AG GPU), with
     `shared` experts or not.
 
     `split` says whether chunks are cut by token or by expert: then those of a micro-batch are as
@@ -26,7 +26,7 @@ class Job:
     """
 
     layers: int
-    cut: Cut
+    partition: Partition
     order: str = "ASAS"
     shared: bool = True
     shared_on: str = "ag"
@@ -45,7 +45,7 @@ class Job:
         _check_size(scenario.layers, scenario.r1, scenario.r2)
         return cls(
             layers=scenario.layers,
-            cut=_cut(scenario),
+            partition=_partition(scenario),
             order=scenario.order,
             shared=scenario.model.has_shared,
             shared_on=scenario.deployment.shared_on,
@@ -74,17 +74,17 @@ class Job:
         _check_size(layers, r1, r2)
         if r1 < 1:
             raise ValueError(f"r1={r1}: the AG works on at least 1 micro-batch")
-        cut = (chunk_tokens(r2 if tokens is None else tokens, r2),) * r1
-        return cls(layers, cut, order, shared, costs=costs)
+        partition = (chunk_tokens(r2 if tokens is None else tokens, r2),) * r1
+        return cls(layers, partition, order, shared, costs=costs)
 
     @property
     def r1(self) -> int:
-        return len(self.cut)
+        return len(self.partition)
 
     @property
     def r2(self) -> int:
         """Chunks of the most finely cut micro-batch."""
-        return max(map(len, self.cut))
+        return max(map(len, self.partition))
 
     @property
     def micro_batches(self) -> range:
@@ -93,11 +93,11 @@ class Job:
     @cached_property
     def tokens(self) -> tuple[int, ...]:
         """Tokens of every micro-batch."""
-        return tuple(map(sum, self.cut))
+        return tuple(map(sum, self.partition))
 
     def chunks(self, layer: int, mb: int) -> int:
         """How many chunks a micro-batch has in a layer."""
-        return 1 if self.merge_last and layer == self.layers - 1 else len(self.cut[mb])
+        return 1 if self.merge_last and layer == self.layers - 1 else len(self.partition[mb])
 
     @property
     def is_regular(self) -> bool:
@@ -117,54 +117,61 @@ class Job:
             raise ValueError(
                 "this policy looks at the costs of its tasks; give a scenario or stage times"
             )
-        layer, first = min(1, self.layers - 1), self.cut[0]
-        tokens, groups = (first[0], 1) if self.split == "token" else (sum(first), len(first))
         kinds = [Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A]
-        kinds += [Kind.SHARED] if self.shared and self.shared_on == "ag" else []
-        tasks = (
-            Task(kind, layer, 0, 0, tokens, groups=groups)
-            if kind.is_chunked
-            else Task(kind, layer, 0, tokens=sum(first))
-            for kind in kinds
-        )
-        return StageTimes(**{task.kind.label: self.costs(task) for task in tasks})
+        if self.shared and self.shared_on == "ag":
+            kinds.append(Kind.SHARED)
+        return StageTimes(**{kind.label: self.costs(self._inner_task(kind)) for kind in kinds})
+
+    def _inner_task(self, kind: Kind) -> Task:
+        """The task of a kind in an inner layer, of the first micro-batch and its first chunk."""
+        layer, first = min(1, self.layers - 1), self.partition[0]
+        if not kind.is_chunked:
+            return Task(kind, layer, 0, tokens=sum(first))
+        if self.split == "token":
+            return Task(kind, layer, 0, 0, first[0])
+        return Task(kind, layer, 0, 0, sum(first), groups=len(first))
 
     @property
     def _is_even(self) -> bool:
         """Whether every micro-batch has as many chunks, each as equal as whole tokens allow."""
-        even = self.split == "expert" or all(
-            chunks == chunk_tokens(sum(chunks), len(chunks)) for chunks in self.cut
-        )
-        return even and len(set(map(len, self.cut))) == 1
+        if len(set(map(len, self.partition))) > 1:
+            return False
+        even = (chunk_tokens(sum(chunks), len(chunks)) for chunks in self.partition)
+        return self.split == "expert" or self.partition == tuple(even)
 
-    def label(self, policy: str, *degrees: str) -> str:
-        """`findep ASAS r1=2 r2=3`: what the schedule is called, with whatever is not regular about
-        its cut."""
-        known = {
+    def label(self, policy: str, *parameters: str) -> str:
+        """`findep ASAS r1=2 r2=3`: the name of the schedule, with whatever is not regular about its
+        partition."""
+        texts = {
             "r1": f"r1={self.r1}",
             "r2": f"r2={self.r2}",
             "order": " ".join(self.order.upper().split()),
         }
-        words = [policy, *(known[degree] for degree in degrees)]
+        words = [policy, *(texts[parameter] for parameter in parameters)]
         if len(set(self.tokens)) > 1:
-            words.append(f"micro-batches {','.join(map(str, self.tokens))}")
+            words.append(f"micro-batches {_listed(self.tokens)}")
         if not self._is_even:
-            words.append(
-                f"chunks {';'.join(','.join(map(str, chunks)) for chunks in dict.fromkeys(self.cut))}"
-            )
-        words += ["by expert"] if self.split == "expert" and self.r2 > 1 else []
-        words += ["last layer uncut"] if self.merge_last else []
+            different = dict.fromkeys(self.partition)
+            words.append(f"chunks {';'.join(map(_listed, different))}")
+        if self.split == "expert" and self.r2 > 1:
+            words.append("by expert")
+        if self.merge_last:
+            words.append("last layer uncut")
         return " ".join(words)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _check_size(layers: int, r1: int, r2: int) -> None:
     tasks = layers * r1 * (2 + 3 * r2)
     if tasks > MAX_TASKS:
-        cut = f"layers={layers}, r1={r1}, r2={r2}"
-        raise ValueError(f"{cut}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")
+        place = f"layers={layers}, r1={r1}, r2={r2}"
+        raise ValueError(f"{place}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")
 
 
-def _cut(scenario: Scenario) -> Cut:
+def _partition(scenario: Scenario) -> Partition:
     samples = scenario.micro_batches or (scenario.m_a,) * scenario.r1
     tokens = [each * scenario.workload.tokens_per_sample for each in samples]
     if scenario.split == "expert":

@@ -1,5 +1,5 @@
-"""Orders and cuts, as words and numbers: what the AG does first, and how the tokens of a
-micro-batch are shared out."""
+"""Orders and partitions: what the AG does first, and how the tokens of a micro-batch are divided
+among chunks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from simdep.schedule import Kind, Sequenced, Step
 
-Cut = tuple[tuple[int, ...], ...]  # tokens of every chunk of every micro-batch
+Partition = tuple[tuple[int, ...], ...]  # tokens of every chunk of every micro-batch
 _STEP = re.compile(r"([AS])(\d+)")
 
 

@@ -1,4 +1,4 @@
-"""The registry: every policy by its name, and what it may be asked.
+"""The registry: every policy by its name, and its parameters.
 
 A policy is a function from a Job to a Schedule, with `register` above it; the README shows one of a
 user's own, which `--policy my_policy.py:name` runs. That runs the module, so it is read from a flag
@@ -21,18 +21,18 @@ from simdep.policies.job import Job
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Schedule
 
-DEGREES = ("r1", "r2", "order", "merge_last")
+PARAMETERS = ("r1", "r2", "order", "merge_last")
 Make = Callable[[Job], Schedule]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to order and cut the work, and where it comes from.
+    """A way to order and divide the work, and where it comes from.
 
-    `takes` are those of `DEGREES` that are free; a policy without r1 works on `r1` micro-batches,
-    and one without r2 does not cut them. `splits` are the ways in which its chunks may be cut.
-    `setup` holds what the paper's deployment has besides (fields of
-    `simdep.scenario.spec.Deployment`), and its r1 where that is free.
+    `parameters` are those of `PARAMETERS` that a job may choose; a policy without r1 works on `r1`
+    micro-batches, and one without r2 does not divide them. `splits` are the ways in which its
+    chunks may be cut. `setup` is what the deployment of its paper has besides (fields of
+    `simdep.scenario.spec.Deployment`), and its r1 where that may be chosen.
     """
 
     name: str
@@ -40,48 +40,45 @@ class Policy:
     summary: str
     source: str
     colocated: bool = False
-    takes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     r1: int = 1
     splits: tuple[str, ...] = ("token",)
     setup: Mapping[str, Any] = field(default_factory=dict)
 
     def schedule(self, job: Job) -> Schedule:
-        """The schedule of a job; raises ValueError for a degree that the policy does not have."""
+        """The schedule of a job; raises ValueError for a parameter that the policy does not
+        have."""
         self.check(job)
         return self.make(job)
 
     def setup_on(self, *, sms_known: bool) -> dict[str, Any]:
         """`setup`, with SMs of communication only where those of the GPU are known."""
-        return {
-            key: value
-            for key, value in self.setup.items()
-            if sms_known or not key.startswith("comm_sms")
-        }
+        if sms_known:
+            return dict(self.setup)
+        return {key: value for key, value in self.setup.items() if not key.startswith("comm_sms")}
 
     def check(self, job: Job) -> None:
-        """Raise ValueError, naming the degree, for a job that the policy can't be asked."""
-        others = "" if self.colocated else ", or policy "
-        if "r1" not in self.takes and job.r1 != self.r1:
-            has = "one micro-batch" if self.r1 == 1 else f"{self.r1} micro-batches"
-            hint = f"{others}pppipe" if others else ""
-            raise ValueError(f"r1={job.r1}: policy {self.name} has {has}; use r1={self.r1}{hint}")
-        if "r2" not in self.takes and job.r2 != 1:
-            hint = f"{others}findep" if others else ""
-            raise ValueError(
-                f"r2={job.r2}: policy {self.name} does not cut micro-batches; use r2=1{hint}"
-            )
-        if "order" not in self.takes and job.order.upper() not in ("ASAS", self.name.upper()):
-            raise ValueError(
-                f"order {job.order!r}: policy {self.name} has no order to choose; leave it out, or use findep"
-            )
+        """Raise ValueError, naming the parameter, for a job that the policy can't schedule."""
+        if "r1" not in self.parameters and job.r1 != self.r1:
+            count = "one micro-batch" if self.r1 == 1 else f"{self.r1} micro-batches"
+            rule = f"policy {self.name} has {count}; use r1={self.r1}{self._or_policy('pppipe')}"
+            raise ValueError(f"r1={job.r1}: {rule}")
+        if "r2" not in self.parameters and job.r2 != 1:
+            rule = f"policy {self.name} does not divide micro-batches"
+            raise ValueError(f"r2={job.r2}: {rule}; use r2=1{self._or_policy('findep')}")
+        if "order" not in self.parameters and job.order.upper() not in ("ASAS", self.name.upper()):
+            rule = f"policy {self.name} has no order to choose; leave it out, or use findep"
+            raise ValueError(f"order {job.order!r}: {rule}")
         if job.split not in self.splits:
-            raise ValueError(
-                f"split={job.split!r}: policy {self.name} cuts chunks by {' or '.join(self.splits)}"
-            )
-        if job.merge_last and "merge_last" not in self.takes:
-            raise ValueError(
-                f"merge_last: policy {self.name} has no chunks of the last layer to merge; leave it out"
-            )
+            rule = f"policy {self.name} cuts chunks by {' or '.join(self.splits)}"
+            raise ValueError(f"split={job.split!r}: {rule}")
+        if job.merge_last and "merge_last" not in self.parameters:
+            rule = f"policy {self.name} has no chunks of the last layer to merge; leave it out"
+            raise ValueError(f"merge_last: {rule}")
+
+    def _or_policy(self, other: str) -> str:
+        """The end of an error that names another policy, which is for two groups."""
+        return "" if self.colocated else f", or policy {other}"
 
 
 POLICIES: dict[str, Policy] = {}
@@ -92,7 +89,7 @@ def register(
     source: str,
     name: str = "",
     colocated: bool = False,
-    takes: tuple[str, ...] = (),
+    parameters: tuple[str, ...] = (),
     r1: int = 1,
     splits: tuple[str, ...] = ("token",),
     setup: Mapping[str, Any] | None = None,
@@ -100,29 +97,24 @@ def register(
     """Decorator: make a function from Job to Schedule a policy (fields as of `Policy`).
 
     Its name defaults to the function's, with hyphens; its summary is the first paragraph of the
-    docstring. Raises ValueError for a function without one, a degree that does not exist, and a
+    docstring. Raises ValueError for a function without one, a parameter that does not exist, and a
     name that another function has.
     """
-    for degree in takes:
-        checks.known(degree, DEGREES, "degree")
+    for parameter in parameters:
+        checks.known(parameter, PARAMETERS, "parameter")
 
     def add(make: Make) -> Make:
-        word = name or make.__name__.replace("_", "-")
+        title = name or make.__name__.replace("_", "-")
         summary = " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())
         if not summary:
-            raise ValueError(
-                f"policy {word} has no docstring; its first sentence says in `simdep policies` what it does"
-            )
-        known = POLICIES.get(word)
-        if known and (known.make.__module__, known.make.__qualname__) != (
-            make.__module__,
-            make.__qualname__,
-        ):
-            raise ValueError(
-                f"policy {word} exists already, from {known.make.__module__}; give another name"
-            )
-        POLICIES[word] = Policy(
-            word, make, summary, source, colocated, takes, r1, splits, setup or {}
+            rule = "its first sentence says in `simdep policies` what it does"
+            raise ValueError(f"policy {title} has no docstring; {rule}")
+        known = POLICIES.get(title)
+        if known and _origin(known.make) != _origin(make):
+            place = known.make.__module__
+            raise ValueError(f"policy {title} exists already, from {place}; give another name")
+        POLICIES[title] = Policy(
+            title, make, summary, source, colocated, parameters, r1, splits, setup or {}
         )
         return make
 
@@ -134,28 +126,27 @@ def find(name: str) -> Policy:
     return POLICIES[checks.known(name, POLICIES, "policy")]
 
 
-def load(word: str) -> Policy:
-    """The policy that a flag asks for: a name, or `FILE.py:NAME`, whose module runs first.
+def load_policy(text: str) -> Policy:
+    """The policy that a flag names: one by its name, or `FILE.py:NAME`, whose module runs first.
 
     Raises ValueError for a file that can't be run or does not register that name.
     """
-    file, colon, name = word.rpartition(":")
+    file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
-        return find(word)
+        return find(text)
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"policy_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"policy {word!r}: there is no file {file}")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # dataclasses look their module up there
+        raise ValueError(f"policy {text!r}: there is no file {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"policy {word!r}: {file} does not run: {told}") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"policy {text!r}: {file} does not run: {reason}") from error
     if name not in POLICIES:
-        raise ValueError(f"policy {word!r}: {file} registers no policy {name!r}")
+        raise ValueError(f"policy {text!r}: {file} registers no policy {name!r}")
     return POLICIES[name]
 
 
@@ -170,35 +161,36 @@ def build(
     shared: bool = True,
     costs: Costs | None = None,
 ) -> Schedule:
-    """The schedule of a policy on a bare problem: r1 equal micro-batches of `tokens` tokens
-    (default r2), r2 chunks.
+    """The schedule of a policy without a scenario: r1 equal micro-batches of `tokens` tokens
+    (default r2), each in r2 chunks.
 
-    Raises ValueError for an unknown policy or a degree that it does not have.
+    Raises ValueError for an unknown policy or a parameter that it does not have.
     """
-    asked = find(policy)
+    chosen = find(policy)
     job = Job.regular(layers, r1, r2, order, tokens=tokens, shared=shared, costs=costs)
-    return asked.schedule(
-        replace(job, split=asked.splits[0], shared_on=asked.setup.get("shared_on", "ag"))
-    )
+    shared_on = chosen.setup.get("shared_on", "ag")
+    return chosen.schedule(replace(job, split=chosen.splits[0], shared_on=shared_on))
 
 
 def schedule_for(scenario: Scenario, costs: Costs | None = None) -> Schedule:
-    """The schedule that a scenario asks for, by its `costs` where these matter.
+    """The schedule of a scenario, by its `costs` where these matter.
 
     Raises ValueError where policy and scenario do not go together.
     """
-    asked = find(scenario.policy)
+    policy = find(scenario.policy)
     if not scenario.has_model:
-        cut = (scenario.layers, scenario.r1, scenario.r2, scenario.order)
-        return build(asked.name, *cut, costs=costs or scenario.stage_times)
-    if asked.colocated != scenario.deployment.colocated:
-        rule = (
-            "colocated: give deployment.gpus in place of ag and eg"
-            if asked.colocated
-            else "for ag and eg, not gpus"
-        )
-        raise ValueError(f"policy {asked.name} is {rule}")
+        sizes = (scenario.layers, scenario.r1, scenario.r2, scenario.order)
+        return build(policy.name, *sizes, costs=costs or scenario.stage_times)
+    if policy.colocated and not scenario.deployment.colocated:
+        rule = "colocated: give deployment.gpus in place of ag and eg"
+        raise ValueError(f"policy {policy.name} is {rule}")
+    if scenario.deployment.colocated and not policy.colocated:
+        raise ValueError(f"policy {policy.name} is for ag and eg, not gpus")
     is_open = scenario.split == "token" and "split" not in scenario.given
-    if is_open and len(asked.splits) == 1 and asked.splits[0] != "token":
-        scenario = replace(scenario, split=asked.splits[0], chunks=())
-    return asked.schedule(Job.of(scenario, costs))
+    if is_open and scenario.split not in policy.splits:
+        scenario = replace(scenario, split=policy.splits[0], chunks=())
+    return policy.schedule(Job.of(scenario, costs))
+
+
+def _origin(make: Make) -> tuple[str, str]:
+    return make.__module__, make.__qualname__

@@ -1,6 +1,6 @@
 """Estimates: a time, the costs of a profile that it rests on, and where these were extrapolated.
 
-Estimates add up as tasks are made of operations. `Evidence` gathers what the estimates of one
+Estimates add up as tasks are made of operations. `CostEvidence` gathers what the estimates of one
 simulation rest on. Times are microseconds, one number or an array of them.
 """
 
@@ -93,7 +93,7 @@ class CostBasis:
 
 
 @dataclass
-class Evidence:
+class CostEvidence:
     """What the times of one simulation rest on; each simulation has its own."""
 
     sources: dict[str, Source] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from simdep.scenario.estimates import Estimate
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Kind, Task
 
-DIRECTIONS = (Kind.A2E, Kind.E2A)
+_DIRECTIONS = (Kind.A2E, Kind.E2A)
 _HOST_TERMS = ("gap", "receive", "post", "contention")
 
 
@@ -36,9 +36,9 @@ class LinkCosts:
         (or nearest)."""
         where = self.scenario.deployment
         if where.link is not None:
-            return dict.fromkeys(DIRECTIONS, where.link)
+            return dict.fromkeys(_DIRECTIONS, where.link)
         place = (where.ag, where.eg, where.transport, where.link_class)
-        return {kind: link_cost(where.hardware, kind, *place) for kind in DIRECTIONS}
+        return {kind: link_cost(where.hardware, kind, *place) for kind in _DIRECTIONS}
 
     def message(self, kind: Kind, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate:
         """A2E or E2A of a chunk of `tokens` tokens of every AG GPU, or of their rows for one of

@@ -19,7 +19,7 @@ from simdep.scenario.models import MLA
 from simdep.scenario.spec import Scenario
 
 # The data types of measurements that stand for one of a workload
-DTYPE_NAMES = {
+_DTYPES = {
     "bf16": ("bf16", "fp16"),
     "fp8": ("fp8", "fp8_block"),
     "fp32": ("fp32",),
@@ -137,7 +137,7 @@ class OperationCosts:
 
     def _kernel(self, op: str, **words: str) -> Kernel | None:
         """The profile's kernel, of any of the data types that stand for the wanted one."""
-        for dtype in DTYPE_NAMES.get(words.get("dtype", ""), ("",)):
+        for dtype in _DTYPES.get(words.get("dtype", ""), ("",)):
             wanted = words | ({"dtype": dtype} if dtype else {})
             kernel = self.profile.kernel(op, **wanted)
             if kernel is not None:
@@ -161,7 +161,7 @@ class OperationCosts:
             if kernel.op == "moe_experts" and is_gated:
                 gated.append(kernel)
         for routing in (_BALANCED, {}):
-            for dtype in DTYPE_NAMES[self.scenario.workload.dtype]:
+            for dtype in _DTYPES[self.scenario.workload.dtype]:
                 for kernel in gated:
                     if kernel.matches({"dtype": dtype} | routing):
                         return kernel

@@ -20,8 +20,8 @@ from simdep.hardware.extrapolation import Assumption
 from simdep.hardware.profile import Cost
 from simdep.scenario import work
 from simdep.scenario.compute_costs import AttentionCosts, ExpertCosts
-from simdep.scenario.estimates import NOTHING, CostBasis, Estimate, Evidence
-from simdep.scenario.link_costs import DIRECTIONS, LinkCosts
+from simdep.scenario.estimates import NOTHING, CostBasis, CostEvidence, Estimate
+from simdep.scenario.link_costs import LinkCosts
 from simdep.scenario.operation_costs import OperationCosts
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Kind, Task
@@ -45,9 +45,9 @@ class ScenarioCosts:
     ValueError where the profile lacks a cost that a task needs.
     """
 
-    def __init__(self, scenario: Scenario, evidence: Evidence | None = None) -> None:
+    def __init__(self, scenario: Scenario, evidence: CostEvidence | None = None) -> None:
         self.scenario = scenario
-        self.evidence = Evidence() if evidence is None else evidence
+        self.evidence = CostEvidence() if evidence is None else evidence
         self.links = LinkCosts(scenario)
         self._operations = OperationCosts(scenario)
         self._attention = AttentionCosts(scenario, self._operations)
@@ -140,9 +140,9 @@ class ScenarioCosts:
     def basis(self) -> list[CostBasis]:
         """What the times that were asked for rest on, the links in any case."""
         sources = dict(self.evidence.sources)
-        for kind in DIRECTIONS:
-            sources[self.link(kind).op] = self.link(kind)
-        return Evidence(sources).costs
+        for link in self.links.by_kind.values():
+            sources[link.op] = link
+        return CostEvidence(sources).costs
 
     def _sources_by_kind(self) -> Mapping[Kind, tuple[CostSource, ...]]:
         attention, experts, links = self._attention, self._experts, self.links

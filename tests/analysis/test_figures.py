@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from schedules import findep, naive
 
 from simdep.analysis import figures
 from simdep.costs import StageTimes
-from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline

@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator
 
 import pytest
 import simpy
+from schedules import findep
 
 from simdep.costs import Costs, StageTimes
-from simdep.policies import findep
 from simdep.schedule import Schedule, Task
 from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 

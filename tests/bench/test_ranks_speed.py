@@ -16,7 +16,7 @@ import json, resource, sys, time
 from dataclasses import replace
 from simdep.scenario import routing
 from simdep.costs import StageTimes
-from simdep.policies import findep
+from schedules import findep
 from simdep.analysis.per_rank import rank_summary
 from simdep.simulation.rank_times import rank_times
 from simdep.simulation.rank_work import RankCosts, rank_work

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from schedules import findep
 
 from simdep.costs import StageTimes
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
-from simdep.policies import findep, lookahead, parse_order
+from simdep.policies import lookahead, parse_order
 from simdep.scenario.spec import Scenario
 from simdep.simulation.batch import batch_makespans
 from simdep.simulation.engine import simulated_makespan_us

@@ -28,7 +28,7 @@ POLICY_OF_A_USER = '''
 from simdep.policies import in_every_layer, on_groups, parse_order, register
 
 
-@register(source="mine", takes=("r1",))
+@register(source="mine", parameters=("r1",))
 def backwards(job):
     """Ping-pong pipeline that starts with the last micro-batch."""
     steps = parse_order("ASAS", job.r1)

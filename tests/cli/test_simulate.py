@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli import one_sentence, run
-
-from simdep.policies import findep
+from schedules import findep
 
 SERVED = "simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2"
 BARE = "simulate --stage-times attention=1000,shared=300,a2e=50,expert=200,e2a=50"

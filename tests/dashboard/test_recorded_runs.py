@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 import pytest
 from pages import serving
 from places import ROOT
+from schedules import findep, naive
 from streamlit.testing.v1 import AppTest
 
 from simdep.costs import StageTimes
 from simdep.hardware.profile import load_hardware
-from simdep.policies import findep, naive
 from simdep.schedule import Schedule
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline

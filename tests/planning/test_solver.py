@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from schedules import findep
 
 from simdep.checks import InfeasibleError
 from simdep.costs import Line, StageCosts
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
-from simdep.policies import build, findep, parse_order, schedule_for
+from simdep.policies import build, parse_order, schedule_for
 from simdep.policies.lookahead import best_order, order_makespan
 from simdep.scenario.memory import largest_r1
 from simdep.scenario.spec import Scenario

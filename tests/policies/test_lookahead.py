@@ -9,11 +9,11 @@ from statistics import mean
 
 import numpy as np
 import pytest
-from schedules import dep_streams
+from schedules import dep_streams, findep
 
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
-from simdep.policies import build, findep, parse_order
+from simdep.policies import build, parse_order
 from simdep.policies.lookahead import best_order, lookahead_order, order_makespan
 from simdep.schedule import Kind, Sequenced
 from simdep.simulation.batch import batch_makespans

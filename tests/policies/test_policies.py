@@ -14,7 +14,7 @@ from cli import one_sentence, run
 from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
-from schedules import dep_streams
+from schedules import dep_streams, findep, naive, pppipe
 from strategies import ag_orders, degrees, jobs, layers, shapes, with_shared
 
 from simdep.costs import StageTimes
@@ -25,12 +25,9 @@ from simdep.policies import (
     build,
     chunk_tokens,
     find,
-    findep,
-    load,
+    load_policy,
     lookahead,
-    naive,
     parse_order,
-    pppipe,
     register,
     schedule_for,
 )
@@ -247,11 +244,11 @@ def test_findep_without_tokens_has_one_token_a_chunk() -> None:
         ),
         (
             {"policy": "naive", "r2": 2},
-            "r2=2: policy naive does not cut micro-batches; use r2=1, or policy findep",
+            "r2=2: policy naive does not divide micro-batches; use r2=1, or policy findep",
         ),
         (
             {"policy": "pppipe", "r2": 3},
-            "r2=3: policy pppipe does not cut micro-batches; use r2=1, or policy findep",
+            "r2=3: policy pppipe does not divide micro-batches; use r2=1, or policy findep",
         ),
         (
             {"policy": "pppipe", "order": "aass"},
@@ -488,7 +485,7 @@ def test_a_module_without_the_policy_is_refused(
     if text is not None:
         file.write_text(text)
     with pytest.raises(ValueError, match=message):
-        load(f"{file}:{name}")
+        load_policy(f"{file}:{name}")
 
 
 @pytest.mark.usefixtures("registry")
@@ -502,8 +499,8 @@ def test_what_is_registered_is_checked() -> None:
 
     with pytest.raises(ValueError, match="policy bare has no docstring"):
         register(source="test")(bare)
-    with pytest.raises(ValueError, match="unknown degree 'r3'"):
-        register(source="test", takes=("r3",))
+    with pytest.raises(ValueError, match="unknown parameter 'r3'"):
+        register(source="test", parameters=("r3",))
     with pytest.raises(
         ValueError, match=r"policy naive exists already, from simdep\.policies\.disaggregated"
     ):

@@ -16,9 +16,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep
 
 from simdep.costs import StageTimes
-from simdep.policies import findep
 from simdep.schedule import Task
 from simdep.simulation.closed_form import asas
 from simdep.simulation.engine import simulate_schedule

@@ -12,13 +12,14 @@ import pytest
 pytest.importorskip("torch")
 
 from cases import small_case
+from schedules import findep
 
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.cases import Case, load_cases
 from realrun.limits import check_link_time, check_memory, rank_bytes
 from realrun.validation.case_sets import standard_cases
 from simdep.checks import InfeasibleError
-from simdep.policies import build, findep
+from simdep.policies import build
 
 FLAT = {
     "model": "deepseek-v2-lite",

@@ -14,12 +14,13 @@ from places import ROOT
 
 pytest.importorskip("torch")
 
+from schedules import findep
+
 from realrun.__main__ import main
 from realrun.backends import registry
 from realrun.calibration.points import PointKey, new_points
 from realrun.validation import campaign
 from simdep.hardware.profile import Cost, HardwareProfile
-from simdep.policies import findep
 
 SCENARIO = """
 model = "deepseek-v2-lite"

@@ -9,9 +9,10 @@ import pytest
 pytest.importorskip("torch")
 
 from cases import small_case
+from schedules import findep
 
 from realrun.runtime.executable import check_executable
-from simdep.policies import Job, build, find, findep
+from simdep.policies import Job, build, find
 from simdep.schedule import Schedule, Task
 
 

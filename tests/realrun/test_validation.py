@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from cases import small_case
+from schedules import naive
 
 from realrun.__main__ import main
 from realrun.calibration.profile import in_situ
@@ -21,7 +22,6 @@ from realrun.validation.evaluate import Evidence, trained, validation_result
 from realrun.validation.report import table_of
 from realrun.validation.trial import model_of
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
-from simdep.policies import naive
 from simdep.timeline import Timeline
 
 CASES = [

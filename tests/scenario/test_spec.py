@@ -19,8 +19,8 @@ from simdep.hardware.profile import (
     LABELS,
     OPERATIONS,
     Cost,
-    Fit,
     HardwareProfile,
+    LineFit,
     load_hardware,
     profile_from_dict,
 )
@@ -355,7 +355,7 @@ def test_a_config_that_is_not_there_is_refused_by_its_path(tmp_path: Path) -> No
 
 # Hardware profiles
 
-FIT = Fit((1.0, 2.0), (3.0, 4.0), 0.99, 2.5, 12, (8.0, 512.0))
+FIT = LineFit((1.0, 2.0), (3.0, 4.0), 0.99, 2.5, 12, (8.0, 512.0))
 PROFILE = HardwareProfile(
     name="box",
     description="a box",

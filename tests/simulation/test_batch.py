@@ -8,11 +8,11 @@ from random import Random
 
 import numpy as np
 import pytest
-from schedules import dep_streams
+from schedules import dep_streams, findep, pppipe
 from strategies import all_ag_orders
 
 from simdep.costs import Costs, HostOverheads, StageTimes
-from simdep.policies import findep, in_every_layer, parse_order, pppipe
+from simdep.policies import in_every_layer, parse_order
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.batch import BLOCK, batch_makespans
 from simdep.simulation.closed_form import asas, pingpong

@@ -10,11 +10,12 @@ from random import Random
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep
 from strategies import all_ag_orders, random_schedules, with_shared
 
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
-from simdep.policies import build, findep, parse_order
+from simdep.policies import build, parse_order
 from simdep.policies.lookahead import order_makespan
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.batch import batch_makespans

@@ -5,10 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from hypothesis import given, settings
+from schedules import findep, naive, pppipe
 from strategies import degrees, layers, shapes, with_shared, without_shared
 
 from simdep.costs import StageTimes
-from simdep.policies import findep, naive, pppipe
 from simdep.simulation.closed_form import aass_bound, asas, paper_eq13, pingpong
 from simdep.simulation.engine import simulate_schedule
 

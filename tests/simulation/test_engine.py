@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive
 from strategies import all_ag_orders, layers, policy_schedules, random_schedules, with_shared
 
 from simdep.costs import StageTimes
-from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
@@ -202,7 +202,7 @@ def test_two_runs_give_the_same_table(schedule: Schedule, times: StageTimes) -> 
 PRINT_TABLE = """
 from simdep.costs import StageTimes
 from simdep.simulation.engine import simulate_schedule
-from simdep.policies import findep
+from schedules import findep
 print(simulate_schedule(findep(2, 3, 2, "aass"), StageTimes(2, 2, 1, 1, 2)).rows.to_csv())
 """
 

@@ -4,9 +4,9 @@ off."""
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive, pppipe
 
 from simdep.costs import HostOverheads, StageTimes
-from simdep.policies import findep, naive, pppipe
 from simdep.schedule import Schedule, Task
 from simdep.simulation.engine import posts_after, simulate_schedule, simulated_makespan_us
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
+from schedules import findep
 from strategies import policy_schedules, random_schedules, with_shared
 
 from simdep.costs import HostOverheads, StageTimes
-from simdep.policies import findep
 from simdep.schedule import Schedule, Task
 from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.simulation.longest_path import earliest_times, longest_path_us

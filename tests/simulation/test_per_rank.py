@@ -17,21 +17,13 @@ import pytest
 from cli import one_sentence, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive, pppipe
 from strategies import all_ag_orders
 
 from simdep.analysis.per_rank import rank_summary, shown_tracks, waiting_us
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.problem import Problem
-from simdep.policies import (
-    build,
-    findep,
-    in_every_layer,
-    naive,
-    on_groups,
-    parse_order,
-    pppipe,
-    schedule_for,
-)
+from simdep.policies import build, in_every_layer, on_groups, parse_order, schedule_for
 from simdep.policies.job import Job
 from simdep.scenario import routing
 from simdep.scenario.imbalance import Nodes, Ranks, Straggler

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from schedules import pppipe
 
 from simdep.costs import HostOverheads
 from simdep.hardware.forms import Terms
 from simdep.hardware.operations import OPERATIONS
-from simdep.policies import pppipe
 from simdep.schedule import Kind
 from simdep.simulation.engine import simulate_schedule
 

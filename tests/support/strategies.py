@@ -8,7 +8,7 @@ from itertools import permutations, product
 from hypothesis import strategies as st
 
 from simdep.costs import HalvedTimes, StageTimes
-from simdep.policies import BUILTIN, Cut, Job, Policy, find
+from simdep.policies import BUILTIN, Job, Partition, Policy, find
 from simdep.schedule import Kind, Schedule, Task
 
 # Thousands of cases stay fast when few values are drawn for each: hence one number for five stage
@@ -57,11 +57,11 @@ def tasks(draw: st.DrawFn) -> Task:
 def jobs(draw: st.DrawFn, policy: Policy, times: StageTimes) -> Job:
     """Anything that a policy may be asked: micro-batches and chunks equal or not, cut by token or
     by expert."""
-    r1 = draw(degrees) if "r1" in policy.takes else policy.r1
+    r1 = draw(degrees) if "r1" in policy.parameters else policy.r1
     split = draw(st.sampled_from(policy.splits))
     order = (
         draw(st.sampled_from(["asas", "aass"]) | ag_orders[r1])
-        if "order" in policy.takes
+        if "order" in policy.parameters
         else "asas"
     )
     shared_on = (
@@ -71,18 +71,18 @@ def jobs(draw: st.DrawFn, policy: Policy, times: StageTimes) -> Job:
     )
     return Job(
         draw(layers),
-        draw(_cuts(r1, split, 3 if "r2" in policy.takes else 1)),
+        draw(_cuts(r1, split, 3 if "r2" in policy.parameters else 1)),
         order,
         draw(st.booleans()),
         shared_on,
         split,
-        "merge_last" in policy.takes and draw(st.booleans()),
+        "merge_last" in policy.parameters and draw(st.booleans()),
         times,
     )
 
 
 @st.composite
-def _cuts(draw: st.DrawFn, r1: int, split: str, most: int) -> Cut:
+def _cuts(draw: st.DrawFn, r1: int, split: str, most: int) -> Partition:
     if split == "expert":
         groups = draw(st.integers(1, most))
         return tuple((draw(st.integers(1, 9)), *(0,) * (groups - 1)) for _ in range(r1))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from schedules import findep
 
-from simdep.policies import findep
 from simdep.timeline import Timeline
 
 findep_schedules = st.builds(

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from schedules import findep, naive
 
-from simdep.policies import findep, naive
 from simdep.simulation.engine import simulate_schedule
 from simdep.traces.export import save_timelines
 from simdep.traces.perfetto import chrome_trace

@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive
 from timelines import findep_schedules, measured_timelines
 
 from simdep.costs import StageTimes
-from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from schedules import findep
 
 from simdep.costs import StageTimes
-from simdep.policies import findep
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import Timeline
 from simdep.traces.export import save_timelines

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import findep, naive
 from timelines import measured_timelines
 
-from simdep.policies import findep, naive
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule
 from simdep.timeline import COLUMNS, Timeline

@@ -19,7 +19,7 @@ from simdep.costs import HostOverheads
 from simdep.hardware.profile import load_hardware
 from simdep.policies import build
 from simdep.scenario import work
-from simdep.scenario.estimates import Evidence
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -119,7 +119,7 @@ def reproduce_eps_moe() -> Reproduction:
     table = published(EPS_MOE.table)
     figures = [EpsMoeFigure.of(row) for row in records(table)]
     constants = _calibrated(figures)
-    evidence = Evidence()
+    evidence = CostEvidence()
     points = tuple(_point(row, constants, evidence) for row in records(table))
     remarks = (*_REMARKS, *range_remarks(evidence.extrapolations))
     return Reproduction(EPS_MOE, points, _parameters(constants), _checks(points), remarks)
@@ -197,7 +197,7 @@ def _calibrated(figures: Iterable[EpsMoeFigure]) -> _Constants:
     )
 
 
-def _predicted(figure: EpsMoeFigure, constants: _Constants, evidence: Evidence) -> float:
+def _predicted(figure: EpsMoeFigure, constants: _Constants, evidence: CostEvidence) -> float:
     """What simdep gives for a figure, in the unit of the figure; `evidence` gathers the kernels."""
     if figure.part == "sm-budget":
         return _sm_budget_ms(figure, constants)
@@ -238,7 +238,7 @@ def _ablation_ms(figure: EpsMoeFigure, constants: _Constants) -> float:
 
 
 def _prefill_us(
-    groups: int, figure: EpsMoeFigure, constants: _Constants, evidence: Evidence
+    groups: int, figure: EpsMoeFigure, constants: _Constants, evidence: CostEvidence
 ) -> float:
     """A layer of DeepSeek-V2 on `_PREFILL_TOKENS` tokens of a GPU; 0 groups are the baseline.
 
@@ -265,7 +265,7 @@ def _prefill_us(
     )
 
 
-def _point(row: Mapping[str, Any], constants: _Constants, evidence: Evidence) -> Point:
+def _point(row: Mapping[str, Any], constants: _Constants, evidence: CostEvidence) -> Point:
     columns = {key: value for key, value in row.items() if key != "unit"}
     figure, unit = EpsMoeFigure.of(row), str(row["unit"])
     reason = _not_modelled(figure)

@@ -129,7 +129,7 @@ def decode_step_us(setup: DecodeSetup, token_us: float) -> float:
     `token_us` is what one routed token of Qwen3 costs on the FFN side.
     """
     model = load_model(setup.model)
-    schedule = policies.pppipe(model.layers, setup.micro_batches, shared=False)
+    schedule = policies.build("pppipe", model.layers, setup.micro_batches, shared=False)
     return simulated_makespan_us(schedule, _stage_times(setup, model, token_us))
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from simdep.hardware.profile import HardwareProfile, load_hardware
-from simdep.scenario.estimates import Evidence
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.models import builtin_models, load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -93,7 +93,7 @@ def reproduce_findep(measured: pd.DataFrame | None = None) -> Reproduction:
     """Predict every row of a table with the columns of `FINDEP`, default the published ones."""
     table = published(FINDEP.table) if measured is None else measured
     h20 = fitted_h20(calibration_figures())
-    evidence = Evidence()
+    evidence = CostEvidence()
     kernel_times = partial(kernel_stage_times, evidence=evidence)
     points = tuple(_point(row, h20, kernel_times) for row in records(table))
     checks = _checks(h20, kernel_times)

@@ -20,7 +20,7 @@ from itertools import permutations
 
 from simdep.costs import StageTimes
 from simdep.scenario import work
-from simdep.scenario.estimates import Evidence
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
@@ -67,7 +67,7 @@ KERNEL_PARAMETERS = (
 )
 
 
-def kernel_stage_times(scenario: Scenario, evidence: Evidence | None = None) -> StageTimes:
+def kernel_stage_times(scenario: Scenario, evidence: CostEvidence | None = None) -> StageTimes:
     """Microseconds of the tasks of a scenario, from kernels; `evidence` gathers their uses.
 
     Experts run one after the other, three products each (FinDEP, Eq. 3).

@@ -17,7 +17,7 @@ from simdep import policies
 from simdep.analysis.summary import communication
 from simdep.costs import StageTimes
 from simdep.hardware.profile import Cost, HardwareProfile
-from simdep.scenario.estimates import Evidence
+from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.models import load_model
 from simdep.scenario.spec import Deployment, Scenario, Workload
 from simdep.scenario.task_costs import ScenarioCosts
@@ -220,7 +220,7 @@ def _closed_form(scenario: Scenario, times: StageTimes) -> tuple[float, str]:
     return (asas, "asas") if asas <= aass else (aass, "aass")
 
 
-def linear_stage_times(scenario: Scenario, evidence: Evidence | None = None) -> StageTimes:
+def linear_stage_times(scenario: Scenario, evidence: CostEvidence | None = None) -> StageTimes:
     """Microseconds of the tasks of a scenario with equal chunks, by its hardware profile;
     `evidence` gathers the costs in use."""
     costs, chunk = ScenarioCosts(scenario, evidence), scenario.tokens / scenario.r2
