@@ -17,7 +17,7 @@ from simdep.analysis.metrics import timeline_metrics, timeline_summary, tokens_p
 from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, shown_tracks
 from simdep.costs import Costs, HostOverheads
 from simdep.hardware.extrapolation import Assumption, assumption_sentences
-from simdep.policies import build, chunk_tokens, schedule_for, set_up
+from simdep.policies import build, chunk_tokens, redrawn, schedule_for, set_up
 from simdep.scenario.estimates import CostBasis
 from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
@@ -37,10 +37,12 @@ REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend 
 class Prediction:
     """A scenario, simulated.
 
-    `scenario` is complete: its policy has filled what it left open. `simulated` is the timeline of
-    the group's tasks, or with `ranks` of every rank; `task_us` are the costs of the group's tasks,
-    `tokens` those of the whole AG (None without a model). `changes` say what differs from the
-    scenario that was asked for, besides parameters of the policy.
+    `scenario` is complete: its policy has filled what it left open, and a schedule that replaces
+    that of the policy sets its granularity. It `has_sizes` if there is a model, and whole samples
+    in that schedule. `simulated` is the timeline of the group's tasks, or with `ranks` of every
+    rank; `task_us` are the costs of the group's tasks, `tokens` those of the whole AG (None without
+    a model). `changes` say what differs from the scenario that was asked for, besides parameters of
+    the policy.
     """
 
     scenario: Scenario
@@ -51,7 +53,7 @@ class Prediction:
     assumed: tuple[Assumption, ...]
     basis: tuple[CostBasis, ...] = ()
     ranks: RankTimes | None = None
-    has_policy: bool = True
+    has_sizes: bool = True
     changes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -82,15 +84,15 @@ class Prediction:
     @cached_property
     def results(self) -> dict[str, Any]:
         """One row of results: the keys of `simdep.analysis.metrics.METRICS`."""
-        scenario, schedule, is_own = self.scenario, self.schedule, not self.has_policy
+        scenario, schedule = self.scenario, self.schedule
         gpus = scenario.deployment.gpus if scenario.has_model else None
-        needed = None if is_own or not scenario.has_model else memory(scenario)
+        needed = memory(scenario) if self.has_sizes else None
         return {
-            "policy": None if is_own else scenario.policy,
+            "policy": scenario.policy,
             "schedule": schedule.label,
-            "m_a": None if is_own or not scenario.has_model else scenario.m_a,
-            "r1": schedule.r1 if is_own else scenario.r1,
-            "r2": schedule.r2 if is_own else scenario.r2,
+            "m_a": scenario.m_a if self.has_sizes else None,
+            "r1": scenario.r1 if self.has_sizes else schedule.r1,
+            "r2": scenario.r2 if self.has_sizes else schedule.r2,
             **timeline_metrics(self.simulated, self.tokens, gpus),
             "memory_fits": None if needed is None else needed.fits,
             "memory_missing_bytes": None if needed is None else needed.missing_bytes,
@@ -153,9 +155,12 @@ def simulate(
     scenario, costs = completed.scenario, task_costs(completed.scenario)
     host = _host(scenario, costs)
     host = replace(host.ideal if ideal else host, noise=noise, seed=seed)
-    has_policy = schedule is None
+    has_sizes = scenario.has_model
     if schedule is None:
         schedule = scheduled(scenario, costs)
+    elif has_sizes:
+        described = _as_scheduled(scenario, schedule)
+        has_sizes, scenario = described is not None, described or scenario
     far_link: tuple[str, ...] = ()
     if scenario.ranks is None:
         ranks, timeline = None, _timeline(schedule, costs, host)
@@ -179,9 +184,30 @@ def simulate(
         tokens=tokens if scenario.has_model else None,
         assumed=tuple(dict.fromkeys(assumed)),
         ranks=ranks,
-        has_policy=has_policy,
+        has_sizes=has_sizes,
         basis=tuple(basis),
     )
+
+
+def _as_scheduled(scenario: Scenario, schedule: Schedule) -> Scenario | None:
+    """The scenario with the layers and the granularity of a schedule of the user's own; None where
+    its micro-batches are no whole samples."""
+    sample = scenario.workload.tokens_per_sample
+    opening = [task for task in schedule if task.kind.opens_layer and task.layer == 0]
+    tokens = [task.tokens for task in sorted(opening, key=lambda task: task.mb)]
+    if not tokens or len(tokens) != schedule.r1 or any(count % sample for count in tokens):
+        return None
+    samples = tuple(count // sample for count in tokens)
+    described = replace(
+        scenario,
+        layers=schedule.layers,
+        r1=schedule.r1,
+        r2=schedule.r2,
+        workload=replace(scenario.workload, samples=sum(samples)),
+        micro_batches=samples if len(set(samples)) > 1 else (),
+        chunks=(),
+    )
+    return redrawn(described, scenario)
 
 
 def is_regular(scenario: Scenario) -> bool:

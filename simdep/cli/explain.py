@@ -241,7 +241,7 @@ def _look_ahead(prediction: Prediction) -> Schedule | None:
     from simdep.policies import build, schedule_for
 
     scenario, own, costs = prediction.scenario, prediction.schedule, prediction.task_us
-    if prediction.ranks is not None or (scenario.has_model and not prediction.has_policy):
+    if prediction.ranks is not None or (scenario.has_model and not prediction.has_sizes):
         return None
     try:
         if scenario.has_model:

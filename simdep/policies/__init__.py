@@ -5,7 +5,15 @@ is what a policy is asked.
 """
 
 from simdep.policies import colocated, disaggregated
-from simdep.policies.adapt import Adapted, SetUp, adapted, changes_between, set_up, states_samples
+from simdep.policies.adapt import (
+    Adapted,
+    SetUp,
+    adapted,
+    changes_between,
+    redrawn,
+    set_up,
+    states_samples,
+)
 from simdep.policies.builder import assemble, on_groups
 from simdep.policies.job import Job
 from simdep.policies.orders import Partition, chunk_tokens, in_every_layer, parse_order, share_out
@@ -41,6 +49,7 @@ __all__ = [
     "load_policy",
     "on_groups",
     "parse_order",
+    "redrawn",
     "register",
     "schedule_for",
     "set_up",

@@ -58,7 +58,7 @@ def set_up(scenario: Scenario) -> SetUp:
     changed: dict[str, Any] = {"deployment": deployment, "split": _own_split(scenario, policy)}
     if r1 != scenario.r1:
         changed |= _recut(scenario, policy, r1)
-    found = _redrawn(replace(scenario, **changed), scenario)
+    found = redrawn(replace(scenario, **changed), scenario)
     filled = [f"r1={r1}"] if r1 != scenario.r1 else []
     filled += [
         f"{name}={getattr(deployment, name)}"
@@ -107,7 +107,7 @@ def _with_parameters(own: Scenario, parameters: dict[str, Any]) -> Scenario:
         changed["chunks"] = ()
     if not own.has_model:
         changed["workload"] = replace(own.workload, samples=parameters.get("r1", own.r1))
-    return _redrawn(replace(own, **changed), own)
+    return redrawn(replace(own, **changed), own)
 
 
 def _moved(
@@ -148,7 +148,7 @@ def _moved(
         merge_last=own.merge_last and "merge_last" in asked.parameters,
         **chosen,
     )
-    return _redrawn(found, own)
+    return redrawn(found, own)
 
 
 def _is_open(scenario: Scenario, name: str) -> bool:
@@ -218,7 +218,7 @@ def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
     }
 
 
-def _redrawn(found: Scenario, before: Scenario) -> Scenario:
+def redrawn(found: Scenario, before: Scenario) -> Scenario:
     """The scenario with its routing drawn for the chunks that it has now."""
     if found.ranks is None or found.tokens_routed == before.tokens_routed:
         return found

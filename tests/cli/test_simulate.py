@@ -97,7 +97,7 @@ BAD = [
     (f"simdep {SERVED} --r2 0", "r2=0"),
     (f"simdep {SERVED} --seq-len 8 --r2 9", "r2=9 does not fit the 8 tokens"),
     (f"simdep {SERVED} --policy naive --r1 2", "policy naive has one micro-batch"),
-    (f"simdep {SERVED} --policy pppipe --r2 2", "policy pppipe does not cut"),
+    (f"simdep {SERVED} --policy pppipe --r2 2", "policy pppipe does not divide"),
     (f"simdep {SERVED} --m-a -1", "--m-a=-1; expected an integer >= 1"),
     (f"simdep {SERVED} --layers 0", "layers=0"),
     (f"simdep {SERVED} --scale 1.5", "scale=1.5"),

@@ -439,4 +439,4 @@ def test_ranks_that_differ_take_the_makespan_of_every_rank() -> None:
     for point, row in zip(asked.points(), rows, strict=True):
         found: Prediction = simulate(asked.scenario(point))
         assert row["makespan_us"] == found.makespan_us
-        assert found.timeline.rows["rank"].max() > 0
+        assert found.timeline["rank"].max() > 0
