@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from realrun.backends.registry import BACKEND_DTYPES, free_bytes
 from realrun.cases import Case
 from realrun.place import CHOSEN_SPEED
-from realrun.runtime.layers import owned
 from simdep.checks import InfeasibleError
 from simdep.scenario.models import MLA, ModelSpec
+from simdep.scenario.routing import rank_experts
 
 MAX_LINK_S = 600  # of one run
 # Of a rank before it holds a layer: Python, torch, gloo; measured as resident memory
@@ -30,7 +30,7 @@ def rank_bytes(case: Case) -> list[int]:
     arriving = 2 * routed * case.ag // case.eg
     elements = [ag_elements] * case.ag
     for rank in range(case.eg):
-        experts = len(owned(model.experts, case.eg, rank))
+        experts = len(rank_experts(model.experts, case.eg, rank))
         elements.append(layers * experts * model.expert_params + arriving)
     size = case.scenario.workload.element_bytes
     return [size * count for count in elements]

@@ -22,10 +22,11 @@ from torch import Tensor
 from realrun.backends.base import Message
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.plan import PlannedCase
-from realrun.runtime.layers import Expert, owned
+from realrun.runtime.layers import Expert
 from realrun.runtime.rank import Rank
 from realrun.runtime.work import ExpertRank, RoutedCounts, chunk_key, slices
 from simdep.policies import build
+from simdep.scenario.routing import rank_experts
 from simdep.schedule import Kind, Schedule
 
 REPEATS = 5  # timed calls of each calibration point in one job; the first is not kept
@@ -119,7 +120,7 @@ def _routings(rank: Rank, tokens: int) -> list[tuple[int, RoutedCounts]]:
     if recorded:
         return recorded
     model, place = rank.model, rank.world.place
-    experts = owned(model.experts, place.eg, place.index)
+    experts = rank_experts(model.experts, place.eg, place.index)
     shares = [1 / model.experts] * model.experts
     draws = []
     for layer in range(len(rank.layers)):

@@ -21,7 +21,6 @@ from torch import Tensor
 from realrun.backends.base import Channel, Clock, Link, Message
 from realrun.place import RankPlace
 from realrun.runtime.executable import check_executable
-from realrun.runtime.layers import owned
 from realrun.runtime.stamps import Stamps
 from realrun.runtime.work import (
     AttentionRank,
@@ -31,6 +30,7 @@ from realrun.runtime.work import (
     ScheduleWork,
     chunk_key,
 )
+from simdep.scenario.routing import rank_experts
 from simdep.schedule import Schedule, Task
 
 
@@ -131,7 +131,7 @@ class Executor:
             _finish(self._channel.send([self._integers([first, *row]) for first, row in pairs]))
             return counts
         assert isinstance(self.work, ExpertRank), f"{self._place} at {task}: work that routes none"
-        experts = owned(self._experts, self._place.eg, self._place.index)
+        experts = rank_experts(self._experts, self._place.eg, self._place.index)
         received = [self._integers([0] * (1 + len(experts))) for _ in self._place.peers]
         _finish(self._channel.receive(received))
         rows = [row.tolist() for row in received]

@@ -201,8 +201,3 @@ def rotate(x: Tensor) -> Tensor:
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     left, right = x.chunk(2, dim=-1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
-
-
-def owned(experts: int, eg: int, rank: int) -> range:
-    """The experts of an EG rank: consecutive, as evenly shared as whole experts allow."""
-    return range(rank * experts // eg, (rank + 1) * experts // eg)

@@ -18,11 +18,12 @@ from torch import Tensor
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.plan import PlannedCase
 from realrun.runtime.executor import Executor
-from realrun.runtime.layers import AttentionLayer, ExpertLayer, owned
+from realrun.runtime.layers import AttentionLayer, ExpertLayer
 from realrun.runtime.stamps import Stamps
 from realrun.runtime.work import AttentionRank, ExpertRank, ScheduleWork, SyntheticRank, TimedWait
 from realrun.runtime.world import World
 from simdep.scenario.models import ModelSpec, load_model
+from simdep.scenario.routing import rank_experts
 from simdep.schedule import Schedule, Task
 
 _SENTINEL_TURNS, _SENTINEL_LOOPS = 4, 1000
@@ -99,7 +100,9 @@ class Rank:
         place, numerics = self.world.place, self.world.numerics
         if place.on_ag:
             return AttentionLayer(model, layer, numerics)
-        return ExpertLayer(model, layer, owned(model.experts, place.eg, place.index), numerics)
+        return ExpertLayer(
+            model, layer, rank_experts(model.experts, place.eg, place.index), numerics
+        )
 
     def executor(self, case_id: str) -> Executor:
         """The executor of a case, made ready if it is not; all ranks call it."""

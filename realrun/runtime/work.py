@@ -23,9 +23,9 @@ from realrun.runtime.layers import (
     combine,
     dispatch,
     norm,
-    owned,
 )
 from simdep.scenario.models import ModelSpec
+from simdep.scenario.routing import rank_experts
 from simdep.schedule import Kind, Schedule, Task
 
 RoutedCounts = Sequence[Sequence[int]]
@@ -139,7 +139,7 @@ class AttentionRank:
         """Routed tokens of a chunk for each expert of each EG rank, in the last run."""
         layer, mb, chunk = chunk_key(task)
         of_experts = self._counts[layer, mb][chunk].tolist()
-        ranges = [owned(len(of_experts), self._eg, rank) for rank in range(self._eg)]
+        ranges = [rank_experts(len(of_experts), self._eg, rank) for rank in range(self._eg)]
         return [of_experts[mine.start : mine.stop] for mine in ranges]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from simdep.analysis import summary as report
 from simdep.analysis.metrics import timeline_summary
+from simdep.hardware.forms import Array
 from simdep.scenario.imbalance import Ranks
-from simdep.scenario.routing import Array
 from simdep.schedule import Kind, track
 from simdep.simulation.rank_times import RankTimes, rank_times
 from simdep.simulation.rank_work import ranked

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks
+from simdep.checks import InputError, shown
 from simdep.hardware.profile import Cost
 from simdep.scenario import routing
 from simdep.scenario.routing import Routing
@@ -42,10 +43,9 @@ class Nodes:
 
     def nic(self, gpu: NDArray[np.int64]) -> NDArray[np.int64]:
         """The network port of every GPU, counted over all nodes: neighbours share one."""
-        found: NDArray[np.int64] = (
-            self.node(gpu) * self.nics + gpu % self.gpus * self.nics // self.gpus
-        )
-        return found
+        in_node = gpu % self.gpus * self.nics // self.gpus
+        ports: NDArray[np.int64] = self.node(gpu) * self.nics + in_node
+        return ports
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,18 @@ class Straggler:
     def parse(cls, name: str, factor: Any) -> Straggler:
         """From `AG.3` and a factor; raises ValueError for another name, and for a factor that is
         not above 0."""
-        found = _STRAGGLER.fullmatch(name)
-        if not found:
-            raise ValueError(f"straggler {name!r} is no rank; write AG.3 or EG.0")
-        return cls(
-            found[1].upper(), int(found[2]), checks.number(factor, f"straggler {name}", above=0)
-        )
+        match = _STRAGGLER.fullmatch(name)
+        if not match:
+            raise InputError(f"straggler {shown(name)} is no rank; write AG.3 or EG.0")
+        group, rank = match[1].upper(), int(match[2])
+        return cls(group, rank, checks.number(factor, f"straggler {name}", above=0))
 
 
 @dataclass(frozen=True)
 class Ranks:
     """What sets ranks apart; the default is FinDEP's model, in which they are all alike.
 
-    Without `routing` every EG rank gets as many rows, whatever the number of experts. `batches` are
+    Without `routing` every EG rank gets as many tokens, whatever the number of experts. `batches` are
     the samples of every AG rank (none: all have those of the scenario). `law` is the text that a
     routing was drawn by, such as "power-law:1.2"; empty for counts.
     """
@@ -87,37 +86,38 @@ class Ranks:
         """The same ranks with the routing of chunks of `tokens` tokens, where a law draws it."""
         if not self.law:
             return self
-        drawn = routing.parse(self.law, experts, top_k=top_k, tokens=tokens, layers=layers)
+        drawn = routing.parse_law(self.law, experts, top_k=top_k, tokens=tokens, layers=layers)
         return replace(self, routing=drawn)
 
     def check(self, ag: int, eg: int) -> None:
         """Raise ValueError, naming what is at fault, if this does not fit `ag` and `eg` ranks."""
         if self.batches and len(self.batches) != ag:
-            raise ValueError(
+            raise InputError(
                 f"batches={list(self.batches)}: {len(self.batches)} numbers for {ag} AG ranks"
             )
         if self.batches and not any(self.batches):
-            raise ValueError(
+            raise InputError(
                 f"batches={list(self.batches)}: there is nothing to do; give an AG rank a sample"
             )
-        for each in self.stragglers:
-            if each.rank >= {"AG": ag, "EG": eg}[each.group]:
+        for straggler in self.stragglers:
+            if straggler.rank >= {"AG": ag, "EG": eg}[straggler.group]:
+                name = f"{straggler.group}.{straggler.rank}"
                 ranks = f"AG.0 to {ag - 1}, EG.0 to {eg - 1}"
-                raise ValueError(f"straggler {each.group}.{each.rank}: the ranks are {ranks}")
+                raise InputError(f"straggler {name}: the ranks are {ranks}")
         if self.routing and self.routing.sources not in (1, ag):
             sources = f"{self.routing.sources} AG ranks, not of {ag}"
-            raise ValueError(f"routing {self.routing.label} is that of {sources}")
+            raise InputError(f"routing {self.routing.label} is that of {sources}")
         if self.routing and eg > self.routing.experts:
-            raise ValueError(
+            raise InputError(
                 f"eg={eg}: routing {self.routing.label} has only {self.routing.experts} experts"
             )
 
     def slowdown(self, group: str, ranks: int) -> NDArray[np.float64]:
         """The factor of every rank of a group."""
         factors = np.ones(ranks)
-        for each in self.stragglers:
-            if each.group == group:
-                factors[each.rank] *= each.factor
+        for straggler in self.stragglers:
+            if straggler.group == group:
+                factors[straggler.rank] *= straggler.factor
         return factors
 
 
@@ -142,11 +142,11 @@ def ranks_of(
         is_law = isinstance(name, str) and not routing.is_file(name)
         if is_law and experts is None:
             hint = "give their rows in a .csv or .json file"
-            raise ValueError(f"routing {name!r} needs the experts of a model; {hint}")
+            raise InputError(f"routing {name!r} needs the experts of a model; {hint}")
         drawn = _routing(name, experts or 0, top_k=top_k, tokens=tokens, layers=layers)
         law = name if is_law else ""
     if drawn and experts and drawn.experts != experts:
-        raise ValueError(
+        raise InputError(
             f"routing {drawn.label} has {drawn.experts} experts; the model has {experts}"
         )
     if drawn and not law:
@@ -161,22 +161,22 @@ def _routing(
 ) -> Routing:
     """Counts in lists or a file, or those that a law draws."""
     if not isinstance(source, str):
-        return routing.given(source)
+        return routing.from_counts(source)
     if routing.is_file(source):
-        return routing.load(Path(source), top_k)
-    return routing.parse(source, experts, top_k=top_k, tokens=tokens, layers=layers)
+        return routing.read_routing(Path(source), top_k)
+    return routing.parse_law(source, experts, top_k=top_k, tokens=tokens, layers=layers)
 
 
 def _nodes(fields: Mapping[str, Any], far_link: Cost | None) -> Nodes | None:
     if "gpus_per_node" not in fields:
         for name in fields:
             if name == "nics_per_node" or name.startswith("far_link."):
-                raise ValueError(f"{name} is given without gpus_per_node")
+                raise InputError(f"{name} is given without gpus_per_node")
         return None
     gpus = fields["gpus_per_node"]
     nics = fields.get("nics_per_node", gpus)
     if nics > gpus:
-        raise ValueError(
+        raise InputError(
             f"nics_per_node={nics}; a node has at most one for each of its {gpus} GPUs"
         )
     return Nodes(gpus, nics, far_link)

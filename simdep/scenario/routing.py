@@ -1,16 +1,16 @@
-"""Routing: how many rows every expert gets, and so what every EG rank has to do. Experts are placed
-contiguously.
+"""Routing: how many routed tokens every expert gets, and so what every EG rank has to do.
 
-EG rank g of eg holds the experts from g E // eg up to (g + 1) E // eg: as many on each as whole
-experts allow. Rows are relative: only their proportions count. "Power law" has two meanings, and
-each has its own name:
+Experts are placed contiguously. EG rank g of eg holds the experts from g E // eg up to (g + 1) E //
+eg, as many on each as whole experts allow. Routed tokens are relative: only their proportions
+count. "Power law" has two meanings, and each has its own name:
 
-- `zipf(experts, s)`: the popularity of the x-th most popular expert is x^-s, which expert that is is drawn by a seed;
-- `power_law(experts, s)`: the loads themselves are drawn from a density x^-s, as the tables of measured MoE kernels
-  have it (`simdep.hardware.expert_load`), a draw a layer.
+- `zipf(experts, s)`: the popularity of the x-th most popular expert is x^-s; which expert that is
+  is drawn by a seed;
+- `power_law(experts, s)`: the loads themselves are drawn from a density x^-s, as the tables of
+  measured MoE kernels have it (`simdep.hardware.expert_load`), a draw a layer.
 
-An expert gets a token at most once. So under either, what would be more than 1 / top_k of all rows
-goes to the others.
+An expert gets a token at most once. So under either, what would be more than 1 / top_k of all
+routed tokens goes to the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,58 +25,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks, files
-from simdep.checks import InputError
+from simdep.checks import InputError, shown
 from simdep.file_kinds import ROUTING
 from simdep.hardware.expert_load import DRAWS, drawn_loads
+from simdep.hardware.forms import Array
 
-Array = NDArray[np.float64]
-Cell = tuple[int, int, int]  # layer, AG rank, expert
-MAX_COUNTS = 10_000_000  # layers times ranks times experts
-TOLERANCE = 1e-6  # of shares, for rounding
+_Cell = tuple[int, int, int]  # layer, AG rank, expert
+_MAX_COUNTS = 10_000_000  # layers times ranks times experts
+_TOLERANCE = 1e-6  # of shares, for rounding
 _COLUMNS = ("layer", "rank", "expert", "rows")
 _ALIASES = {"layer_id": "layer", "rank_id": "rank", "expert_id": "expert", "count": "rows"}
+_LAWS = ("balanced", "zipf", "power-law")
 
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """`rows[layer, source, expert]`; an axis of length 1 stands for every layer, or for every AG
-    rank.
+    """`routed_tokens[layer, source, expert]`; an axis of length 1 stands for every layer, or for
+    every AG rank.
 
     Layers count from 0 among those with experts and repeat where a schedule has more of them.
-    Raises ValueError for rows that are negative or not finite, and for a layer and source without
-    any.
+    Raises ValueError for numbers that are negative or not finite, and for a layer and source
+    without any.
     """
 
-    rows: Array
+    routed_tokens: Array
     label: str
 
     def __post_init__(self) -> None:
-        if self.rows.ndim != 3 or not self.rows.size:
-            raise ValueError(
-                f"routing {self.label}: rows of shape {self.rows.shape}; they are [layer, source, expert]"
-            )
-        if not np.isfinite(self.rows).all() or (self.rows < 0).any():
-            raise ValueError(f"routing {self.label}: a number of rows is finite and at least 0")
-        if empty := np.argwhere(self.rows.sum(axis=2) == 0).tolist():
-            raise ValueError(
-                f"routing {self.label}: layer {empty[0][0]} has no rows for any expert"
-            )
+        tokens, name = self.routed_tokens, f"routing {self.label}"
+        if tokens.ndim != 3 or not tokens.size:
+            shape = f"its rows have the shape {tokens.shape}"
+            raise InputError(f"{name}: {shape}; they are [layer, source, expert]")
+        if not np.isfinite(tokens).all() or (tokens < 0).any():
+            raise InputError(f"{name}: a number of rows is finite and at least 0")
+        empty = np.argwhere(tokens.sum(axis=2) == 0)
+        if len(empty):
+            raise InputError(f"{name}: layer {empty[0, 0]} has no rows for any expert")
 
     @property
     def layers(self) -> int:
-        return int(self.rows.shape[0])
+        return int(self.routed_tokens.shape[0])
 
     @property
     def sources(self) -> int:
-        """AG ranks that have rows of their own; 1 where all are alike."""
-        return int(self.rows.shape[1])
+        """AG ranks that have routed tokens of their own; 1 where all are alike."""
+        return int(self.routed_tokens.shape[1])
 
     @property
     def experts(self) -> int:
-        return int(self.rows.shape[2])
+        return int(self.routed_tokens.shape[2])
 
     def loads(self, eg: int, groups: int = 1) -> Array:
-        """Rows that go to every EG rank over what it gets under equal loads: [layer, source, eg *
+        """Routed tokens of every EG rank over those under equal loads: [layer, source, eg *
         groups], mean 1.
 
         With `groups`, the experts of a rank are cut into groups of their own: rank 0's first, then
@@ -85,58 +84,55 @@ class Routing:
         """
         parts = eg * groups
         if parts > self.experts:
-            what = f"eg={eg}" if groups == 1 else f"eg={eg} with {groups} groups of experts"
-            raise ValueError(f"{what}: routing {self.label} has only {self.experts} experts")
-        sums = np.add.reduceat(self.rows, bounds(self.experts, eg, groups)[:-1], axis=2)
-        found: Array = sums * parts / self.rows.sum(axis=2, keepdims=True)
-        return found
+            cut = f" with {groups} groups of experts" if groups > 1 else ""
+            raise InputError(f"eg={eg}{cut}: routing {self.label} has only {self.experts} experts")
+        starts = expert_bounds(self.experts, eg, groups)[:-1]
+        of_parts = np.add.reduceat(self.routed_tokens, starts, axis=2)
+        loads: Array = of_parts * parts / self.routed_tokens.sum(axis=2, keepdims=True)
+        return loads
 
-    def touched(self, eg: int, tokens: float, top_k: int) -> Array:
-        """Expected experts of every EG rank that get any of `tokens` tokens, of all sources alike:
-        [layer, eg].
+    def check_top_k(self, top_k: int, lines: Mapping[_Cell, int] | None = None) -> None:
+        """Raise InputError for an expert with more than 1 / `top_k` of the routed tokens of its
+        layer: the `top_k` experts of a token differ.
 
-        An expert with the share p of all rows gets a token with probability k p: it stays idle with
-        (1 - k p)^n.
+        `lines` are those of a file that the routed tokens stand on.
         """
-        rows = self.rows.sum(axis=1)
-        chance = np.minimum(1, top_k * rows / rows.sum(axis=1, keepdims=True))
-        found: Array = np.add.reduceat(
-            1 - (1 - chance) ** tokens, bounds(self.experts, eg)[:-1], axis=1
-        )
-        return found
-
-    def check_top_k(self, top_k: int, lines: Mapping[Cell, int] | None = None) -> None:
-        """Raise InputError for an expert with more than 1 / `top_k` of the rows of its layer: the
-        `top_k` experts of a token differ.
-
-        `lines` are those of a file that the rows stand on.
-        """
-        shares = self.rows / self.rows.sum(axis=2, keepdims=True)
-        for at in np.argwhere(shares * top_k > 1 + TOLERANCE).tolist():
-            layer, source, expert = at
-            line = (lines or {}).get((layer, source, expert))
-            place = f"line {line}" if line else f"layer {layer}"
-            share = f"expert {expert} gets {shares[layer, source, expert]:.3g} of all rows"
-            rule = f"expected at most 1/{top_k}, as the {top_k} experts of a token differ"
-            raise InputError(f"{place}: {share}; {rule}")
+        shares = self.routed_tokens / self.routed_tokens.sum(axis=2, keepdims=True)
+        excessive = np.argwhere(shares * top_k > 1 + _TOLERANCE).tolist()
+        if not excessive:
+            return
+        layer, source, expert = excessive[0]
+        line = (lines or {}).get((layer, source, expert))
+        place = f"line {line}" if line else f"layer {layer}"
+        share = f"expert {expert} gets {shares[layer, source, expert]:.3g} of all rows"
+        rule = f"expected at most 1/{top_k}, as the {top_k} experts of a token differ"
+        raise InputError(f"{place}: {share}; {rule}")
 
     def imbalance(self, eg: int) -> Array:
-        """Rows of the most loaded EG rank over the mean, layer by layer."""
-        sums = np.add.reduceat(self.rows.sum(axis=1), bounds(self.experts, eg)[:-1], axis=1)
-        found: Array = sums.max(axis=1) / sums.mean(axis=1)
-        return found
+        """Routed tokens of the most loaded EG rank over the mean, layer by layer."""
+        of_experts = self.routed_tokens.sum(axis=1)
+        of_ranks = np.add.reduceat(of_experts, expert_bounds(self.experts, eg)[:-1], axis=1)
+        imbalance: Array = of_ranks.max(axis=1) / of_ranks.mean(axis=1)
+        return imbalance
 
 
-def bounds(experts: int, eg: int, groups: int = 1) -> NDArray[np.int64]:
+def rank_experts(experts: int, eg: int, rank: int) -> range:
+    """The experts of an EG rank: consecutive, as evenly shared as whole experts allow."""
+    return range(rank * experts // eg, (rank + 1) * experts // eg)
+
+
+def expert_bounds(experts: int, eg: int, groups: int = 1) -> NDArray[np.int64]:
     """Where the experts of every EG rank (or of every group of them) begin, and the number of
     experts at the end."""
-    ranks = np.arange(eg + 1) * experts // eg
-    inner = [low + np.arange(groups) * (high - low) // groups for low, high in pairwise(ranks)]
-    return np.append(np.concatenate(inner), experts)
+    starts = []
+    for rank in range(eg):
+        local = rank_experts(experts, eg, rank)
+        starts += [local.start + group * len(local) // groups for group in range(groups)]
+    return np.array([*starts, experts], np.int64)
 
 
 def balanced(experts: int) -> Routing:
-    """Every expert gets as many rows; ranks do too where eg divides the experts."""
+    """Every expert gets as many routed tokens; ranks do too where eg divides the experts."""
     return Routing(np.ones((1, 1, experts)), "balanced")
 
 
@@ -146,10 +142,10 @@ def zipf(
     """The x-th most popular expert is x^-exponent as popular as the first; a layer draws which
     expert that is."""
     popularity = np.arange(1, experts + 1) ** -float(exponent)
-    shares = _capped(popularity[None, :] / popularity.sum(), 1 / top_k)[0]
+    shares = _capped(popularity / popularity.sum(), 1 / top_k)
     random = np.random.default_rng(seed)
-    rows = np.stack([random.permutation(shares) for _ in range(layers)])
-    return Routing(rows[:, None, :], f"zipf {exponent:g}")
+    drawn = np.stack([random.permutation(shares) for _ in range(layers)])
+    return Routing(drawn[:, None, :], f"zipf {exponent:g}")
 
 
 def power_law(
@@ -158,55 +154,88 @@ def power_law(
     """Loads drawn from a density x^-exponent between 1 and 0.8 n, for `tokens` (n) tokens of all AG
     ranks.
 
-    Layer t is draw seed + t of the `simdep.hardware.expert_load.DRAWS` that also price skewed
-    kernels, so that both mean the same.
+    Layer t is draw seed + t of the `simdep.hardware.expert_load.DRAWS` that skewed kernels take
+    too, so that both mean the same.
     """
     drawn = drawn_loads(tokens, top_k, experts, float(exponent))
-    rows = drawn[(seed + np.arange(layers)) % DRAWS]
-    return Routing(rows[:, None, :], f"power law {exponent:g}")
+    of_layers = drawn[(seed + np.arange(layers)) % DRAWS]
+    return Routing(of_layers[:, None, :], f"power law {exponent:g}")
 
 
-def given(counts: Any, label: str = "given") -> Routing:
-    """Rows of every expert: [expert], [layer][expert] or [layer][AG rank][expert]."""
+def from_counts(counts: Any, label: str = "given") -> Routing:
+    """Routed tokens of every expert: [expert], [layer][expert] or [layer][AG rank][expert].
+
+    Raises ValueError for anything else.
+    """
     try:
-        rows = np.asarray(counts, dtype=float)
+        tokens = np.asarray(counts, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"routing {label}: rows are lists of numbers, all of one length") from None
-    if rows.ndim == 2:
-        rows = rows[:, None, :]
-    return Routing(rows[None, None, :] if rows.ndim == 1 else rows, label)
+        raise InputError(f"routing {label}: rows are lists of numbers, all of one length") from None
+    if tokens.ndim == 1:
+        tokens = tokens[None, None, :]
+    elif tokens.ndim == 2:
+        tokens = tokens[:, None, :]
+    return Routing(tokens, label)
 
 
-def load(path: Path, top_k: int = 1) -> Routing:
-    """Counts from a file; what is not listed is 0.
+def read_routing(path: Path, top_k: int = 1) -> Routing:
+    """Routed tokens from a file; what is not listed is 0.
 
-    A .json file holds lists as in `given`, a .csv file the columns expert, rows and, if it differs,
-    layer and rank (of the AG), or layer_id, expert_id and count as serving engines have them.
-    Raises InputError naming the file, and the row at fault: also for an expert that gets more than
-    one of the `top_k` rows of every token.
+    A .json file holds lists as in `from_counts`, a .csv file the columns expert, rows and, if it
+    differs, layer and rank (of the AG), or layer_id, expert_id and count as serving engines have
+    them. Raises InputError naming the file, and the row at fault: also for an expert that gets more
+    than one of the `top_k` routed tokens of every token.
     """
     if path.suffix == ".json":
         counts = files.read_json(path, ROUTING)
         with files.context(path, ROUTING):
-            routing = given(counts, path.name)
+            routing = from_counts(counts, path.name)
             routing.check_top_k(top_k)
             return routing
     table = files.read_csv(path, ROUTING)
     with files.context(path, ROUTING):
         cells = _cells(table)
-        shape = [1 + max(at[axis] for at in cells) for axis in range(3)]
-        if math.prod(shape) > MAX_COUNTS:
-            raise InputError(f"it has more than {MAX_COUNTS:,} layers x ranks x experts")
-        grid = np.zeros(shape)
-        for at, (_, rows) in cells.items():
-            grid[at] = rows
-        routing = given(grid, path.name)
-        routing.check_top_k(top_k, {at: line for at, (line, _) in cells.items()})
+        routing = from_counts(_grid(cells), path.name)
+        routing.check_top_k(top_k, {cell: line for cell, (line, _) in cells.items()})
         return routing
 
 
-def _cells(table: files.CsvTable) -> dict[Cell, tuple[int, float]]:
-    """The line and the rows of every layer, rank and expert of a table."""
+def _grid(cells: Mapping[_Cell, tuple[int, float]]) -> Array:
+    shape = [1 + max(indices) for indices in zip(*cells, strict=True)]
+    if math.prod(shape) > _MAX_COUNTS:
+        raise InputError(f"it has more than {_MAX_COUNTS:,} layers x ranks x experts")
+    grid = np.zeros(shape)
+    for cell, (_, tokens) in cells.items():
+        grid[cell] = tokens
+    return grid
+
+
+def _cells(table: files.CsvTable) -> dict[_Cell, tuple[int, float]]:
+    """The line and the routed tokens of every layer, rank and expert of a table."""
+    names = _column_names(table)
+    cells: dict[_Cell, tuple[int, float]] = {}
+    for line, texts in table.records():
+        row = dict(zip(names, texts.values(), strict=True))
+        try:
+            layer, rank, expert = (int(row.get(name, 0)) for name in _COLUMNS[:3])
+            tokens = float(row["rows"])
+        except ValueError:
+            numbers = checks.shown_text(",".join(texts.values()))
+            raise InputError(f"line {line}: {numbers}; expected numbers") from None
+        for name, index in (("layer", layer), ("rank", rank), ("expert", expert)):
+            checks.integer(index, f"line {line}: {name}", 0, _MAX_COUNTS)
+        cell = layer, rank, expert
+        if cell in cells:
+            place = f"layer {layer}, rank {rank}, expert {expert}"
+            raise InputError(f"line {line}: {place} is there already, in line {cells[cell][0]}")
+        cells[cell] = line, tokens
+    if not cells:
+        raise InputError("there are no rows")
+    return cells
+
+
+def _column_names(table: files.CsvTable) -> list[str]:
+    """The columns of a table by the names that simdep has for them."""
     names = [_ALIASES.get(name, name) for name in table.columns]
     for name in names:
         checks.known(name, _COLUMNS, "column")
@@ -214,68 +243,56 @@ def _cells(table: files.CsvTable) -> dict[Cell, tuple[int, float]]:
         if name not in names:
             expected = "a routing has expert, rows and maybe layer and rank"
             raise InputError(f"column {name} is missing; {expected}")
-    if twice := files.first_duplicate(names):
-        raise InputError(f"column {twice} is there under two names")
-    cells: dict[Cell, tuple[int, float]] = {}
-    for line, texts in table.records():
-        row = dict(zip(names, texts.values(), strict=True))
-        try:
-            layer, rank, expert = (int(row.get(name, 0)) for name in _COLUMNS[:3])
-            rows = float(row["rows"])
-        except ValueError:
-            shown = checks.shown_text(",".join(texts.values()))
-            raise InputError(f"line {line}: {shown}; expected numbers") from None
-        for name, index in (("layer", layer), ("rank", rank), ("expert", expert)):
-            checks.integer(index, f"line {line}: {name}", 0, MAX_COUNTS)
-        at = layer, rank, expert
-        if at in cells:
-            place = f"layer {layer}, rank {rank}, expert {expert}"
-            raise InputError(f"line {line}: {place} is there already, in line {cells[at][0]}")
-        cells[at] = line, rows
-    if not cells:
-        raise InputError("there are no rows")
-    return cells
+    duplicate = files.first_duplicate(names)
+    if duplicate:
+        raise InputError(f"column {duplicate} is there under two names")
+    return names
 
 
-def _capped(shares: Array, most: float) -> Array:
-    """Shares [layer, expert] that sum to 1, none above `most`: what is above goes to the others in
-    proportion."""
-    if most * shares.shape[1] <= 1:
-        return np.full_like(shares, 1 / shares.shape[1])
+def _capped(shares: Array, limit: float) -> Array:
+    """Shares that sum to 1, none above `limit`: what is above goes to the others in proportion."""
+    if limit * len(shares) <= 1:
+        return np.full_like(shares, 1 / len(shares))
     kept = shares.copy()
-    while (kept > most * (1 + 1e-12)).any():
-        full = kept >= most
+    while (kept > limit * (1 + 1e-12)).any():
+        full = kept >= limit
         free = np.where(full, 0, kept)
-        left = 1 - most * full.sum(axis=1, keepdims=True)
-        kept = np.where(full, most, free * left / free.sum(axis=1, keepdims=True))
+        left = 1 - limit * full.sum()
+        kept = np.where(full, limit, free * left / free.sum())
     return kept
 
 
 def is_file(text: str) -> bool:
-    """Whether a text names a file that `load` reads."""
+    """Whether a text names a file that `read_routing` reads."""
     return Path(text).suffix in (".csv", ".json")
 
 
-def parse(text: str, experts: int, *, top_k: int, tokens: int, layers: int) -> Routing:
+def parse_law(text: str, experts: int, *, top_k: int, tokens: int, layers: int) -> Routing:
     """A routing from `balanced`, `zipf:1.2` or `power-law:1.2`, with a seed as in `zipf:1.2:7`.
 
     `tokens` are those of a chunk of all AG ranks, `layers` those that draw their own popularity.
-    Raises ValueError for another word, and for an exponent or a seed that is no number of at least
-    0.
+    Raises ValueError for another law, and for an exponent or a seed that is no number >= 0.
     """
-    word, *numbers = text.split(":")
-    checks.known(word, ("balanced", "zipf", "power-law"), "routing")
-    if word == "balanced" and not numbers:
+    law, *numbers = text.split(":")
+    checks.known(law, _LAWS, "routing")
+    if law == "balanced" and not numbers:
         return balanced(experts)
-    try:
-        exponent, seed = float(numbers[0]), int(numbers[1]) if numbers[1:] else 0
-        checks.number(exponent, "exponent")
-        checks.integer(seed, "seed", 0)
-    except (ValueError, IndexError):
-        numbers = []
-    if word == "balanced" or len(numbers) not in (1, 2):
-        form = "write balanced, zipf:EXPONENT[:SEED], power-law:EXPONENT[:SEED], or a .csv or .json file"
-        raise ValueError(f"routing {text!r}; {form}")
-    if word == "zipf":
+    exponent_and_seed = _exponent_and_seed(numbers)
+    if law == "balanced" or exponent_and_seed is None:
+        forms = "balanced, zipf:EXPONENT[:SEED], power-law:EXPONENT[:SEED], or a .csv or .json file"
+        raise InputError(f"routing {shown(text)}; write {forms}")
+    exponent, seed = exponent_and_seed
+    if law == "zipf":
         return zipf(experts, exponent, top_k=top_k, layers=layers, seed=seed)
     return power_law(experts, exponent, top_k=top_k, tokens=tokens, layers=layers, seed=seed)
+
+
+def _exponent_and_seed(numbers: list[str]) -> tuple[float, int] | None:
+    """The numbers of a law; None if they are not an exponent and maybe a seed, both at least 0."""
+    if len(numbers) == 1:
+        numbers = [*numbers, "0"]
+    try:
+        exponent, seed = numbers
+        return checks.number(float(exponent), "exponent"), checks.integer(int(seed), "seed", 0)
+    except ValueError:
+        return None

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from simdep.costs import IDEAL, HostOverheads
-from simdep.scenario.routing import Array
+from simdep.hardware.forms import Array
 from simdep.schedule import track
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.rank_work import RankWork, ranked

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 
 from simdep.checks import InputError
 from simdep.costs import Costs
+from simdep.hardware.forms import Array
 from simdep.hardware.links import port_cost
 from simdep.hardware.profile import Cost
 from simdep.scenario.fields import LINK_CLASSES
 from simdep.scenario.imbalance import Ranks
-from simdep.scenario.routing import Array
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import STREAMS, Kind, Schedule, Task, track

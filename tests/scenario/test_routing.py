@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simdep.hardware.expert_load import DRAWS
 from simdep.hardware.profile import load_hardware
-from simdep.scenario import routing, work
+from simdep.scenario import routing
 from simdep.scenario.models import ModelSpec, load_model
 from simdep.scenario.routing import Routing, power_law
 
@@ -20,7 +20,7 @@ from simdep.scenario.routing import Routing, power_law
 
 
 def test_the_load_of_a_rank_is_its_rows_over_the_mean() -> None:
-    found = routing.given([4, 0, 1, 3])
+    found = routing.from_counts([4, 0, 1, 3])
     assert found.loads(2).tolist() == [[[1, 1]]]
     assert found.loads(4).tolist() == [[[2, 0, 0.5, 1.5]]]
     assert found.imbalance(4).tolist() == [2]
@@ -28,7 +28,7 @@ def test_the_load_of_a_rank_is_its_rows_over_the_mean() -> None:
 
 def test_experts_that_ranks_do_not_divide_are_spread_as_evenly_as_whole_ones_allow() -> None:
     """7 experts on 3 ranks: 2, 2 and 3, as `realrun` places them."""
-    assert routing.bounds(7, 3).tolist() == [0, 2, 4, 7]
+    assert routing.expert_bounds(7, 3).tolist() == [0, 2, 4, 7]
     assert routing.balanced(7).loads(3).tolist() == [[[6 / 7, 6 / 7, 9 / 7]]]
 
 
@@ -38,13 +38,13 @@ def test_every_expert_has_one_place(experts: int, eg: int, groups: int) -> None:
     groups of a rank."""
     if eg * groups > experts:
         return
-    ends = routing.bounds(experts, eg, groups)
+    ends = routing.expert_bounds(experts, eg, groups)
     assert ends[0] == 0
     assert ends[-1] == experts
     assert np.diff(ends).min() >= 1
     of_ranks = np.diff(ends[::groups])
     assert of_ranks.max() - of_ranks.min() <= 1
-    assert routing.bounds(experts, eg).tolist() == ends[::groups].tolist()
+    assert routing.expert_bounds(experts, eg).tolist() == ends[::groups].tolist()
 
 
 @given(st.integers(1, 40), st.integers(1, 20))
@@ -54,35 +54,29 @@ def test_equal_rows_give_every_rank_a_load_of_exactly_1(local: int, eg: int) -> 
 
 def test_groups_of_the_experts_of_a_rank_stand_one_after_the_other() -> None:
     """Experts 0-3 on rank 0, 4-7 on rank 1; the first group of each is its first half."""
-    assert routing.given([1, 1, 2, 2, 3, 3, 4, 4]).loads(2, 2).tolist() == [[[0.4, 0.8, 1.2, 1.6]]]
+    assert routing.from_counts([1, 1, 2, 2, 3, 3, 4, 4]).loads(2, 2).tolist() == [
+        [[0.4, 0.8, 1.2, 1.6]]
+    ]
 
 
 def test_every_source_and_layer_has_loads_of_its_own() -> None:
-    found = routing.given([[[3, 1], [0, 2]], [[1, 1], [1, 3]]])
+    found = routing.from_counts([[[3, 1], [0, 2]], [[1, 1], [1, 3]]])
     assert found.loads(2).tolist() == [[[1.5, 0.5], [0, 2]], [[1, 1], [0.5, 1.5]]]
     assert (found.layers, found.sources, found.experts) == (2, 2, 2)
-
-
-def test_balanced_routing_touches_the_experts_that_its_formula_says() -> None:
-    model = load_model("deepseek-v2")
-    touched = routing.balanced(model.experts).touched(5, 30, model.top_k)
-    assert touched[0].tolist() == pytest.approx([32 * work.touched_share(model, 30)] * 5, rel=1e-12)
-
-
-def test_an_expert_that_gets_no_rows_is_not_touched() -> None:
-    assert routing.given([1, 0, 0, 1]).touched(2, 1000, 1).tolist() == [[1, 1]]
 
 
 # The two power laws
 
 
 def test_zipf_popularity_falls_with_the_rank_among_experts() -> None:
-    rows = np.sort(routing.zipf(64, 1.2).rows[0, 0])[::-1]
+    rows = np.sort(routing.zipf(64, 1.2).routed_tokens[0, 0])[::-1]
     assert rows / rows[0] == pytest.approx(np.arange(1, 65) ** -1.2)
 
 
 def test_a_seed_draws_which_expert_is_popular_and_each_layer_its_own() -> None:
-    one, same, other = (routing.zipf(64, 1.2, layers=3, seed=seed).rows for seed in (1, 1, 2))
+    one, same, other = (
+        routing.zipf(64, 1.2, layers=3, seed=seed).routed_tokens for seed in (1, 1, 2)
+    )
     assert (one == same).all()
     assert not (one == other).all()
     assert len({row.argmax() for row in one[:, 0]}) > 1
@@ -92,18 +86,18 @@ def test_a_seed_draws_which_expert_is_popular_and_each_layer_its_own() -> None:
 def test_no_expert_gets_a_token_twice(experts: int, exponent: float, top_k: int) -> None:
     """At most 1 / top_k of all rows go to one expert: a token is there once."""
     top_k = min(top_k, experts)
-    rows = routing.zipf(experts, exponent, top_k=top_k).rows[0, 0]
+    rows = routing.zipf(experts, exponent, top_k=top_k).routed_tokens[0, 0]
     assert rows.sum() == pytest.approx(1)
     assert rows.max() <= (1 + 1e-9) / top_k
 
 
 def test_power_law_loads_are_those_that_price_skewed_kernels() -> None:
     found = routing.power_law(64, 1.2, top_k=4, tokens=1000, layers=DRAWS + 1)
-    assert found.rows.sum(axis=2) == pytest.approx(4000)
-    assert found.rows.max() <= 1000
-    assert (found.rows[0] == found.rows[DRAWS]).all()  # the draws repeat
+    assert found.routed_tokens.sum(axis=2) == pytest.approx(4000)
+    assert found.routed_tokens.max() <= 1000
+    assert (found.routed_tokens[0] == found.routed_tokens[DRAWS]).all()  # the draws repeat
     seeded = routing.power_law(64, 1.2, top_k=4, tokens=1000, layers=2, seed=1)
-    assert (seeded.rows[0] == found.rows[1]).all()
+    assert (seeded.routed_tokens[0] == found.routed_tokens[1]).all()
 
 
 # Time of the most loaded rank of H200s over that of a balanced one, power law 1.2, above 128 tokens
@@ -181,13 +175,13 @@ def test_below_16_rows_an_expert_skew_costs_next_to_nothing() -> None:
 
 def test_words_name_a_routing_with_exponent_and_seed() -> None:
     given = {"top_k": 2, "tokens": 100, "layers": 2}
-    assert routing.parse("balanced", 8, **given).label == "balanced"
+    assert routing.parse_law("balanced", 8, **given).label == "balanced"
     assert (
-        routing.parse("zipf:1.5:3", 8, **given).rows
-        == routing.zipf(8, 1.5, top_k=2, layers=2, seed=3).rows
+        routing.parse_law("zipf:1.5:3", 8, **given).routed_tokens
+        == routing.zipf(8, 1.5, top_k=2, layers=2, seed=3).routed_tokens
     ).all()
     law = routing.power_law(8, 1.2, top_k=2, tokens=100, layers=2)
-    assert (routing.parse("power-law:1.2", 8, **given).rows == law.rows).all()
+    assert (routing.parse_law("power-law:1.2", 8, **given).routed_tokens == law.routed_tokens).all()
 
 
 @pytest.mark.parametrize(
@@ -195,20 +189,20 @@ def test_words_name_a_routing_with_exponent_and_seed() -> None:
 )
 def test_a_word_that_is_not_whole_is_refused_with_its_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"write balanced, zipf:EXPONENT"):
-        routing.parse(text, 8, top_k=2, tokens=100, layers=1)
+        routing.parse_law(text, 8, top_k=2, tokens=100, layers=1)
 
 
 def test_an_unknown_word_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(ValueError, match="did you mean 'zipf'"):
-        routing.parse("zip:1", 8, top_k=2, tokens=100, layers=1)
+        routing.parse_law("zip:1", 8, top_k=2, tokens=100, layers=1)
 
 
 def test_a_table_lists_rows_by_layer_rank_and_expert(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("layer,rank,expert,rows\n0,0,1,5\n0,1,0,2\n1,0,0,1\n1,1,1,4\n")
-    assert routing.load(path).rows.tolist() == [[[0, 5], [2, 0]], [[1, 0], [0, 4]]]
+    assert routing.read_routing(path).routed_tokens.tolist() == [[[0, 5], [2, 0]], [[1, 0], [0, 4]]]
     path.write_text("expert,rows\n0,3\n2,1.5\n")
-    assert routing.load(path).rows.tolist() == [[[3, 0, 1.5]]]
+    assert routing.read_routing(path).routed_tokens.tolist() == [[[3, 0, 1.5]]]
 
 
 @settings(max_examples=50)
@@ -217,9 +211,9 @@ def test_lists_of_any_depth_are_read_back(
     layers: int, sources: int, experts: int, seed: int
 ) -> None:
     rows = np.random.default_rng(seed).integers(1, 9, (layers, sources, experts)).astype(float)
-    assert (routing.given(json.loads(json.dumps(rows.tolist()))).rows == rows).all()
-    assert (routing.given(rows[:, 0].tolist()).rows == rows[:, :1]).all()
-    assert (routing.given(rows[0, 0].tolist()).rows == rows[:1, :1]).all()
+    assert (routing.from_counts(json.loads(json.dumps(rows.tolist()))).routed_tokens == rows).all()
+    assert (routing.from_counts(rows[:, 0].tolist()).routed_tokens == rows[:, :1]).all()
+    assert (routing.from_counts(rows[0, 0].tolist()).routed_tokens == rows[:1, :1]).all()
 
 
 @pytest.mark.parametrize(
@@ -241,14 +235,14 @@ def test_a_faulty_table_is_refused_with_its_name_and_the_place(
     path = tmp_path / "rows.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=said) as error:
-        routing.load(path)
+        routing.read_routing(path)
     assert str(error.value).startswith(f"{path}: ")
 
 
 def test_rows_that_are_no_grid_of_numbers_are_refused() -> None:
     for counts in ([[1, 2], [3]], "many", [], [[[[1]]]], [float("nan")]):
         with pytest.raises(ValueError, match="routing given"):
-            routing.given(counts)
+            routing.from_counts(counts)
 
 
 def test_more_ranks_than_experts_are_refused() -> None:

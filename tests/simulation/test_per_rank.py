@@ -98,7 +98,7 @@ def some_ranks(random: Random, schedule: Schedule, ag: int, eg: int, samples: in
     )
     gpus = random.randint(1, ag + eg)
     return Ranks(
-        routing.given(counts) if random.random() < 0.7 else None,
+        routing.from_counts(counts) if random.random() < 0.7 else None,
         batches if random.random() < 0.5 else (),
         stragglers,
         Nodes(gpus, random.randint(1, gpus)) if random.random() < 0.4 else None,
@@ -156,7 +156,7 @@ def test_where_all_ranks_are_alike_every_task_takes_exactly_the_times_of_the_gro
         [
             Ranks(),
             Ranks(routing.balanced(eg * 6 * random.randint(1, 9))),
-            Ranks(routing.given([[[3] * eg * 6] * ag] * schedule.layers)),
+            Ranks(routing.from_counts([[[3] * eg * 6] * ag] * schedule.layers)),
             Ranks(batches=(schedule.r1,) * ag),
             Ranks(stragglers=(Straggler("AG", 0, 1), Straggler("EG", eg - 1, 1))),
             Ranks(nodes=Nodes(ag + eg, ag + eg)),
@@ -242,7 +242,7 @@ def test_skew_of_rows_never_helps_where_chunks_are_cut_by_token(code: int) -> No
         return  # more rows in one group of experts are fewer in another, which may suit the pipeline
     counts = [random.randint(0, 9) for _ in range(eg)]
     counts[random.randrange(eg)] += 1
-    skewed = alike(schedule, 3, eg, times, Ranks(routing.given(counts)))
+    skewed = alike(schedule, 3, eg, times, Ranks(routing.from_counts(counts)))
     assert skewed.makespan_us >= longest_path_us(schedule, times) * (1 - 1e-12)
 
 
@@ -259,7 +259,7 @@ def test_a_straggler_holds_up_all_experts_and_is_alone_on_the_critical_path() ->
 
 def test_experts_wait_for_those_that_send_to_them_and_for_no_other() -> None:
     """AG 0 sends to EG 0 alone, slow AG 1 to EG 1 alone: two pipelines that never meet."""
-    apart = Ranks(routing.given([[[1, 0], [0, 1]]]), stragglers=(Straggler("AG", 1, 2.0),))
+    apart = Ranks(routing.from_counts([[[1, 0], [0, 1]]]), stragglers=(Straggler("AG", 1, 2.0),))
     found = alike(naive(2, shared=False), 2, 2, TIMES, apart)
     assert found.start["E[0.0.0]"].tolist() == [120, 220]
     assert found.start["A[1.0]"].tolist() == [190, 290]
@@ -269,7 +269,9 @@ def test_experts_wait_for_those_that_send_to_them_and_for_no_other() -> None:
 def test_attention_waits_for_every_rank_that_returns_rows_to_it() -> None:
     """EG 1 has all rows of AG 1 and half of those of AG 0: AG 0 waits for both, AG 1 for EG 1
     alone."""
-    found = alike(naive(2, shared=False), 2, 2, TIMES, Ranks(routing.given([[[1, 1], [0, 1]]])))
+    found = alike(
+        naive(2, shared=False), 2, 2, TIMES, Ranks(routing.from_counts([[[1, 1], [0, 1]]]))
+    )
     returned = found.end["E2A[0.0.0]"]
     assert returned[0] < returned[1]
     assert found.start["A[1.0]"].tolist() == [returned[1], returned[1]]
@@ -278,7 +280,7 @@ def test_attention_waits_for_every_rank_that_returns_rows_to_it() -> None:
 
 
 def test_a_rank_without_rows_has_no_part_in_a_layer() -> None:
-    found = alike(naive(1, shared=False), 1, 3, TIMES, Ranks(routing.given([2, 0, 1])))
+    found = alike(naive(1, shared=False), 1, 3, TIMES, Ranks(routing.from_counts([2, 0, 1])))
     assert found.work.has_part["E[0.0.0]"].tolist() == [True, False, True]
     assert np.isnan(found.end["E[0.0.0]"][1])
     assert found.end["E[0.0.0]"][0] - found.start["E[0.0.0]"][0] == 2 * 50
@@ -343,7 +345,7 @@ def test_what_a_rank_has_no_part_in_takes_no_turn_in_its_stream() -> None:
             "E2A": (Task(Kind.E2A, 0, 0, 0, after=("E[0.0.0]",)),),
         }
     )
-    found = alike(schedule, 2, 2, replace(TIMES, shared=300), Ranks(routing.given([1, 0])))
+    found = alike(schedule, 2, 2, replace(TIMES, shared=300), Ranks(routing.from_counts([1, 0])))
     assert found.start["E[0.0.0]"][0] == 400
     assert found.start["E2A[0.0.0]"].tolist() == [500, found.end["A2E[0.0.0]"][1]]
 
@@ -351,7 +353,7 @@ def test_what_a_rank_has_no_part_in_takes_no_turn_in_its_stream() -> None:
 def test_the_busier_end_of_a_transfer_decides() -> None:
     """One AG rank sends to 4 EG ranks: its port is busy for 20 us whatever the skew; with 4 AG
     ranks, EG ports are."""
-    skewed = Ranks(routing.given([4, 2, 1, 1]))
+    skewed = Ranks(routing.from_counts([4, 2, 1, 1]))
     for ag, took in ((1, [20, 20, 20, 20]), (4, [40, 20, 20, 20]), (8, [40, 20, 10, 10])):
         found = alike(naive(1, shared=False), ag, 4, TIMES, skewed)
         assert (found.end["A2E[0.0.0]"] - found.start["A2E[0.0.0]"]).tolist() == took
@@ -396,7 +398,7 @@ def test_groups_of_experts_have_loads_of_their_own() -> None:
     chunks = tuple(Task(Kind.EXPERT, 0, 0, j, 6, (f"A2E[0.0.{j}]",), 2) for j in range(2))
     sends = tuple(Task(Kind.A2E, 0, 0, j, 6, ("A[0.0]",), 2) for j in range(2))
     schedule = Schedule({"AG": (Task(Kind.ATTENTION, 0, 0, tokens=6),), "A2E": sends, "EG": chunks})
-    skewed = Ranks(routing.given([4, 1, 1, 2]))
+    skewed = Ranks(routing.from_counts([4, 1, 1, 2]))
     work = rank_work(schedule, 2, 2, skewed, RankCosts.of_stages(TIMES))
     assert work.us["E[0.0.0]"].tolist() == [100, 25]
     assert work.us["E[0.0.1]"].tolist() == [25, 50]
@@ -475,8 +477,11 @@ def test_what_does_not_fit_the_ranks_is_refused_by_name() -> None:
         (Ranks(batches=(1, 1)), r"batches=\[1, 1\]: 2 numbers for 3 AG ranks"),
         (Ranks(batches=(0, 0, 0)), "there is nothing to do"),
         (Ranks(stragglers=(Straggler("EG", 2, 2.0),)), "straggler EG.2: the"),
-        (Ranks(routing.given([[[1, 1], [1, 1]]])), "routing given is that of 2 AG ranks, not of 3"),
-        (Ranks(routing.given([1])), "eg=2: routing given has only 1 experts"),
+        (
+            Ranks(routing.from_counts([[[1, 1], [1, 1]]])),
+            "routing given is that of 2 AG ranks, not of 3",
+        ),
+        (Ranks(routing.from_counts([1])), "eg=2: routing given has only 1 experts"),
     ):
         with pytest.raises(ValueError, match=said):
             alike(naive(1), 3, 2, TIMES, ranks)
@@ -574,7 +579,7 @@ def test_the_load_of_a_rank_is_priced_by_the_profile() -> None:
 def test_the_report_names_the_slowest_rank_and_what_each_cause_costs() -> None:
     """AG 1 at half speed: 100 us more a layer on its own; routing adds 50 us to EG 0 and makes its
     ports busier."""
-    ranks = Ranks(routing.given([2, 1, 1, 0]), stragglers=(Straggler("AG", 1, 2.0),))
+    ranks = Ranks(routing.from_counts([2, 1, 1, 0]), stragglers=(Straggler("AG", 1, 2.0),))
     found = rank_summary(alike(naive(2, shared=False), 4, 4, TIMES, ranks), 100)
     assert found["ranks"]["balanced_us"] == 2 * 190
     assert found["ranks"]["alone_us"] == {"routing": 2 * (20 + 50 + 20), "stragglers": 2 * 100}
@@ -625,7 +630,9 @@ def test_timelines_of_both_forms_hold_the_same_rows(code: int) -> None:
 def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
     tmp_path: Path,
 ) -> None:
-    found = alike(naive(1, shared=False), 2, 2, TIMES, Ranks(routing.given([[[1, 0], [0, 1]]])))
+    found = alike(
+        naive(1, shared=False), 2, 2, TIMES, Ranks(routing.from_counts([[[1, 0], [0, 1]]]))
+    )
     events = chrome_trace(found.expanded)["traceEvents"]
     threads = {
         event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"
@@ -655,7 +662,7 @@ def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
 
 def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:
     counts = [1 + rank for rank in range(40)]
-    found = alike(findep(2, 2, 2), 30, 40, TIMES, Ranks(routing.given(counts)))
+    found = alike(findep(2, 2, 2), 30, 40, TIMES, Ranks(routing.from_counts(counts)))
     shown = shown_tracks(found, 16)
     assert len(shown.tracks()) <= 17
     assert ("EG", 39) in shown.tracks()
