@@ -1,9 +1,9 @@
 """The exact optimum over all orders of every stream, by the constraint solver OR-Tools CP-SAT
 (extra `exact`).
 
-What stays of a schedule are its tasks, the stream that serves each and what each waits for; in
-which order a stream serves its tasks is free. The result is a schedule again, which the engine runs
-to the same makespan.
+What stays of a schedule are its tasks, the stream that executes each and what each waits for; in
+which order a stream executes its tasks is free. The result is a schedule again, which the engine
+runs to the same makespan.
 
 The solver counts in whole numbers. Durations that are multiples of a common unit, as whole numbers
 are, are counted in it, and nothing is lost; others are rounded to a grain, `GRAINS` of which make
@@ -14,20 +14,19 @@ streams and 500 tasks, 1e-9 of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
-from simdep.checks import integer, known, number
+from simdep.checks import integer, number
 from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.longest_path import earliest_times, longest_path_us
 
 GRAINS = 2**40
-FREE = ("all", "ag")
 TIME_LIMIT_S = 30.0
 
 
@@ -36,8 +35,7 @@ class Optimum:
     """The best schedule found, its makespan, and a proven lower bound on that of every order.
 
     `objective_us` is the solver's own makespan. `optimal` says that there is no better one, but for
-    what `rounding_us` allows (0 where durations are whole numbers). `free` is what was free to
-    choose.
+    what `rounding_us` allows (0 where durations are whole numbers).
     """
 
     schedule: Schedule
@@ -47,7 +45,6 @@ class Optimum:
     optimal: bool
     rounding_us: float
     solve_s: float
-    free: str
 
     @property
     def gap_pct(self) -> float:
@@ -73,7 +70,6 @@ def optimum(
     costs: Costs,
     host: HostOverheads = IDEAL,
     *,
-    free: str = "all",
     starts: Iterable[Schedule] = (),
     time_limit_s: float = TIME_LIMIT_S,
     workers: int = 1,
@@ -81,18 +77,14 @@ def optimum(
     """The order of every stream with the least makespan, or the best one found in `time_limit_s`
     seconds.
 
-    With `free` "ag" the order of the first stream alone is free, and the others serve in the order
-    of what they wait for there, as FinDEP's transfers and experts do. The search starts from the
-    best of the given order and `starts`, the same tasks in other orders: its result is never worse,
-    and a good start may save most of the time. One worker gives the same result in every run that
-    ends before its time limit.
+    The search starts from the best of the given order and `starts`, the same tasks in other orders:
+    its result is never worse, and a good start may save most of the time. One worker gives the same
+    result in every run that ends before its time limit.
 
-    Raises ValueError without OR-Tools, for an unknown `free` or a schedule that does not allow
-    "ag", for one that can never finish, for a start of other tasks, and for a host with any term in
-    use.
+    Raises ValueError without OR-Tools, for a schedule that can never finish, for a start of other
+    tasks, and for a host with any term in use.
     """
     host.refuse("the exact optimum")
-    known(free, FREE, "freedom of the exact optimum")
     limit, count = number(time_limit_s, "time_limit_s", above=0), integer(workers, "workers")
     durations = {task.name: Fraction(costs(task)) for task in schedule}
     unit, rounded = _unit(durations.values())
@@ -100,26 +92,19 @@ def optimum(
     orders = [schedule, *starts]
     if not all(same_tasks(schedule, start) for start in orders):
         raise ValueError("a start of the exact optimum has other tasks than the schedule")
-    if free == "ag":
-        orders = [_in_order_of_the_first(order) for order in orders]
-    label, schedule = (
-        schedule.label,
-        min(orders, key=lambda order: longest_path_us(order, costs)),
-    )
-    found = _solve(schedule, ticks, free, limit, count)
-    makespan = longest_path_us(found.schedule, costs)
-    rounding = (
-        float(unit) * len(schedule) / 2 if rounded else 0
-    )  # half a grain for every task on a path
+    start = min(orders, key=lambda order: longest_path_us(order, costs))
+    answer = _solve(start, ticks, limit, count)
+    makespan_us = longest_path_us(answer.schedule, costs)
+    # Half a grain for every task on a path
+    rounding_us = float(unit) * len(schedule) / 2 if rounded else 0
     return Optimum(
-        schedule=replace(found.schedule, label=f"optimum of {label}"),
-        makespan_us=makespan,
-        objective_us=_us(found.objective * unit),
-        lower_bound_us=max(0, min(_us(found.bound * unit) - rounding, makespan)),
-        optimal=found.optimal,
-        rounding_us=rounding,
-        solve_s=found.seconds,
-        free=free,
+        schedule=replace(answer.schedule, label=f"optimum of {schedule.label}"),
+        makespan_us=makespan_us,
+        objective_us=_us(answer.objective * unit),
+        lower_bound_us=max(0, min(_us(answer.bound * unit) - rounding_us, makespan_us)),
+        optimal=answer.optimal,
+        rounding_us=rounding_us,
+        solve_s=answer.seconds,
     )
 
 
@@ -134,23 +119,23 @@ def data_alone(schedule: Schedule) -> Schedule:
     def freed(task: Task) -> Task:
         if task.kind is not Kind.A2E:
             return task
-        needs = [
-            schedule[needed].after if schedule[needed].kind is Kind.SHARED else (needed,)
-            for needed in task.after
-        ]
-        return replace(task, after=tuple(dict.fromkeys(name for names in needs for name in names)))
+        after: dict[str, None] = {}
+        for needed in task.after:
+            is_shared = schedule[needed].kind is Kind.SHARED
+            after |= dict.fromkeys(schedule[needed].after if is_shared else (needed,))
+        return replace(task, after=tuple(after))
 
-    return replace(
-        schedule,
-        streams={name: tuple(map(freed, tasks)) for name, tasks in schedule.streams.items()},
-    )
+    streams = {name: tuple(map(freed, tasks)) for name, tasks in schedule.streams.items()}
+    return replace(schedule, streams=streams)
 
 
 def same_tasks(one: Schedule, other: Schedule) -> bool:
     """Whether two schedules differ in the order of their streams at most."""
-    return one.stream_of == other.stream_of and {t.name: t for t in one} == {
-        t.name: t for t in other
-    }
+    return one.stream_of == other.stream_of and _by_name(one) == _by_name(other)
+
+
+def _by_name(schedule: Schedule) -> dict[str, Task]:
+    return {task.name: task for task in schedule}
 
 
 def _unit(durations: Iterable[Fraction]) -> tuple[Fraction, bool]:
@@ -159,14 +144,14 @@ def _unit(durations: Iterable[Fraction]) -> tuple[Fraction, bool]:
     if not positive:
         return Fraction(1), False
     total = sum(positive, Fraction(0))
-    unit = Fraction(
-        math.gcd(*(d.numerator for d in positive)), math.lcm(*(d.denominator for d in positive))
-    )
+    numerator = math.gcd(*(duration.numerator for duration in positive))
+    denominator = math.lcm(*(duration.denominator for duration in positive))
+    unit = Fraction(numerator, denominator)
     return (unit, False) if total / unit <= GRAINS else (total / GRAINS, True)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Answer:
     """What the solver says, in ticks."""
 
     schedule: Schedule
@@ -177,78 +162,69 @@ class _Found:
 
 
 def _solve(
-    schedule: Schedule, ticks: Mapping[str, int], free: str, time_limit_s: float, workers: int
-) -> _Found:
-    problem = _Problem(schedule, ticks, free)
-    solver = problem.cp_model.CpSolver()
+    schedule: Schedule, ticks: Mapping[str, int], time_limit_s: float, workers: int
+) -> _Answer:
+    model = _Model(schedule, ticks)
+    solver = model.cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = time_limit_s
     solver.parameters.num_workers = workers
-    solver.parameters.cp_model_probing_level = (
-        0  # OR-Tools 9.15 finds long horizons infeasible by it, wrongly
-    )
+    # OR-Tools 9.15 finds long horizons infeasible by probing, wrongly
+    solver.parameters.cp_model_probing_level = 0
     solver.parameters.catch_sigint_signal = False
     with ThreadPoolExecutor(1) as thread:  # Ctrl-C ends the wait for it
-        search = thread.submit(solver.solve, problem.model)
+        search = thread.submit(solver.solve, model.model)
         try:
             status = search.result()
         except KeyboardInterrupt:
             solver.stop_search()
             raise
-    bound = max(problem.least, math.ceil(solver.best_objective_bound - 1e-6))
-    if status == problem.cp_model.UNKNOWN:
-        return _Found(schedule, problem.most, bound, False, solver.wall_time)
-    optimal = status == problem.cp_model.OPTIMAL
-    assert optimal or status == problem.cp_model.FEASIBLE, (
+    bound = max(model.shortest, math.ceil(solver.best_objective_bound - 1e-6))
+    if status == model.cp_model.UNKNOWN:
+        return _Answer(schedule, model.given, bound, False, solver.wall_time)
+    optimal = status == model.cp_model.OPTIMAL
+    assert optimal or status == model.cp_model.FEASIBLE, (
         f"{solver.status_name(status)}, yet what is given is a solution"
     )
-    return _Found(
-        problem.ordered(solver.value),
-        round(solver.objective_value),
-        bound,
-        optimal,
-        solver.wall_time,
+    return _Answer(
+        schedule=model.ordered(solver.value),
+        objective=round(solver.objective_value),
+        bound=bound,
+        optimal=optimal,
+        seconds=solver.wall_time,
     )
 
 
-class _Problem:
-    """A constraint model of when every task starts, in ticks; what is given is one of its
-    solutions."""
+class _Model:
+    """A constraint model of when every task starts, in ticks; the given schedule is one of its
+    solutions, with the makespan `given`. No order is shorter than `shortest`."""
 
-    def __init__(self, schedule: Schedule, ticks: Mapping[str, int], free: str) -> None:
+    def __init__(self, schedule: Schedule, ticks: Mapping[str, int]) -> None:
         self.cp_model = _cp_model()
         self.schedule, self.ticks = schedule, ticks
-        given = earliest_times(schedule, self.tick)
-        self.most = most = round(max((end for _, end in given.values()), default=0))
-        parallel = Schedule(
-            {task.name: (task,) for task in schedule}
-        )  # every task a stream of its own: no FIFO
+        times = earliest_times(schedule, self.tick)
+        self.given = round(max((end for _, end in times.values()), default=0))
+        # Every task on a stream of its own: without the order of streams
+        parallel = Schedule({task.name: (task,) for task in schedule})
         self.position = {task.name: at for at, task in enumerate(parallel.in_order)}
-        heads = {
-            name: round(start) for name, (start, _) in earliest_times(parallel, self.tick).items()
-        }
+        heads = {}
+        for name, (start, _) in earliest_times(parallel, self.tick).items():
+            heads[name] = round(start)
         tails = _tails(parallel, ticks)
-        self.least = max((heads[name] + ticks[name] + tails[name] for name in heads), default=0)
+        self.shortest = max((heads[name] + ticks[name] + tails[name] for name in heads), default=0)
         self.model = self.cp_model.CpModel()
-        self.starts = {
-            name: self.model.new_int_var(head, most - tails[name] - ticks[name], name)
-            for name, head in heads.items()
-        }
-        self.makespan = self.model.new_int_var(self.least, most, "makespan")
-        self.sources = _sources(schedule) if free == "ag" else {}
-        self.turns: dict[
-            str, Any
-        ] = {}  # of the first stream, where tasks that take no time leave its order open
+        self.starts = {}
+        for name, head in heads.items():
+            latest = self.given - tails[name] - ticks[name]
+            self.starts[name] = self.model.new_int_var(head, latest, name)
+        self.makespan = self.model.new_int_var(self.shortest, self.given, "makespan")
         self.model.minimize(self.makespan)
-        for name, (start, _) in given.items():
+        for name, (start, _) in times.items():
             self.model.add_hint(self.starts[name], round(start))
         self.wait()
         for tasks in schedule.streams.values():
-            self.serve(tasks)
-        if free == "all":
-            self.serve_in_any_order()
-        else:
-            self.serve_in_order_of_the_first()
-        self.begin_equal_micro_batches_in_turn()
+            self.execute(tasks)
+        self.order_equal_chunks()
+        self.order_equal_micro_batches()
 
     def tick(self, task: Task) -> int:
         return self.ticks[task.name]
@@ -268,8 +244,8 @@ class _Problem:
             if name not in awaited:
                 self.model.add(self.makespan >= self.end(name))
 
-    def serve(self, tasks: Iterable[Task]) -> None:
-        """A stream serves one task at a time."""
+    def execute(self, tasks: Iterable[Task]) -> None:
+        """A stream executes one task at a time."""
         self.model.add_no_overlap(
             self.model.new_fixed_size_interval_var(
                 self.starts[task.name], self.ticks[task.name], task.name
@@ -277,76 +253,38 @@ class _Problem:
             for task in tasks
         )
 
-    def serve_in_any_order(self) -> None:
+    def order_equal_chunks(self) -> None:
+        """Chunks that could change names run in the order of their numbers."""
         for equals in _equal_chunks(self.schedule, self.ticks):
-            for name, after in pairwise(equals):
-                self.model.add(self.starts[after] >= self.end(name))
+            for earlier, later in pairwise(equals):
+                self.model.add(self.starts[later] >= self.end(earlier))
 
-    def serve_in_order_of_the_first(self) -> None:
-        first, *others = self.schedule.streams.values()
-        sources = self.sources
-        if not all(self.ticks[task.name] for task in first):
-            self.turns = {
-                task.name: self.model.new_int_var(0, len(first), f"turn {task.name}")
-                for task in first
-            }
-            for task in first:
-                for needed in task.after:
-                    if needed in sources:
-                        self.model.add(self.turns[task.name] > self.turns[sources[needed]])
-        words: dict[tuple[str, str], Any] = {}
-        for tasks in others:
-            served: dict[str, list[str]] = {}
-            for task in tasks:
-                served.setdefault(sources[task.name], []).append(task.name)
-            for own in served.values():
-                for name, after in pairwise(own):
-                    self.model.add(self.starts[after] >= self.end(name))
-            for one, other in combinations(served, 2):
-                if (one, other) not in words:
-                    words[one, other] = self.before(one, other)
-                word = words[one, other]
-                for earlier, later, said in ((one, other, word), (other, one, ~word)):
-                    follows = self.starts[served[later][0]] >= self.end(served[earlier][-1])
-                    self.model.add(follows).only_enforce_if(said)
-
-    def before(self, one: str, other: str) -> Any:
-        """Whether the first stream serves `one` before `other`, as a literal."""
-        word = self.model.new_bool_var(f"{one} before {other}")
-        for earlier, later, said in ((one, other, word), (other, one, ~word)):
-            self.model.add(self.starts[later] >= self.end(earlier)).only_enforce_if(said)
-            if self.turns:
-                self.model.add(self.turns[later] > self.turns[earlier]).only_enforce_if(said)
-        return word
-
-    def begin_equal_micro_batches_in_turn(self) -> None:
+    def order_equal_micro_batches(self) -> None:
         """Micro-batches that could change names begin in the order of their numbers."""
-        openings = {
-            task.mb: task.name for task in self.schedule if not task.after and task.kind.opens_layer
-        }
+        openings = {}
+        for task in self.schedule:
+            if not task.after and task.kind.opens_layer:
+                openings[task.mb] = task.name
         for equals in _equal_micro_batches(self.schedule, self.ticks):
-            for mb, after in pairwise(equals):
-                if mb in openings and after in openings:
-                    self.model.add(self.starts[openings[after]] >= self.end(openings[mb]))
+            for earlier, later in pairwise(equals):
+                if earlier in openings and later in openings:
+                    start = self.starts[openings[later]]
+                    self.model.add(start >= self.end(openings[earlier]))
 
-    def ordered(self, value: Callable[[Any], int]) -> Schedule:
+    def ordered(self, value: Any) -> Schedule:
         """The schedule of a solution: every stream in order of its starts.
 
         Where tasks take no time, ties are broken so that no task comes before what it waits for.
         """
-        turns = self.turns or self.starts
-        sources = self.sources or {name: name for name in self.starts}
-        turn = {name: value(turns[sources[name]]) if self.sources else 0 for name in self.starts}
 
-        def key(task: Task) -> tuple[int, int, int, int]:
+        def key(task: Task) -> tuple[int, int, int]:
             start = value(self.starts[task.name])
-            return start, start + self.ticks[task.name], turn[task.name], self.position[task.name]
+            return start, start + self.ticks[task.name], self.position[task.name]
 
-        streams = self.schedule.streams.items()
-        return Schedule(
-            {stream: tuple(sorted(tasks, key=key)) for stream, tasks in streams},
-            self.schedule.label,
-        )
+        streams = {}
+        for stream, tasks in self.schedule.streams.items():
+            streams[stream] = tuple(sorted(tasks, key=key))
+        return Schedule(streams, self.schedule.label)
 
 
 def _cp_model() -> Any:
@@ -368,45 +306,12 @@ def _tails(parallel: Schedule, ticks: Mapping[str, int]) -> dict[str, int]:
     return tails
 
 
-def _sources(schedule: Schedule) -> dict[str, str]:
-    """Task -> the task of the first stream that it waits for, directly or through others; those of
-    the first: itself.
-
-    Raises ValueError for a task that waits for none, or for several.
-    """
-    sources = {task.name: task.name for task in next(iter(schedule.streams.values()), ())}
-    for task in schedule.in_order:
-        if task.name in sources:
-            continue
-        found = {sources[needed] for needed in task.after}
-        if len(found) != 1:
-            told = " and ".join(sorted(found)) or "none"
-            raise ValueError(
-                f"{task} has no place in the order of the first stream: it waits for {told} of its tasks"
-            )
-        sources[task.name] = found.pop()
-    return sources
-
-
-def _in_order_of_the_first(schedule: Schedule) -> Schedule:
-    """The same tasks, every stream in the order of what its tasks wait for in the first one."""
-    sources = _sources(schedule)
-    place = {task.name: at for at, task in enumerate(next(iter(schedule.streams.values()), ()))}
-    return replace(
-        schedule,
-        streams={
-            stream: tuple(sorted(tasks, key=lambda task: place[sources[task.name]]))
-            for stream, tasks in schedule.streams.items()
-        },
-    )
-
-
 def _equal_chunks(schedule: Schedule, ticks: Mapping[str, int]) -> Iterator[list[str]]:
     """Tasks of one kind and stream, of chunks of a micro-batch that could change names, in the
     order of their numbers.
 
     Such chunks take the same time in every stream, wait for the same tasks, and the same tasks wait
-    for them: of any order, the one that serves the k-th of them k-th everywhere takes as long.
+    for them: of any order, the one that executes the k-th of them k-th everywhere takes as long.
     """
     waiters: dict[str, set[str]] = {task.name: set() for task in schedule}
     chunks: dict[tuple[int, int, int], list[Task]] = {}
@@ -417,38 +322,50 @@ def _equal_chunks(schedule: Schedule, ticks: Mapping[str, int]) -> Iterator[list
             chunks.setdefault((task.layer, task.mb, task.chunk), []).append(task)
     equals: dict[tuple[object, ...], list[list[Task]]] = {}
     for (layer, mb, _), tasks in sorted(chunks.items()):
-        own = {task.name: (task.kind, task.rank) for task in tasks}
-        signs = frozenset(
-            (
-                schedule.stream_of[task.name],
-                *own[task.name],
-                ticks[task.name],
-                frozenset(own.get(needed, needed) for needed in task.after),
-                frozenset(own.get(waiter, waiter) for waiter in waiters[task.name]),
-            )
-            for task in tasks
-        )
-        equals.setdefault((layer, mb, signs), []).append(tasks)
-    for alike in equals.values():
+        pattern = _pattern(tasks, schedule, ticks, waiters)
+        equals.setdefault((layer, mb, pattern), []).append(tasks)
+    for group in equals.values():
         by_place: dict[tuple[object, ...], list[str]] = {}
-        for task in (task for tasks in alike for task in tasks):
-            by_place.setdefault((schedule.stream_of[task.name], task.kind, task.rank), []).append(
-                task.name
-            )
+        for tasks in group:
+            for task in tasks:
+                place = (schedule.stream_of[task.name], task.kind, task.rank)
+                by_place.setdefault(place, []).append(task.name)
         yield from by_place.values()
+
+
+def _pattern(
+    chunk: Iterable[Task],
+    schedule: Schedule,
+    ticks: Mapping[str, int],
+    waiters: Mapping[str, set[str]],
+) -> frozenset[tuple[object, ...]]:
+    """The tasks of a chunk without its number: streams, times, what they wait for and what waits
+    for them."""
+    places = {task.name: (task.kind, task.rank) for task in chunk}
+    return frozenset(
+        (
+            schedule.stream_of[task.name],
+            *places[task.name],
+            ticks[task.name],
+            frozenset(places.get(needed, needed) for needed in task.after),
+            frozenset(places.get(waiter, waiter) for waiter in waiters[task.name]),
+        )
+        for task in chunk
+    )
 
 
 def _equal_micro_batches(schedule: Schedule, ticks: Mapping[str, int]) -> Iterable[list[int]]:
     """Micro-batches that could change names: the same tasks on the same streams, of the same time,
     after the same."""
-    groups: dict[frozenset[tuple[object, ...]], list[int]] = {}
-    signs: dict[int, list[tuple[object, ...]]] = {}
+    patterns: dict[int, list[tuple[object, ...]]] = {}
     for task in schedule:
         after = tuple(sorted(_unnamed(schedule[needed], task.mb) for needed in task.after))
-        where = (schedule.stream_of[task.name], _unnamed(task, task.mb), ticks[task.name], after)
-        signs.setdefault(task.mb, []).append(where)
-    for mb, sign in sorted(signs.items()):
-        groups.setdefault(frozenset(sign), []).append(mb)
+        name = _unnamed(task, task.mb)
+        entry = (schedule.stream_of[task.name], name, ticks[task.name], after)
+        patterns.setdefault(task.mb, []).append(entry)
+    groups: dict[frozenset[tuple[object, ...]], list[int]] = {}
+    for mb, pattern in sorted(patterns.items()):
+        groups.setdefault(frozenset(pattern), []).append(mb)
     return groups.values()
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -15,14 +13,12 @@ from strategies import random_schedules, with_shared, without_shared
 
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.planning.exact import Optimum, optimum
-from simdep.policies import Job, build, on_groups
+from simdep.policies import build
 from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.simulation.longest_path import longest_path_us
 from simdep.simulation.rank_work import RankCosts, rank_work
-
-FREE = ("all", "ag")
 
 
 def exactly(task: Task) -> int:
@@ -56,19 +52,6 @@ def best_of_every_order(schedule: Schedule, costs: Costs) -> float:
     return best
 
 
-def ag_sequences(layers: int, r1: int, shared: bool) -> Iterator[tuple[tuple[Kind, int, int], ...]]:
-    """Every order of an AG in which A(t,i) < S(t,i) < A(t+1,i)."""
-    own = (Kind.ATTENTION, Kind.SHARED) if shared else (Kind.ATTENTION,)
-    steps = [(kind, layer) for layer in range(layers) for kind in own]
-    for turns in sorted(set(permutations([mb for mb in range(r1) for _ in steps]))):
-        at = dict.fromkeys(range(r1), 0)
-        sequence = []
-        for mb in turns:
-            sequence.append((*steps[at[mb]], mb))
-            at[mb] += 1
-        yield tuple(sequence)
-
-
 def agrees(found: Optimum, costs: Costs, scale: float = 0) -> None:
     """The engine runs the schedule to the solver's makespan, which is the lower bound; `scale`
     allows for rounding."""
@@ -97,51 +80,27 @@ def test_no_order_of_the_four_streams_is_better(
     assert optimum(schedule, times).makespan_us == best_of_every_order(schedule, times)
 
 
-@settings(max_examples=100)
-@given(
-    st.sampled_from([(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 1), (2, 2, 2)]),
-    with_shared | without_shared,
-    st.booleans(),
-)
-def test_with_the_ag_free_it_is_the_best_sequence_of_the_ag(
-    shape: tuple[int, int, int], times: StageTimes, wait_for_shared: bool
-) -> None:
-    layers, r1, r2 = shape
-    has_shared, cut = times.shared > 0, tuple((1,) * r2 for _ in range(r1))
-    job = Job(layers, cut, shared=has_shared)
-    every = [
-        on_groups(job, "", sequence, wait_for_shared=wait_for_shared)
-        for sequence in ag_sequences(layers, r1, has_shared)
-    ]
-    found = optimum(every[-1], times, free="ag")
-    agrees(found, times)
-    assert found.makespan_us == min(longest_path_us(schedule, times) for schedule in every)
-    assert str(found.schedule) in map(str, every)
-
-
 @settings(max_examples=2000)
 @given(
     st.sampled_from([(layers, r1, r2) for layers in (1, 2) for r1 in (1, 2) for r2 in (1, 2)]),
     with_shared,
-    st.sampled_from(FREE),
 )
 def test_the_engine_runs_the_optimum_to_the_solvers_makespan(
-    shape: tuple[int, int, int], times: StageTimes, free: str
+    shape: tuple[int, int, int], times: StageTimes
 ) -> None:
-    agrees(optimum(build("findep", *shape), times, free=free), times)
+    agrees(optimum(build("findep", *shape), times), times)
 
 
 @settings(max_examples=150)
 @given(
     st.sampled_from([(2, 2, 1), (2, 2, 2), (3, 2, 1)]),
     st.lists(st.floats(0, 1e4), min_size=5, max_size=5),
-    st.sampled_from(FREE),
 )
 def test_times_that_are_no_whole_numbers_lose_less_than_a_billionth(
-    shape: tuple[int, int, int], us: list[float], free: str
+    shape: tuple[int, int, int], us: list[float]
 ) -> None:
     times = StageTimes(*us)
-    found = optimum(build("findep", *shape), times, free=free)
+    found = optimum(build("findep", *shape), times)
     agrees(found, times, scale=1e-9)
     assert found.rounding_us <= 1e-9 * found.makespan_us
 
@@ -182,11 +141,10 @@ def test_streams_of_ranks_are_ordered_each_on_its_own(
     assert set(found.schedule.streams) == set(schedule.streams)
 
 
-@pytest.mark.parametrize("free", FREE)
-def test_a_long_schedule_is_proven_optimal(free: str) -> None:
+def test_a_long_schedule_is_proven_optimal() -> None:
     """6 layers, 3 micro-batches in 3 chunks: 198 tasks whose times have no common unit."""
     times = StageTimes(attention=97.3, shared=41.7, a2e=17.9, expert=31.1, e2a=17.9)
-    found = optimum(build("findep", 6, 3, 3), times, free=free)
+    found = optimum(build("findep", 6, 3, 3), times)
     agrees(found, times, scale=1e-9)
     assert found.makespan_us <= min(
         simulated_makespan_us(build("findep", 6, 3, 3, order), times) for order in ("asas", "aass")
@@ -205,7 +163,7 @@ def test_it_beats_both_orders_of_findep_where_these_are_not_optimal() -> None:
 def test_what_took_too_long_is_within_a_share_of_the_bound() -> None:
     times = StageTimes(attention=101.3, shared=53.9, a2e=40.7, expert=25.3, e2a=41.9)
     given_one = build("findep", 12, 4, 4)
-    found = optimum(given_one, times, free="ag", time_limit_s=1e-3)
+    found = optimum(given_one, times, time_limit_s=1e-3)
     assert not found.optimal
     assert 0 < found.lower_bound_us <= found.makespan_us <= simulated_makespan_us(given_one, times)
     assert found.verdict == f"within {found.gap_pct:.2g} %"
@@ -253,19 +211,9 @@ def test_terms_of_hosts_are_refused() -> None:
         optimum(build("naive", 1), exactly, HostOverheads(gap_us=1))
 
 
-def test_a_task_without_a_place_in_the_order_of_the_ag_is_refused() -> None:
-    schedule = Schedule({"AG": (Task(Kind.ATTENTION, 0, 0),), "EG": (Task(Kind.SHARED, 0, 0),)})
-    with pytest.raises(
-        ValueError,
-        match=r"S\[0.0\] has no place in the order of the first stream: it waits for none",
-    ):
-        optimum(schedule, exactly, free="ag")
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"free": "eg"}, "unknown freedom"),
         ({"time_limit_s": 0}, "time_limit_s=0"),
         ({"workers": 0}, "workers=0"),
     ],

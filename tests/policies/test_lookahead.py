@@ -83,7 +83,7 @@ def test_it_is_within_a_percent_and_a_half_of_the_optimum_over_all_orders() -> N
             == makespan_bounds(StageTable.of([times], [r2]), layers, r1)[0]
         ):
             continue
-        best = optimum(findep(layers, r1, r2), times, free="ag", time_limit_s=20)
+        best = optimum(findep(layers, r1, r2), times, time_limit_s=20)
         assert best.optimal
         worst, checked = max(worst, took(times, layers, r1, r2) / best.makespan_us), checked + 1
     print(f"\nover the optimum: at worst {100 * (worst - 1):.2f} %")
