@@ -1,7 +1,8 @@
-"""What would make a scenario fit into memory: the least change of each setting, and pairs where
-none is enough.
+"""What would make a scenario fit into memory: the smallest sufficient change of each setting, and
+pairs of changes where none is enough.
 
-Every alternative is verified with `simdep.scenario.memory`.
+Every alternative is verified with `simdep.scenario.memory`. Nearest are those that change a setting
+by the smallest share.
 """
 
 from __future__ import annotations
@@ -10,118 +11,124 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simdep.checks import InfeasibleError
 from simdep.hardware.gpus import gpus
+from simdep.scenario.fields import ELEMENT_BYTES
 from simdep.scenario.memory import RESERVE_BYTES, available_bytes, memory
 from simdep.scenario.spec import Scenario
 from simdep.units import human_bytes
 
+SHOWN = 3  # alternatives that an explanation lists
+NARROWER = {"fp32": ("bf16", "fp8"), "bf16": ("fp8",), "fp8": ()}  # data types of fewer bytes
+ANY_R1 = ("pppipe", "findep", "lookahead")  # policies with any number of micro-batches
+ANY_R2 = ("findep", "lookahead", "chunked", "single-batch")  # and of chunks
+
 
 @dataclass(frozen=True)
 class Alternative:
-    """A scenario that fits, and in words what it changes."""
+    """A scenario that fits, what it changes, and by which share of the setting."""
 
     change: str
     scenario: Scenario
+    share: float
 
 
-def require(scenario: Scenario) -> None:
-    """Raise InfeasibleError, with what would make it fit, for a scenario that does not."""
-    if not memory(scenario).fits:
-        raise InfeasibleError(explain(scenario))
+@dataclass(frozen=True)
+class Steps:
+    """Changes of one setting, from step 1 to `count`; each step needs less memory than the one
+    before."""
+
+    count: int
+    at: Callable[[int], Alternative]
+
+    def first(self, fits: Callable[[Scenario], bool]) -> Iterator[Alternative]:
+        """The first step whose scenario fits, if there is one."""
+        if self.count < 1 or not fits(self.at(self.count).scenario):
+            return
+        low, high = 0, self.count
+        while high - low > 1:
+            middle = (low + high) // 2
+            if fits(self.at(middle).scenario):
+                high = middle
+            else:
+                low = middle
+        yield self.at(high)
 
 
 def explain(scenario: Scenario) -> str:
-    """How full the GPUs are; where they are too full, by how much, and every change that alone
-    would make it fit."""
-    found = memory(scenario)
-    lines = [*map(str, found.groups), *found.notes]
-    if found.fits:
-        return "; ".join(lines)
-    lines = [str(group) for group in found.groups if group.missing_bytes]
-    changes = [each.change for each in alternatives(scenario)]
-    told = (
-        "it fits with " + ", or with ".join(changes)
-        if changes
-        else "no change of one or two settings makes it fit"
-    )
-    return f"{'; '.join(lines)}; {told}"
+    """`explanation` in one line."""
+    return "; ".join(explanation(scenario))
+
+
+def explanation(scenario: Scenario) -> list[str]:
+    """How full the GPUs are; where they are too full, by how much, and in a last line the nearest
+    changes that would make it fit."""
+    status = memory(scenario)
+    if status.fits:
+        return [*map(str, status.groups), *status.notes]
+    lines = [str(group) for group in status.groups if group.missing_bytes]
+    changes = [alternative.change for alternative in alternatives(scenario)[:SHOWN]]
+    if changes:
+        lines.append("it fits with " + ", or with ".join(changes))
+    else:
+        lines.append("no change of one or two settings makes it fit")
+    return lines
 
 
 def alternatives(scenario: Scenario) -> tuple[Alternative, ...]:
-    """The least change of each setting that alone makes a scenario fit; pairs of changes where none
-    does.
+    """The smallest change of each setting that alone makes a scenario fit, nearest first; pairs of
+    changes where none does.
 
-    Every one of them is verified with `memory`. None for a scenario that fits.
+    None for a scenario that fits.
     """
-    if memory(scenario).fits:
+    if _fits(scenario):
         return ()
-    alone = [
-        found for knob in _KNOBS for found in _least(knob, scenario, lambda each: memory(each).fits)
-    ]
-    return tuple(alone) or tuple(_pairs(scenario))
+    single = [fix for setting in SETTINGS for fix in setting(scenario).first(_fits)]
+    return tuple(sorted(single or _pairs(scenario), key=lambda fix: fix.share))
 
 
-_ANY_R1, _ANY_R2 = (
-    ("pppipe", "findep", "lookahead"),
-    ("findep", "lookahead", "chunked", "single-batch"),
-)  # policies
-Changed = tuple[str, Scenario]
-Knob = Callable[
-    [Scenario], tuple[int, Callable[[int], Changed]]
-]  # steps 1 to n of one setting, ever smaller in need
-
-
-def _least(
-    knob: Knob, scenario: Scenario, good: Callable[[Scenario], bool]
-) -> Iterator[Alternative]:
-    """The first step of a setting whose scenario is good, if there is one; every further step needs
-    less memory."""
-    steps, at = knob(scenario)
-    if steps < 1 or not good(at(steps)[1]):
-        return
-    low, high = 0, steps
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if good(at(middle)[1]) else (middle, high)
-    yield Alternative(*at(high))
+def _fits(scenario: Scenario) -> bool:
+    return memory(scenario).fits
 
 
 def _pairs(scenario: Scenario) -> Iterator[Alternative]:
-    """Two changes: the least one that makes one group fit, and the least one that makes the rest
-    fit."""
+    """Two changes: the smallest one that makes one group fit, then one that makes the rest fit."""
     lacking = [group.name for group in memory(scenario).groups if group.missing_bytes]
-    found: set[frozenset[str]] = set()
-    for first in _KNOBS:
+    pairs: set[frozenset[str]] = set()
+    for first in SETTINGS:
         for name in lacking:
-
-            def group_fits(each: Scenario, name: str = name) -> bool:
-                return not next(
-                    group.missing_bytes for group in memory(each).groups if group.name == name
-                )
-
-            for step in _least(first, scenario, group_fits):
-                for second in _KNOBS:
-                    for both in _least(second, step.scenario, lambda each: memory(each).fits):
-                        pair = frozenset((step.change, both.change))
-                        if second is not first and pair not in found:
-                            found.add(pair)
-                            yield Alternative(f"{step.change} and {both.change}", both.scenario)
+            for step in first(scenario).first(_group_fits(name)):
+                for second in SETTINGS:
+                    if second is first:
+                        continue
+                    for fix in second(step.scenario).first(_fits):
+                        pair = frozenset((step.change, fix.change))
+                        if pair not in pairs:
+                            pairs.add(pair)
+                            change = f"{step.change} and {fix.change}"
+                            yield Alternative(change, fix.scenario, step.share + fix.share)
 
 
-def _plain(scenario: Scenario, **changes: Any) -> Scenario:
-    """The scenario with changed samples, r1, seq_len and the like; an uneven cut becomes an even
-    one."""
-    load = {key: changes.pop(key) for key in ("samples", "seq_len", "dtype") if key in changes}
-    where = {
-        key: changes.pop(key)
-        for key in ("ag", "eg", "memory_gbytes", "shared_on")
-        if key in changes
+def _group_fits(name: str) -> Callable[[Scenario], bool]:
+    def fits(scenario: Scenario) -> bool:
+        missing = {group.name: group.missing_bytes for group in memory(scenario).groups}
+        return not missing[name]
+
+    return fits
+
+
+def _changed(scenario: Scenario, **changes: Any) -> Scenario:
+    """The scenario with other samples, r1, seq_len and the like, in equal micro-batches and
+    chunks."""
+    load = {name: changes.pop(name) for name in ("samples", "seq_len", "dtype") if name in changes}
+    gpus = {
+        name: changes.pop(name)
+        for name in ("ag", "eg", "memory_gbytes", "shared_on")
+        if name in changes
     }
     return replace(
         scenario,
         workload=replace(scenario.workload, **load),
-        deployment=replace(scenario.deployment, **where),
+        deployment=replace(scenario.deployment, **gpus),
         ranks=None,
         micro_batches=(),
         chunks=(),
@@ -129,130 +136,144 @@ def _plain(scenario: Scenario, **changes: Any) -> Scenario:
     )
 
 
-def _fewer_micro_batches(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    def at(step: int) -> Changed:
+def _fewer_micro_batches(scenario: Scenario) -> Steps:
+    def at(step: int) -> Alternative:
         r1 = scenario.r1 - step
-        change = f"r1 = {r1} in place of {scenario.r1} ({r1 * scenario.m_a} samples on an AG GPU)"
-        return change, _plain(scenario, r1=r1, samples=r1 * scenario.m_a)
+        samples = r1 * scenario.m_a
+        change = f"r1 = {r1} in place of {scenario.r1} ({samples} samples on an AG GPU)"
+        return Alternative(change, _changed(scenario, r1=r1, samples=samples), step / scenario.r1)
 
-    return (scenario.r1 - 1 if scenario.policy in _ANY_R1 else 0), at
+    return Steps(scenario.r1 - 1 if scenario.policy in ANY_R1 else 0, at)
 
 
-def _smaller_micro_batches(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    def at(step: int) -> Changed:
+def _smaller_micro_batches(scenario: Scenario) -> Steps:
+    def at(step: int) -> Alternative:
         m_a = scenario.m_a - step
-        change = (
-            f"m_a = {m_a} in place of {scenario.m_a} ({scenario.r1 * m_a} samples on an AG GPU)"
-        )
-        return change, _plain(scenario, samples=scenario.r1 * m_a)
+        samples = scenario.r1 * m_a
+        change = f"m_a = {m_a} in place of {scenario.m_a} ({samples} samples on an AG GPU)"
+        return Alternative(change, _changed(scenario, samples=samples), step / scenario.m_a)
 
-    least = -(-scenario.r2 // scenario.workload.tokens_per_sample)  # a chunk holds at least 1 token
-    return scenario.m_a - least, at
+    return Steps(scenario.m_a - _fewest_samples(scenario), at)
 
 
-def _shorter_context(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
+def _fewest_samples(scenario: Scenario) -> int:
+    """Samples of a micro-batch whose chunks have at least a token each."""
+    return -(-scenario.r2 // scenario.workload.tokens_per_sample)
+
+
+def _shorter_context(scenario: Scenario) -> Steps:
     seq_len = scenario.workload.seq_len
-    least = 1 if scenario.workload.phase == "decode" else -(-scenario.r2 // scenario.m_a)
+    shortest = 1 if scenario.workload.phase == "decode" else -(-scenario.r2 // scenario.m_a)
     grain = 64 if seq_len > 1024 else 1  # nobody asks for a context of 3,971 tokens
 
-    def at(step: int) -> Changed:
-        shorter = max(least, (seq_len - 1) // grain * grain - (step - 1) * grain)
-        return f"seq_len = {shorter} in place of {seq_len}", _plain(scenario, seq_len=shorter)
+    def at(step: int) -> Alternative:
+        shorter = max(shortest, (seq_len - 1) // grain * grain - (step - 1) * grain)
+        change = f"seq_len = {shorter} in place of {seq_len}"
+        return Alternative(change, _changed(scenario, seq_len=shorter), 1 - shorter / seq_len)
 
-    return -(-(seq_len - least) // grain), at
+    return Steps(-(-(seq_len - shortest) // grain), at)
 
 
-def _narrower_numbers(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
+def _narrower_numbers(scenario: Scenario) -> Steps:
     dtype = scenario.workload.dtype
-    narrower = {"fp32": ("bf16", "fp8"), "bf16": ("fp8",)}.get(dtype, ())
 
-    def at(step: int) -> Changed:
-        change = f"dtype {narrower[step - 1]} in place of {dtype}"
-        return change, _plain(scenario, dtype=narrower[step - 1])
+    def at(step: int) -> Alternative:
+        narrower = NARROWER[dtype][step - 1]
+        share = 1 - ELEMENT_BYTES[narrower] / ELEMENT_BYTES[dtype]
+        change = f"dtype {narrower} in place of {dtype}"
+        return Alternative(change, _changed(scenario, dtype=narrower), share)
 
-    return len(narrower), at
+    return Steps(len(NARROWER[dtype]), at)
 
 
-def _more_gpus(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
+def _more_gpus(scenario: Scenario) -> Steps:
     """More GPUs where there is one group: experts are spread out further."""
     count = scenario.deployment.ag
 
-    def at(step: int) -> Changed:
+    def at(step: int) -> Alternative:
         more = count + step
-        return f"{more} GPUs in place of {count}", _plain(scenario, ag=more, eg=more)
+        change = f"{more} GPUs in place of {count}"
+        return Alternative(change, _changed(scenario, ag=more, eg=more), step / count)
 
-    return (scenario.model.experts - count if scenario.deployment.colocated else 0), at
+    return Steps(scenario.model.experts - count if scenario.deployment.colocated else 0, at)
 
 
-def _more_expert_gpus(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
+def _more_expert_gpus(scenario: Scenario) -> Steps:
     eg = scenario.deployment.eg
 
-    def at(step: int) -> Changed:
-        return f"eg = {eg + step} in place of {eg}", _plain(scenario, eg=eg + step)
+    def at(step: int) -> Alternative:
+        change = f"eg = {eg + step} in place of {eg}"
+        return Alternative(change, _changed(scenario, eg=eg + step), step / eg)
 
-    return (0 if scenario.deployment.colocated else scenario.model.experts - eg), at
+    return Steps(0 if scenario.deployment.colocated else scenario.model.experts - eg, at)
 
 
-def _more_attention_gpus(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
+def _more_attention_gpus(scenario: Scenario) -> Steps:
     """More AG GPUs for at least the same samples in all: fewer on each of them."""
-    where = scenario.deployment
-    total = where.ag * scenario.m_a  # samples of a micro-batch of the whole AG
-    least = -(-scenario.r2 // scenario.workload.tokens_per_sample)
+    deployment = scenario.deployment
+    total = deployment.ag * scenario.m_a  # samples of a micro-batch of the whole AG
 
-    def at(step: int) -> Changed:
+    def at(step: int) -> Alternative:
         m_a = scenario.m_a - step
         ag = -(-total // m_a)
-        change = f"ag = {ag} in place of {where.ag} (m_a = {m_a} for the same samples in all)"
-        return change, _plain(scenario, ag=ag, samples=scenario.r1 * m_a)
+        change = f"ag = {ag} in place of {deployment.ag} (m_a = {m_a} for the same samples in all)"
+        changed = _changed(scenario, ag=ag, samples=scenario.r1 * m_a)
+        return Alternative(change, changed, ag / deployment.ag - 1)
 
-    return (0 if where.colocated else scenario.m_a - least), at
+    return Steps(0 if deployment.colocated else scenario.m_a - _fewest_samples(scenario), at)
 
 
-def _fewer_layers(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    def at(step: int) -> Changed:
+def _fewer_layers(scenario: Scenario) -> Steps:
+    """Of the model, which makes it another one: the last resort."""
+
+    def at(step: int) -> Alternative:
         layers = scenario.layers - step
-        return f"{layers} layers in place of {scenario.layers}", _plain(scenario, layers=layers)
+        change = f"{layers} layers in place of {scenario.layers}"
+        return Alternative(change, _changed(scenario, layers=layers), 100 + step / scenario.layers)
 
-    return scenario.layers - 1, at
-
-
-def _shared_experts_elsewhere(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    where = scenario.deployment
-    other = "ag" if where.shared_on == "eg" else "eg"
-
-    def at(_: int) -> Changed:
-        return f"the shared experts on the {other.upper()}", _plain(scenario, shared_on=other)
-
-    return int(scenario.model.has_shared and not where.colocated), at
+    return Steps(scenario.layers - 1, at)
 
 
-def _smaller_chunks(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    def at(step: int) -> Changed:
+def _shared_experts_elsewhere(scenario: Scenario) -> Steps:
+    deployment = scenario.deployment
+    other = "ag" if deployment.shared_on == "eg" else "eg"
+
+    def at(_: int) -> Alternative:
+        change = f"the shared experts on the {other.upper()}"
+        return Alternative(change, _changed(scenario, shared_on=other), 0)
+
+    return Steps(int(scenario.model.has_shared and not deployment.colocated), at)
+
+
+def _smaller_chunks(scenario: Scenario) -> Steps:
+    def at(step: int) -> Alternative:
         r2 = scenario.r2 + step
-        return f"r2 = {r2} in place of {scenario.r2}", _plain(scenario, r2=r2)
+        change = f"r2 = {r2} in place of {scenario.r2}"
+        return Alternative(change, _changed(scenario, r2=r2), step / r2)
 
-    free = scenario.policy in _ANY_R2 and not scenario.merge_last and scenario.split == "token"
-    return (scenario.tokens - scenario.r2 if free else 0), at
+    chosen = scenario.policy in ANY_R2 and scenario.split == "token" and not scenario.merge_last
+    return Steps(scenario.tokens - scenario.r2 if chosen else 0, at)
 
 
-def _larger_gpus(scenario: Scenario) -> tuple[int, Callable[[int], Changed]]:
-    available, _ = available_bytes(scenario)
-    sizes = sorted(
-        (int(gpu.figures["memory"].value), name)
-        for name, gpu in gpus().items()
-        if "memory" in gpu.figures
-    )
-    larger = [each for each in sizes if each[0] - RESERVE_BYTES > (available or 0)]
+def _larger_gpus(scenario: Scenario) -> Steps:
+    available = available_bytes(scenario)[0] or 1
+    sizes = []
+    for name, gpu in gpus().items():
+        if "memory" in gpu.figures:
+            sizes.append((int(gpu.figures["memory"].value), name))
+    larger = sorted(entry for entry in sizes if entry[0] - RESERVE_BYTES > available)
 
-    def at(step: int) -> Changed:
+    def at(step: int) -> Alternative:
         size, name = larger[step - 1]
+        usable = size - RESERVE_BYTES
         change = f"GPUs of {human_bytes(size)}, such as {name}"
-        return change, _plain(scenario, memory_gbytes=(size - RESERVE_BYTES) / 1e9)
+        changed = _changed(scenario, memory_gbytes=usable / 1e9)
+        return Alternative(change, changed, usable / available - 1)
 
-    return len(larger), at
+    return Steps(len(larger), at)
 
 
-_KNOBS: tuple[Knob, ...] = (
+SETTINGS: tuple[Callable[[Scenario], Steps], ...] = (
     _fewer_micro_batches,
     _smaller_micro_batches,
     _shorter_context,

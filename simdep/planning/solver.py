@@ -23,11 +23,12 @@ import numpy as np
 from simdep import checks
 from simdep.checks import InfeasibleError
 from simdep.hardware.extrapolation import assumption_sentences
-from simdep.planning.memory_fixes import explain
+from simdep.planning.memory_fixes import explanation
 from simdep.planning.problem import Problem
 from simdep.planning.search import Candidates, Order, Search, Space
 from simdep.policies import in_every_layer, parse_order, states_samples
 from simdep.policies.lookahead import best_order
+from simdep.scenario.memory import memory
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Sequenced
 from simdep.simulation.stage_table import StageTable
@@ -184,8 +185,7 @@ def solve_splits(
         spaces.append(Space(problem, r1, r2))
     configurations = sum(space.count for space in spaces)
     if not configurations:
-        reasons = [_too_large(problem) for problem in problems]
-        raise InfeasibleError("; ".join(dict.fromkeys(reasons)))
+        raise InfeasibleError("\n".join(_missing_memory(spaces)))
     search = Search(spaces)
     if method == "exact":
         search.exact()
@@ -235,8 +235,25 @@ def _chunks(stages: StageTable) -> list[dict[str, float]]:
     return runs
 
 
-def _too_large(problem: Problem) -> str:
-    """Why not even one micro-batch of one sample fits."""
-    assert problem.scenario is not None, "without a memory limit something fits"
-    workload = replace(problem.scenario.workload, samples=problem.samples or 1)
-    return f"r1 = 0: {explain(replace(problem.scenario, workload=workload))}"
+def _missing_memory(spaces: Sequence[Space]) -> list[str]:
+    """Why no configuration fits, and what would: of the space that lacks least."""
+    smallest = [_smallest(space) for space in spaces]
+    nearest = min(smallest, key=lambda scenario: memory(scenario).missing_bytes)
+    deployment, samples = nearest.deployment, nearest.workload.samples
+    gpus = f"{deployment.ag}+{deployment.eg} GPUs"
+    head = f"no configuration of {samples} {'sample' if samples == 1 else 'samples'} fits"
+    if len(spaces) > 1:
+        head += f" any of {len(spaces)} splits; nearest is {gpus}"
+    else:
+        head += f" {gpus}"
+    return [head, *explanation(nearest)]
+
+
+def _smallest(space: Space) -> Scenario:
+    """What needs least memory: one sample or the given ones, in as small parts as are searched."""
+    scenario, samples = space.problem.scenario, space.problem.samples
+    assert scenario is not None, "without a memory limit something fits"
+    m_a = int(space.m_a[0]) if samples else 1
+    r2 = int(space.max_chunks(np.array([m_a]))[0])
+    workload = replace(scenario.workload, samples=samples or 1)
+    return replace(scenario, workload=workload, r1=workload.samples // m_a, r2=r2)

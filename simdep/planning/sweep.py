@@ -198,7 +198,7 @@ def _solved(
             rows.append(_best(solve(problem), scenario))
             prices.notes |= _kept(problem.assumptions, values)
         except (ValueError, InfeasibleError) as error:
-            rows.append({"reason": str(error)})
+            rows.append({"reason": "; ".join(str(error).splitlines())})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from simdep.scenario.memory import largest_r1
 from simdep.scenario.spec import Scenario
 from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import makespan_bounds
+from simdep.simulation.stage_table import StageTable
 
 MODELS = ("deepseek-v2-lite", "qwen3-30b-a3b", "gpt-oss-120b", "llama-4-maverick")
 Key = tuple[int, int, int, int]  # ag, m_a, r1, r2
@@ -159,10 +161,89 @@ def test_of_equals_the_fewest_micro_batches_then_chunks_then_samples_are_best() 
     assert {each.makespan_us for each in listed(found)} == {120}
 
 
-def test_an_order_is_told_only_where_it_is_faster_than_the_simpler_ones() -> None:
-    """Shared experts that hide nothing: AASS and look-ahead are as fast as ASAS."""
-    costs = StageCosts(Line(0, 10), Line(0, 0), Line(0, 0), Line(0, 5))
-    assert {each.order for each in listed(solve(Problem.bare(costs, 3, 4)))} == {"asas"}
+class AnySamples:
+    """Memory for micro-batches of up to six samples, one of them at a time."""
+
+    def largest_m_a(self, _: int) -> int:
+        return 6
+
+    def largest_r1(self, m_a: Any, _: Any) -> Any:
+        return np.ones_like(m_a)
+
+
+def test_of_equals_the_fewest_samples_are_best() -> None:
+    costs = StageCosts(Line(0, 10), Line(0, 0), Line(0, 0), tokens_per_sample=2)
+    problem = replace(Problem.bare(costs, 2, 1), samples=None, footprint=AnySamples())  # type: ignore[arg-type]
+    found = listed(solve(problem, max_r2=2))
+    assert [(each.r2, each.m_a) for each in found] == [(1, m_a) for m_a in range(1, 6)]
+
+
+def small_problems(seed: int, count: int) -> Iterator[tuple[StageCosts, int, int]]:
+    """Stage costs of small whole numbers, with many ties; layers and samples."""
+    random = Random(seed)
+    for _ in range(count):
+        lines = [Line(random.randint(0, 2), random.randint(0, 4)) for _ in range(4)]
+        costs = StageCosts(*lines, tokens_per_sample=random.randint(1, 3))
+        yield costs, random.randint(1, 3), random.choice((2, 4, 6))
+
+
+def makespans_of(costs: StageCosts, layers: int, m_a: int, r1: int, r2: int) -> dict[str, float]:
+    """Makespans in the two orders of a layer."""
+    stages = StageTable.of([costs.times(m_a, r2)], [r2])
+    return {
+        order: float(batch_makespans(stages, layers, parse_order(order, r1))[0])
+        for order in ("asas", "aass")
+    }
+
+
+def test_the_best_comes_first_of_all_that_are_as_fast_in_either_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "FIRST_BATCH", 2)
+    ties = 0
+    for costs, layers, samples in small_problems(4, 400):
+        best = solve(Problem.bare(costs, layers, samples)).best
+        spans = {}
+        for r1 in range(1, samples + 1):
+            if samples % r1 == 0:
+                m_a = samples // r1
+                for r2 in range(1, m_a * costs.tokens_per_sample + 1):
+                    spans[r1, r2] = makespans_of(costs, layers, m_a, r1, r2)
+        fastest = min(min(each.values()) for each in spans.values())
+        if best.order == Order.LOOKAHEAD:
+            assert best.makespan_us <= fastest
+            assert best.makespan_us < min(spans[best.r1, best.r2].values())
+            continue
+        equals = [each for each, us in spans.items() if min(us.values()) == fastest]
+        assert (best.r1, best.r2) == min(equals)
+        ties += len(equals) > 5
+    assert ties > 10
+
+
+def test_one_that_is_as_fast_as_the_last_listed_only_in_aass_is_not_overlooked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """r1 = r2 = 2 is as fast as r1 = 6 and r2 = 2, which ASAS finds first."""
+    monkeypatch.setattr(search, "FIRST_BATCH", 2)
+    costs = StageCosts(Line(2, 5), Line(1, 0), Line(2, 2), Line(0, 2), tokens_per_sample=3)
+    found = [(each.r1, each.r2) for each in listed(solve(Problem.bare(costs, 1, 6)))]
+    assert found == [(6, 1), (3, 1), (3, 2), (2, 2), (3, 3)]
+    spans = [min(makespans_of(costs, 1, 6 // r1, r1, r2).values()) for r1, r2 in found]
+    assert spans == sorted(spans)
+    assert spans[3] == spans[4] == min(makespans_of(costs, 1, 1, 6, 2).values())
+
+
+def test_an_order_is_named_only_where_it_is_faster_than_the_simpler_ones() -> None:
+    named = set()
+    for costs, layers, samples in small_problems(5, 300):
+        for each in listed(solve(Problem.bare(costs, layers, samples))):
+            spans = makespans_of(costs, layers, each.m_a, each.r1, each.r2)
+            if each.order == Order.AASS:
+                assert spans["aass"] < spans["asas"]
+            if each.order == Order.LOOKAHEAD:
+                assert each.makespan_us < min(spans.values())
+            named.add(each.order)
+    assert named == set(Order)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e9])
@@ -206,6 +287,49 @@ def test_algorithm_1_skips_m_a_whose_r1_is_that_of_the_m_a_before(
     assert list(dict.fromkeys(visited)) == expected
     assert len({r1 for _, r1 in expected}) > 2
     assert len(expected) < len(space.m_a)
+
+
+def algorithm1_by_hand(costs: StageCosts, layers: int, samples: int) -> float:
+    """The makespan that the published algorithm ends with: r2 grows while it does not rise."""
+    best = float("inf")
+    for m_a in range(samples, 0, -1):
+        if samples % m_a:
+            continue
+        r1 = samples // m_a
+        for order in ("asas", "aass"):
+            before = float("inf")
+            for r2 in range(1, m_a * costs.tokens_per_sample + 1):
+                us = makespans_of(costs, layers, m_a, r1, r2)[order]
+                best = min(best, us)
+                if us > before:
+                    break
+                before = us
+    return best
+
+
+def test_algorithm_1_evaluates_r2_up_to_the_first_that_is_slower() -> None:
+    """And lists none beyond it."""
+    costs = StageCosts(Line(0, 10), Line(6, 2), Line(6, 1), Line(0, 1), tokens_per_sample=24)
+    us = [makespans_of(costs, 5, 1, 1, r2)["asas"] for r2 in range(1, 25)]
+    slower = next(r2 for r2 in range(2, 25) if us[r2 - 1] > us[r2 - 2])
+    found = solve(Problem.bare(costs, 5, 1), "algorithm1")
+    assert found.evaluated == slower < 24
+    assert sorted(each.r2 for each in listed(found))[-1] == slower
+
+
+def test_algorithm_1_goes_on_while_r2_makes_no_difference() -> None:
+    costs = StageCosts(Line(0, 10), Line(0, 0), Line(0, 0), tokens_per_sample=7)
+    assert solve(Problem.bare(costs, 2, 1), "algorithm1").evaluated == 7
+
+
+def test_algorithm_1_ends_with_the_makespan_that_it_has_by_hand() -> None:
+    worse = 0
+    for costs, layers, samples in small_problems(6, 400):
+        problem = Problem.bare(costs, layers, samples)
+        found = solve(problem, "algorithm1").best.makespan_us
+        assert found == pytest.approx(algorithm1_by_hand(costs, layers, samples), rel=1e-12)
+        worse += found > solve(problem).best.makespan_us * (1 + 1e-9)
+    assert worse
 
 
 # The proof

@@ -246,7 +246,7 @@ def test_without_samples_memory_says_how_many() -> None:
 
 def test_what_does_not_fit_is_infeasible_and_says_what_would() -> None:
     given = scenario(workload={"seq_len": 2048}, layers=59, deployment={"memory_gbytes": 60})
-    with pytest.raises(InfeasibleError, match=r"are missing.*it fits with"):
+    with pytest.raises(InfeasibleError, match=r"(?s)are missing.*it fits with"):
         solve(Problem.of(given))
 
 
