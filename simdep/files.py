@@ -290,6 +290,11 @@ def _kind_of_head(file: BinaryIO) -> str:
     return "a gzip file"
 
 
+def names_file(name: str) -> bool:
+    """Whether a word that may be a name means a file: it is the path of one, or looks like one."""
+    return name.endswith(".json") or name.startswith(("/", "./", "../")) or os.path.isfile(name)
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file, whole or not at all; InputError for a path where no file can be, RunError
     where writing fails."""

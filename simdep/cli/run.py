@@ -136,9 +136,12 @@ def _run(args: argparse.Namespace) -> int:
 def _placed(error: ValueError, args: argparse.Namespace) -> ValueError:
     """The error with the flag or the scenario file at fault, where it names neither."""
     text, scenario = str(error), getattr(args, "scenario", None)
-    key = re.match(r"(\w+)[=.\[]", text)
+    key = re.match(r"(?:unknown )?(\w+)[=.\[ ]", text)
     if (isinstance(error, InputError) and error.place) or text.startswith("--"):
         return error
     if key and getattr(args, key[1], None) is not None:
-        return InputError(f"--{key[1].replace('_', '-')}{text.removeprefix(key[1])}")
+        flag = f"--{key[1].replace('_', '-')}"
+        return InputError(
+            text.replace(key[1], flag, 1) if text.startswith(key[1]) else f"{flag}: {text}"
+        )
     return InputError(text, scenario and shown_path(scenario))

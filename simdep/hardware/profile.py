@@ -192,7 +192,7 @@ def load_hardware(name: str) -> HardwareProfile:
     A GPU without a profile of measured or published costs has one computed from its data sheet.
     """
     path = Path(name)
-    if path.suffix == ".json":
+    if files.names_file(name):
         data = files.read_json(path, PROFILE)
         with files.context(path, PROFILE):
             return profile_from_dict(data)

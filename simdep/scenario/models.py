@@ -4,6 +4,7 @@ multiply-accumulates (MACs)."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -255,9 +256,9 @@ def load_model(name: str) -> ModelSpec:
     Raises ValueError for an unknown name or a config that lacks a field.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):
         path = path / "config.json"
-    if path.suffix == ".json":
+    if path.name == "config.json" or files.names_file(name):
         config = files.read_json(path, MOE_CONFIG)
         with files.context(path, MOE_CONFIG):
             return from_hf_config(config, path.parent.resolve().name, str(path))
