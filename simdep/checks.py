@@ -22,7 +22,8 @@ from typing import Any
 
 MAX_INTEGER = 10**9  # of an integer; sums and products of such numbers stay finite, as do those of
 MAX_NUMBER = 1e30  # any other number
-MAX_VALUE_LETTERS, MAX_LETTERS = 80, 300  # of a value that an error repeats, and of its sentence
+MAX_VALUE_LETTERS = 80  # of a value that an error repeats
+MAX_LETTERS = 280  # of the sentence of an error; with the name of the program it has under 300
 _MAX_CHOICES = 12  # that an error lists
 _LONG_QUOTED = re.compile(rf"'[^']{{{MAX_VALUE_LETTERS},}}'|\"[^\"]{{{MAX_VALUE_LETTERS},}}\"")
 
@@ -82,7 +83,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def sentence(error: object, max_lines: int = 1) -> str:
-    """An error as a terminal shows it: printable, in lines of at most 300 letters."""
+    """An error as a terminal shows it: printable, in lines of at most 280 letters."""
     text = _LONG_QUOTED.sub(lambda match: shortened(match[0], MAX_VALUE_LETTERS), str(error))
     lines = [line.strip() for line in text.strip().splitlines()]
     if max_lines == 1:

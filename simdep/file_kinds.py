@@ -28,7 +28,6 @@ RUNS = "the runs of a measurement"
 
 FORMATS = {  # kinds that say no more than the format
     "a CSV table": "CSV",
-    "a Parquet table": "Parquet",
     "a JSON object": "JSON",
     "a JSON list": "JSON",
     "a file of JSON lines": "JSON lines",
@@ -159,7 +158,7 @@ def _of_text(text: bytes) -> str:
     for pattern, kind in _FIRST_LINES:
         if re.match(pattern, text, re.IGNORECASE):
             return kind
-    if text.startswith((b"{", b"[{")):
+    if text.startswith(b"{"):
         return _fitting(_JSON, _names(_JSON_KEY, text)) or _unknown_json(text)
     if re.match(rb"\[\s*(\[|\{|[\d.-])", text):
         return _of_list(text)

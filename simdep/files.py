@@ -86,22 +86,32 @@ def context(path: Path, expected: str = "", parsing: str = "") -> Iterator[None]
 
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, expected: str = "") -> bytes:
     """The content of a regular file of at most `limit` bytes; InputError for anything else."""
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = b"" if size > limit else file.read(limit + 1)
+    if max(len(data), size) > limit:
+        raise _refused(path, f"it has more than {limit / MIB:,.4g} MiB", expected)
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file to read; InputError for anything else. A pipe is not waited for."""
     name = shown_path(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise InputError(f"it is {_special(mode)}; expected a regular file", name)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(descriptor)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"the file can't be read: {_reason(error)}", name) from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"it is {_special(status.st_mode)}; expected a regular file", name)
-        try:
-            data = b"" if status.st_size > limit else file.read(limit + 1)
-        except OSError as error:
-            raise InputError(f"the file can't be read: {_reason(error)}", name) from None
-    if max(len(data), status.st_size) > limit:
-        raise _refused(path, f"it has more than {limit / MIB:,.4g} MiB", expected)
-    return data
 
 
 def read_text(path: Path, limit: int = MAX_JSON_BYTES, expected: str = "") -> str:
@@ -225,6 +235,8 @@ def read_csv(
     if remarks:
         text = "\n".join(line.partition("#")[0] for line in text.split("\n"))
     with context(path, expected, "CSV"):
+        if text.lstrip().startswith(("{", "[")):
+            raise InputError("line 1: expected CSV")
         if text.count(",") + text.count("\n") > MAX_CELLS:
             raise InputError(f"it has more than {MAX_CELLS:,} cells")
         rows = _csv_rows(text)
@@ -267,15 +279,8 @@ def read_parquet(path: Path, expected: str = "") -> pd.DataFrame:
 
 def describe(path: Path) -> str:
     """What a file looks like, such as `a Kineto trace`; empty for one that is not known."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return ""
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
-        with contextlib.suppress(OSError):
-            return _kind_of_head(file)
+    with contextlib.suppress(InputError), _opened(path) as file:
+        return _kind_of_head(file)
     return ""
 
 
@@ -346,6 +351,8 @@ def check_writable(path: Path) -> None:
     """Raise InputError for a path that no file can be written to."""
     name = shown_path(path)
     try:
+        if "\0" in str(path):
+            raise ValueError
         if path.is_dir():
             raise InputError("it is a folder; name a file", name)
         if not path.parent.is_dir():
@@ -369,8 +376,10 @@ def shown_path(path: Path) -> str:
 def _refused(path: Path, sentence: str, expected: str, parsing: str = "") -> InputError:
     """The error of a file: what is wrong in it, or, if it is another kind of file, that."""
     kind = describe(path)
-    if kind in FORMATS:
-        kind = kind if parsing and FORMATS[kind] != parsing else ""
+    if kind in FORMATS and FORMATS[kind] == (parsing or FORMATS[kind]):
+        kind = ""
+    if path.suffix == ".parquet" and "Parquet" in kind:
+        kind = ""
     if kind and kind != expected:
         sentence = f"it looks like {kind}; expected {expected or parsing}"
     return InputError(sentence, shown_path(path))

@@ -6,14 +6,15 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from simdep.checks import sentence
+from simdep.checks import MAX_LETTERS, sentence, shortened
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and ends with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {sentence(message)}; see {self.prog} --help", file=sys.stderr)
+        text = f"{shortened(sentence(message), MAX_LETTERS - 60)}; see {self.prog} --help"
+        print(f"{self.prog}: {text}", file=sys.stderr)
         raise SystemExit(2)
 
 

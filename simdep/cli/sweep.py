@@ -201,6 +201,8 @@ def run(args: argparse.Namespace) -> int:
     rows = _ordered(sweep, done)
     seconds = time.perf_counter() - began
     notes = assumption_sentences(said)
+    if finished and rows and all(row.get("reason") for row in rows):
+        raise InputError(f"no point of the sweep has an answer; the first: {rows[0]['reason']}")
     if finished:
         tell(notes[:MOST_NOTES])
         if len(notes) > MOST_NOTES:
@@ -217,8 +219,6 @@ def run(args: argparse.Namespace) -> int:
             else "; with --out FILE the next one would go on"
         )
         raise KeyboardInterrupt(f"stopped at {len(rows):,} of {len(sweep):,} points{kept}")
-    if rows and all(row.get("reason") for row in rows):
-        raise ValueError(f"no point of the sweep has an answer; the first: {rows[0]['reason']}")
     return 0
 
 

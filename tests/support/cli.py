@@ -24,3 +24,32 @@ def one_sentence(capsys: pytest.CaptureFixture[str], holds: str) -> None:
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert holds in said.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: str, *more: str) -> str:
+    """The one sentence of a command that refuses its input, checked: exit code 2, printable, short,
+    and nothing on stdout."""
+    assert run(command, *more) == 2
+    printed = capsys.readouterr()
+    sentence = printed.err.removesuffix("\n")
+    assert printed.out == ""
+    assert sentence.isprintable()
+    assert len(sentence) <= 300
+    assert not any(raw in sentence for raw in RAW), sentence
+    return sentence
+
+
+RAW = (  # what parsers and the system say, and users should not read
+    "Errno",
+    "Traceback",
+    "codec can't",
+    "C error",
+    "Expecting",
+    "Expected '",
+    "recursion",
+    "NoneType",
+    "object of type",
+    "unhashable",
+    "not iterable",
+    "not subscriptable",
+)
