@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_paths(args)
     policies = list(args.policies)
-    if args.scenario is None and policies[-1].endswith(".toml"):
+    if args.scenario is None and _is_file(policies[-1]):
         args.scenario = Path(policies.pop())
     if args.policy is not None:
         raise ValueError(f"--policy {args.policy}: compare names its policies first; leave it out")
@@ -71,6 +71,13 @@ def run(args: argparse.Namespace) -> int:
     parts = [f"Simulated. {_SPEEDUP}", table([_shown(row) for row in rows]), "\n".join(changes)]
     emit(args, {"policies": rows, "assumptions": assumptions}, parts)
     return 0
+
+
+def _is_file(text: str) -> bool:
+    """Whether the last of the policies is a file in place of a policy: a scenario, as it is to be
+    read or refused."""
+    path = Path(text)
+    return path.suffix == ".toml" or (path.suffix not in ("", ".py") and path.is_file())
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ _MACHINE = ("scenario", "deployment", "workload")  # tables that a model and its
 def add_scenario_flags(
     parser: argparse.ArgumentParser, *, schedule: bool = True, usage: str = ""
 ) -> None:
-    """SCENARIO.toml, and a flag for each of its fields; without `schedule` the command chooses the
-    fields of the tables schedule and ranks by itself. `usage` is what stands before the file."""
+    """SCENARIO.toml, and a flag for each of its fields; without `schedule` only for those of model,
+    deployment and workload. `usage` is what stands before the file."""
     parser.usage = f"%(prog)s {usage}[SCENARIO.toml] [flags]"
     parser.add_argument(
         "scenario",
@@ -39,23 +39,14 @@ def add_scenario_flags(
         help="a scenario file; each of the following flags overrides a field of it",
     )
     for name, table in TABLES.items():
-        fields = [field for field in fields_of(name) if field.option]
-        if not fields or (not schedule and name in ("schedule", "ranks")):
+        if not schedule and name not in _MACHINE:
             continue
         group = parser.add_argument_group(table.title, table.note)
-        for field in fields:
-            add_field_flag(group, field)
-
-
-def add_stage_times(parser: argparse.ArgumentParser) -> None:
-    """The flag of the table costs."""
-    table = TABLES["costs"]
-    group = parser.add_argument_group(table.title, table.note)
-    group.add_argument(
-        "--stage-times",
-        metavar="KIND=US,...",
-        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
-    )
+        for field in fields_of(name):
+            if field.option:
+                add_field_flag(group, field)
+        if name == "costs":
+            _add_stage_times(group)
 
 
 def scenario(args: argparse.Namespace) -> Scenario:
@@ -90,6 +81,15 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
         flags["policy"] = load_policy(flags["policy"]).name
     data = override(_read(args.scenario) if args.scenario else {}, flags)
     return data if stage_times is None else data | {"costs": parse_stages(stage_times)}
+
+
+def _add_stage_times(group: Any) -> None:
+    """The flag of the table costs, in place of one for each of its fields."""
+    group.add_argument(
+        "--stage-times",
+        metavar="KIND=US,...",
+        help="microseconds per task: attention (or projection and core), shared, a2e, expert, e2a",
+    )
 
 
 def _check_alone(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from simdep import checks
 from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
-from simdep.cli.scenario_args import add_scenario_flags, add_stage_times
+from simdep.cli.scenario_args import add_scenario_flags
 from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -65,14 +65,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
-    """A schedule of the user's own, read by `own_schedule`, and stage times."""
+    """A schedule of the user's own, read by `own_schedule`."""
     parser.add_argument(
         "--schedule",
         type=Path,
         metavar="FILE.json",
         help="simulate this schedule instead of one of a policy",
     )
-    add_stage_times(parser)
 
 
 def run(args: argparse.Namespace) -> int:

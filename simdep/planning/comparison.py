@@ -76,8 +76,11 @@ def _prediction(scenario: Scenario, policy: Compared, find: Callable[[str], Poli
         raise InfeasibleError(f"{policy}: {error}") from None
 
 
-def _gpus(scenario: Scenario) -> str:
+def _gpus(scenario: Scenario) -> str | None:
+    """The GPUs of a deployment, AG+EG; None where only stage times are given."""
     deployment = scenario.deployment
+    if not scenario.has_model:
+        return None
     if deployment.colocated:
         return str(deployment.gpus)
     return f"{deployment.ag}+{deployment.eg}"

@@ -218,6 +218,20 @@ def test_a_policy_of_a_users_own_takes_part(
     assert rows[0]["makespan_us"] == rows[1]["makespan_us"]  # micro-batches are alike
 
 
+def test_stage_times_alone_are_compared_by_their_makespans(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = "--stage-times attention=4,a2e=1,expert=2,e2a=1 --layers 2 --r1 2 --json"
+    rows = {}
+    for row in compared(f"naive findep {times}", capsys):
+        rows[row["policy"]] = row
+    assert run(f"simdep simulate --policy findep {times}") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert rows["findep"]["makespan_us"] == alone["makespan_us"]
+    unknown = [rows["naive"][key] for key in ("gpus", "memory", "memory_fits", "speedup")]
+    assert unknown == [None] * 4
+
+
 def test_the_table_is_readable_and_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"simdep compare naive ep {FLAGS}") == 0
     said = capsys.readouterr()
