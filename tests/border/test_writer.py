@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from places import ROOT
+from schedules import findep
 
 from simdep import files
 from simdep.analysis import figures
 from simdep.checks import InputError, RunError
 from simdep.hardware.profile import load_hardware
-from simdep.policies import findep
 from simdep.simulation.engine import simulate_schedule
 from simdep.traces.export import save_timelines
 
