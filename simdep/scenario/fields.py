@@ -517,7 +517,7 @@ def _table(data: dict[str, Any], path: list[str]) -> dict[str, Any]:
     """The table that stands there in nested tables; made if there is none."""
     table = data
     for depth, key in enumerate(path):
-        if depth == 0 and key in table:
+        if depth == 0 and not isinstance(table.get(key, {}), Mapping):
             checks.mapping(table[key], _keys((key,)), key)
         if not isinstance(table.get(key), dict):
             table[key] = {}
