@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("nothing to compare: name one policy or more, such as naive pppipe findep")
     predictions = compared_predictions(scenario_args.scenario(args), policies, load_policy)
     rows = comparison_rows(predictions)
-    assumed = [assumption for prediction in predictions for assumption in prediction.assumed]
-    assumptions = assumption_sentences(assumed)
+    assumed = (prediction.assumed for prediction in predictions)
+    assumptions = assumption_sentences(itertools.chain.from_iterable(assumed))
     tell(assumptions)
     if args.html:
         _write_html(args.html, predictions, rows, assumptions)

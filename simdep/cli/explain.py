@@ -4,7 +4,7 @@ from the optimum."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,10 @@ simdep explain --stage-times attention=9,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 
 """
 _IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
-_CHANGES = "What one percent of each cost changes of the makespan, at the rate of the smallest change and in full"
+_CHANGES = (
+    "What one percent of each cost changes of the makespan, "
+    "at the rate of the smallest change and in full"
+)
 MAX_TIME_LIMIT_S, MAX_WORKERS = 1e6, 256  # of --exact
 _MAX_RANK_TASKS = 20_000  # of all ranks, where every rank is simulated
 
@@ -284,8 +287,10 @@ def _proof(optimum: Mapping[str, Any]) -> str:
     if optimum["verdict"] == "optimal":
         return f"proven optimal over all orders of every stream (CP-SAT, {took})"
     if optimum["found_verdict"] == "optimal":
-        return f"the optimum over all orders of every stream is {best} (CP-SAT, {took}): {optimum['verdict']} of it"
-    return f"best order found {best}, none is faster than {limit} (CP-SAT, {took}): {optimum['verdict']} of the optimum"
+        proven = f"the optimum over all orders of every stream is {best} (CP-SAT, {took})"
+        return f"{proven}: {optimum['verdict']} of it"
+    bounds = f"best order found {best}, none is faster than {limit} (CP-SAT, {took})"
+    return f"{bounds}: {optimum['verdict']} of the optimum"
 
 
 def _path_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -306,14 +311,15 @@ def _conclusion(result: Mapping[str, Any]) -> str:
     if not result["critical_path"]:
         return ""
     top, makespan = result["critical_path"][0], result["makespan_us"]
-    saved, change = max(
-        (makespan - us, f"one percent {word} of {row['name']}")
-        for row in result["sensitivities"]
-        for word, us in (("less", row["down_us"]), ("more", row["up_us"]))
-    )
-    brings = f"{change} would save most, {human_us(saved)}"
-    none = "no single cost by itself would save anything: several chains are equally long"
-    return f"{100 * top['fraction']:.0f} % of the critical path is {top['kind']}; {brings if saved > 0 else none}"
+    changes = []
+    for row in result["sensitivities"]:
+        changes.append((makespan - row["down_us"], f"one percent less of {row['name']}"))
+        changes.append((makespan - row["up_us"], f"one percent more of {row['name']}"))
+    saved, change = max(changes)
+    gain = "no single cost by itself would save anything: several chains are equally long"
+    if saved > 0:
+        gain = f"{change} would save most, {human_us(saved)}"
+    return f"{100 * top['fraction']:.0f} % of the critical path is {top['kind']}; {gain}"
 
 
 def _idle_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -321,21 +327,20 @@ def _idle_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     are several."""
     makespan = result["makespan_us"] or 1
     resources: dict[str, list[Mapping[str, float]]] = {}
-    for stream, causes in result["idle_us"].items():
-        resources.setdefault(track(stream)[0], []).append(causes)
-    every = [(cause, us) for causes in result["idle_us"].values() for cause, us in causes.items()]
-    names = dict.fromkeys(cause for cause, us in every if us > 1e-6 * makespan)
+    causes: dict[str, None] = {}  # those that are seen, in order
+    for stream, idle_us in result["idle_us"].items():
+        resources.setdefault(track(stream)[0], []).append(idle_us)
+        causes |= dict.fromkeys(cause for cause, us in idle_us.items() if us > 1e-6 * makespan)
     rows = []
-    for resource, lanes in resources.items():
-        bubbles = [100 * sum(causes.values()) / makespan for causes in lanes]
-        row: dict[str, Any] = {"stream": resource, "idle": float(sum(bubbles) / len(lanes))}
-        if len(lanes) > 1:
+    for resource, ranks in resources.items():
+        bubbles = [100 * sum(idle_us.values()) / makespan for idle_us in ranks]
+        row: dict[str, Any] = {"stream": resource, "idle": float(sum(bubbles) / len(ranks))}
+        if len(ranks) > 1:
             row |= {"least": float(min(bubbles)), "most": float(max(bubbles))}
-        means = {
-            name: 100 * sum(causes.get(name, 0) for causes in lanes) / len(lanes) / makespan
-            for name in names
-        }
-        rows.append(row | {name: float(mean) for name, mean in means.items()})
+        for cause in causes:
+            total_us = sum(idle_us.get(cause, 0) for idle_us in ranks)
+            row[cause] = float(100 * total_us / len(ranks) / makespan)
+        rows.append(row)
     return rows
 
 
@@ -361,20 +366,21 @@ def _difference_text(difference: Mapping[str, Any] | None) -> str:
     if difference is None:
         return ""
 
-    def rows(of: Sequence[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
-        return [
-            {name: row[name] for name in names}
-            | {word: human_us(row[key]) for word, key in _SIDES.items()}
-            for row in of
-        ]
-
+    sentences = "\n".join(f"- {sentence}" for sentence in difference["words"])
+    paths = [_beside(row, ("kind", "stream")) for row in difference["critical_path"]]
+    idle = [_beside(row, ("stream", "cause")) for row in difference["idle"]]
     parts = [
-        f"Against {difference['against']}\n"
-        + "\n".join(f"- {each}" for each in difference["words"])
+        f"Against {difference['against']}\n{sentences}",
+        f"Critical paths\n{table(paths)}",
+        f"Idle time\n{table(idle)}",
     ]
-    parts.append("Critical paths\n" + table(rows(difference["critical_path"], "kind", "stream")))
-    parts.append("Idle time\n" + table(rows(difference["idle"], "stream", "cause")))
     return "\n\n".join(parts)
+
+
+def _beside(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A row of a difference, with the times of both sides."""
+    times = {side: human_us(row[key]) for side, key in _SIDES.items()}
+    return {name: row[name] for name in names} | times
 
 
 def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> None:

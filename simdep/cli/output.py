@@ -63,17 +63,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     frame = pd.DataFrame(list(rows)).dropna(axis="columns", how="all")
     shown = frame.map(_cell)
-    lines = [list(map(str, frame.columns)), *shown.to_numpy().tolist()]
-    right = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(right))]
-    aligned = (
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w)
-            for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-    return "\n".join(aligned)
+    columns = []
+    for name in frame:
+        cells = [str(name), *shown[name]]
+        width = max(map(len, cells))
+        is_number = pd.api.types.is_numeric_dtype(frame[name])
+        columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _cell(value: Any) -> str:

@@ -42,7 +42,7 @@ simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve 
 FORMATS = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
 TEXTS = {*text_columns(), "reason"}
-MOST_SHOWN, MOST_PICTURES, MOST_NOTES = 40, 12, 10
+MAX_SHOWN, MAX_PICTURES, MAX_NOTES = 40, 12, 10
 
 
 Point = tuple[Any, ...]  # a value of every axis
@@ -82,18 +82,19 @@ class Store:
             rows = list(self._rows())
         columns = [axis.column for axis in sweep.axes]
         known = {tuple(point.values()) for point in sweep.points()}
-        found = Counter(tuple(row.get(column) for column in columns) for row in rows)
+        found = Counter(_point(row, columns) for row in rows)
         foreign = sum(count for point, count in found.items() if point not in known)
         repeated = [point for point, count in found.items() if count > 1 and point in known]
         if foreign:
             tell([f"{self.path}: {foreign:,} rows are of no point of this sweep and are left out"])
         if repeated:
-            named = ", ".join(f"{c}={v}" for c, v in zip(columns, repeated[0], strict=True))
+            cells = zip(columns, repeated[0], strict=True)
+            named = ", ".join(f"{column}={value}" for column, value in cells)
             points = f"{len(repeated):,} points have several rows and are computed anew"
             tell([f"{self.path}: {points}, first {named}"])
         kept = {}
         for row in rows:
-            point = tuple(row.get(column) for column in columns)
+            point = _point(row, columns)
             if found[point] == 1 and point in known:
                 kept[point] = row
         return kept
@@ -129,6 +130,10 @@ class Store:
                 frame.to_csv(file, index=False)
             else:
                 frame.to_parquet(file, index=False)
+
+
+def _point(row: Row, columns: Sequence[str]) -> Point:
+    return tuple(row.get(column) for column in columns)
 
 
 def _is_empty(value: Any) -> bool:
@@ -204,9 +209,9 @@ def run(args: argparse.Namespace) -> int:
     if finished and rows and all(row.get("reason") for row in rows):
         raise InputError(f"no point of the sweep has an answer; the first: {rows[0]['reason']}")
     if finished:
-        tell(notes[:MOST_NOTES])
-        if len(notes) > MOST_NOTES:
-            tell([f"and {len(notes) - MOST_NOTES} more"])
+        tell(notes[:MAX_NOTES])
+        if len(notes) > MAX_NOTES:
+            tell([f"and {len(notes) - MAX_NOTES} more"])
     if args.html and rows:
         _write_html(args.html, sweep, rows, args.value)
     told = {"points": len(sweep), "done": len(rows), "seconds": seconds, "taken_from_out": skipped}
@@ -263,17 +268,16 @@ def _ordered(sweep: Sweep, done: Mapping[Point, Row]) -> list[Row]:
 def _key(sweep: Sweep) -> dict[str, Any]:
     """What makes a table one of the same sweep: its parameters, the files that they name, and the
     version."""
-    words = [sweep.base.get("model"), *(value for axis in sweep.axes for value in axis.values)]
-    words += [
-        value
-        for part in sweep.base.values()
-        if isinstance(part, Mapping)
-        for value in part.values()
-    ]
+    values = [sweep.base.get("model")]
+    for axis in sweep.axes:
+        values += axis.values
+    for part in sweep.base.values():
+        if isinstance(part, Mapping):
+            values += part.values()
     digests = {}
-    for word in words:
-        if isinstance(word, str) and os.path.isfile(word):
-            digests[word] = hashlib.sha256(files.read_bytes(Path(word))).hexdigest()
+    for value in values:
+        if isinstance(value, str) and os.path.isfile(value):
+            digests[value] = hashlib.sha256(files.read_bytes(Path(value))).hexdigest()
     return sweep.to_dict() | {"files": digests, "version": VERSION}
 
 
@@ -289,16 +293,16 @@ def _text(
     ]
     if reasons:
         listed = [
-            {"points": count, "reason": reason} for reason, count in reasons.most_common(MOST_NOTES)
+            {"points": count, "reason": reason} for reason, count in reasons.most_common(MAX_NOTES)
         ]
         lines.append(f"Points without an answer: {reasons.total():,}\n{table(listed)}")
     if good:
         best = (min if value.endswith("_us") else max)(good, key=lambda row: row[value])
         lines.append(f"Best by {value}\n{table([best])}")
-    if len(rows) <= MOST_SHOWN:
+    if len(rows) <= MAX_SHOWN:
         lines.append(table(rows))
     else:
-        lines.append(f"The first {MOST_SHOWN} points\n{table(rows[:MOST_SHOWN])}")
+        lines.append(f"The first {MAX_SHOWN} points\n{table(rows[:MAX_SHOWN])}")
     return lines
 
 
@@ -341,11 +345,11 @@ def _pictures(sweep: Sweep, frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame
     rest = [axis.column for axis in _varied(sweep)[2:]]
     if not rest:
         return [("", frame)]
-    groups = itertools.islice(frame.groupby(rest, sort=False), MOST_PICTURES)
-    return [
-        (", ".join(f"{name} {v}" for name, v in zip(rest, values, strict=True)), part)
-        for values, part in groups
-    ]
+    pictures = []
+    for values, part in itertools.islice(frame.groupby(rest, sort=False), MAX_PICTURES):
+        named = zip(rest, values, strict=True)
+        pictures.append((", ".join(f"{name} {value}" for name, value in named), part))
+    return pictures
 
 
 def _picture(sweep: Sweep, frame: pd.DataFrame, value: str) -> Any:
