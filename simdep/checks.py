@@ -5,6 +5,7 @@ control characters are escaped, so that no file can write to the terminal.
 
     SimdepError
     ├── InputError (a ValueError)     a file, a flag or an argument is wrong          exit code 2
+    │   └── CycleError                a schedule can never finish
     ├── InfeasibleError               it is right but impossible, as for memory       exit code 3
     └── RunError (a RuntimeError)     a run or a file written can't go on             exit code 1
 

@@ -17,7 +17,7 @@ import pytest
 from places import ROOT
 
 FLOORS = (
-    ("simdep", "version", "checks", "file_kinds", "files", "schedule", "units"),
+    ("simdep", "version", "checks", "file_kinds", "files", "precedence", "schedule", "units"),
     ("timeline", "costs", "hardware"),
     ("scenario", "calibration", "traces"),
     ("simulation",),

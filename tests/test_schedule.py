@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from schedules import findep, naive
 from strategies import policy_schedules, random_schedules, tasks
 
+from simdep.policies import build
+from simdep.precedence import CycleError
 from simdep.schedule import Kind, Schedule, Task
 
 
@@ -145,11 +147,17 @@ def streams(*rows: Any) -> dict[str, Any]:
             streams({"task": "A[0.1]", "cost": 3}),
             "A[0.1]: unknown key 'cost'; a task has task, tokens, after and groups",
         ),
-        (streams({"task": "A[0.1]", "tokens": 2.5}), "A[0.1]: tokens=2.5 is not a whole number"),
-        (streams({"task": "A[0.1]", "tokens": True}), "A[0.1]: tokens=True is not a whole number"),
+        (
+            streams({"task": "A[0.1]", "tokens": 2.5}),
+            "A[0.1]: tokens=2.5; expected an integer >= 1",
+        ),
+        (
+            streams({"task": "A[0.1]", "tokens": True}),
+            "A[0.1]: tokens=True; expected an integer >= 1",
+        ),
         (
             streams({"task": "A[0.1]", "tokens": 0}),
-            "A[0.1]: tokens=0; a task handles at least 1 token",
+            "A[0.1]: tokens=0; expected an integer >= 1",
         ),
         (
             streams({"task": "A[0.1]", "after": "A[0.0]"}),
@@ -240,6 +248,83 @@ def test_a_circle_is_named_without_the_tasks_that_only_wait_for_it() -> None:
         ValueError, match=r"finish: A\[0\.1\] waits for A\[0\.2\] waits for A\[0\.1\]$"
     ):
         _ = schedule.in_order
+
+
+def test_a_cycle_shows_the_steps_around_it_with_its_tasks_marked() -> None:
+    long = tuple(attention(mb) for mb in range(200))
+    stuck = (*long[:120], attention(120, "A[0.501]"), *long[121:])
+    schedule = Schedule({"X": stuck, "Y": (attention(500, "A[0.150]"), attention(501))})
+    with pytest.raises(CycleError) as error:
+        _ = schedule.in_order
+    assert error.value.cycle[0] == error.value.cycle[-1] == "A[0.120]"
+    assert set(error.value.cycle) >= {"A[0.501]", "A[0.500]", "A[0.150]"}
+    lines = error.value.grid.splitlines()
+    assert lines[0].split() == ["step", "X", "Y"]
+    assert lines[1].split() == ["0", "A[0.0]", ">A[0.500]<"]
+    assert "120   >A[0.120]<" in lines
+    assert len(lines) < 45
+    assert lines.count("...") == 2
+
+
+def test_a_long_cycle_is_one_sentence_of_300_letters() -> None:
+    waits = [attention(mb, f"A[0.{(mb + 1) % 99}]") for mb in range(99)]
+    with pytest.raises(CycleError, match="waits for 93 more tasks waits for") as error:
+        _ = Schedule({f"X@{mb}": (task,) for mb, task in enumerate(waits)}).in_order
+    assert len(str(error.value)) < 300
+    assert len(error.value.cycle) == 100
+
+
+def test_a_file_with_a_cycle_keeps_its_grid(tmp_path: Path) -> None:
+    path = tmp_path / "cycle.json"
+    path.write_text(json.dumps(streams({"task": "A[0.0]", "after": ["A[0.0]"]})))
+    with pytest.raises(CycleError, match=f"^{path}: the schedule can never finish") as error:
+        Schedule.load(path)
+    assert error.value.grid == "step  AG\n0     >A[0.0]<"
+
+
+def test_a_grid_has_a_line_a_step_and_a_column_a_stream() -> None:
+    assert naive(1).grid().splitlines() == [
+        "step  AG      A2E         EG        E2A",
+        "0     A[0.0]  A2E[0.0.0]  E[0.0.0]  E2A[0.0.0]",
+        "1     S[0.0]",
+    ]
+
+
+# Whose data a task needs
+
+
+@settings(max_examples=300)
+@given(policy_schedules())
+def test_every_task_of_a_policy_waits_for_its_data(schedule: Schedule) -> None:
+    """What a task needs by its data stands before it, through streams and dependencies."""
+    ancestors: dict[str, set[str]] = {}
+    for task in schedule.in_order:
+        direct = schedule.predecessors[task.name]
+        ancestors[task.name] = set(direct).union(*(ancestors[name] for name in direct))
+        assert ancestors[task.name].issuperset(schedule.data_of(task))
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("A[0.0]", ()),
+        ("A[1.0]", ("E2A[0.0.0]", "E2A[0.0.1]", "S[0.0]")),
+        ("S[1.0]", ("A[1.0]",)),
+        ("A2E[1.0.1]", ("A[1.0]",)),
+        ("E[1.0.1]", ("A2E[1.0.1]",)),
+        ("E2A[1.0.1]", ("E[1.0.1]",)),
+    ],
+)
+def test_data_of_a_task_follows_eq_5(name: str, needed: tuple[str, ...]) -> None:
+    schedule = findep(2, 1, 2)
+    assert schedule.data_of(schedule[name]) == needed
+
+
+def test_shared_experts_on_the_eg_return_with_the_last_chunk() -> None:
+    schedule = build("step3", 2, 1)
+    assert schedule.data_of(schedule["S[0.0]"]) == ("A2E[0.0.0]",)
+    assert schedule.data_of(schedule["E2A[0.0.0]"]) == ("E[0.0.0]", "S[0.0]")
+    assert schedule.data_of(schedule["A[1.0]"]) == ("E2A[0.0.0]",)
 
 
 # The order of work

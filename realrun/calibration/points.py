@@ -25,7 +25,6 @@ from realrun.runtime.stamps import Stamps, delays, timeline_of
 from simdep.calibration.fit_line import trimmed_mean
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Schedule
-from simdep.simulation.engine import posts_after
 
 DIRECTIONS = {0.0: "A2E", 1.0: "E2A"}
 _MIN_POST_US = 0.1  # below it lies the noise of the clock, and a line needs values above 0
@@ -203,7 +202,7 @@ def _pauses(schedule: Schedule, rows: pd.DataFrame) -> list[_Pause]:
 
 
 def _pauses_of_rank(schedule: Schedule, group: str, rows: pd.DataFrame) -> Iterator[_Pause]:
-    posts = posts_after(schedule)
+    posts = schedule.posts_after
     starts = dict(zip(rows["task"], rows["start_us"], strict=True))
     ends = dict(zip(rows["task"], rows["end_us"], strict=True))
     delay_of = delays(schedule, group, starts, ends)

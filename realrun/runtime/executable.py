@@ -26,7 +26,7 @@ def check_executable(schedule: Schedule) -> None:
     for task in schedule.in_order:
         direct = schedule.predecessors[task.name]
         ancestors[task.name] = set(direct).union(*(ancestors[name] for name in direct))
-        for needed in _data_of(task, schedule):
+        for needed in schedule.data_of(task):
             if needed not in ancestors[task.name]:
                 raise ValueError(f"{task} does not wait for {needed}, whose result it needs")
 
@@ -81,21 +81,3 @@ def _check_tokens(schedule: Schedule, expected: Task) -> None:
     tokens = schedule[expected.name].tokens
     if tokens != expected.tokens:
         raise ValueError(f"{expected}: tokens={tokens}; expected {expected.tokens}")
-
-
-def _data_of(task: Task, schedule: Schedule) -> list[str]:
-    """The tasks whose results a task needs."""
-    place = f"[{task.layer}.{task.mb}.{task.chunk}]"
-    if task.kind is Kind.SHARED or task.kind is Kind.A2E:
-        return [f"A[{task.layer}.{task.mb}]"]
-    if task.kind is Kind.EXPERT:
-        return [f"A2E{place}"]
-    if task.kind is Kind.E2A:
-        return [f"E{place}"]
-    return [
-        other.name
-        for other in schedule
-        if other.layer == task.layer - 1
-        and other.mb == task.mb
-        and other.kind in (Kind.E2A, Kind.SHARED)
-    ]

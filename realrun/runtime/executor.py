@@ -2,8 +2,8 @@
 says.
 
 The rank walks the FIFO of its group's compute stream. Before a task it waits for the transfers
-named in `after`; after a task it posts the transfers at the head of its outgoing FIFO whose
-dependencies have ended. Nothing else decides an order. How many tokens are routed to each expert
+named in `after`; after a task it posts the transfers that `Schedule.posts_after` names. Nothing
+else decides an order. How many tokens are routed to each expert
 is known only by routing real tokens, so a schedule is first walked once, task by task, with the
 counts sent ahead of each message (`record_routing`); inputs and weights stay the same, so the
 counts of every later run are known, and a run that routes otherwise raises RuntimeError.
@@ -11,7 +11,6 @@ counts of every later run are known, and a run that routes otherwise raises Runt
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -95,9 +94,7 @@ class Executor:
     def run(self) -> Stamps:
         """Execute the schedule once, after `open`; every rank of the deployment runs it at the same
         time."""
-        ended: set[str] = set()
-        unsent = deque(self.schedule.streams[self._place.outgoing_stream])
-        marks = []
+        posts, marks = self.schedule.posts_after, []
         for task in self.schedule.streams[self._place.compute_stream]:
             for needed in task.after:
                 if needed in self._incoming:
@@ -105,9 +102,8 @@ class Executor:
             start = self._clock.mark()
             self.work.compute(task)
             marks.append((task.name, start, self._clock.mark()))
-            ended.add(task.name)
-            while unsent and ended.issuperset(unsent[0].after):
-                self._link.post(self._outgoing[unsent.popleft().name])
+            for message in posts.get(task.name, ()):
+                self._link.post(self._outgoing[message.name])
         transfers = self._link.close()
         self._check_routing()
         # Marks are read only now: within the run, reading one would wait for a GPU

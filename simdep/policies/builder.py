@@ -1,22 +1,14 @@
-"""From orders to schedules: what every stream serves, and by the data alone what each task waits
-for.
-
-Micro-batch i of layer t is opened by A(t,i) (or by P(t,i), and then C(t,i) ends its attention),
-which needs what layer t-1 gave back: every E2A(t-1,i,*) and S(t-1,i). S(t,i) and A2E(t,i,j) need
-attention, E(t,i,j) its A2E, E2A(t,i,j) its E (FinDEP, Eq. 5). Where the shared experts are on the
-EG, S(t,i) needs every A2E(t,i,*), and the last E2A(t,i,*) carries its result back.
+"""From orders to schedules: what every stream executes, and by the data alone what each task waits
+for (`simdep.schedule.DataFlow`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from simdep.policies.job import Job
-from simdep.schedule import Kind, Schedule, Sequenced, Task
-
-Place = tuple[
-    Kind, int, int, int | None
-]  # one entry of a stream: (kind, layer, micro-batch, chunk)
+from simdep.schedule import DataFlow, Kind, Place, Schedule, Sequenced, Task, task_name
 
 
 def on_groups(
@@ -61,57 +53,55 @@ def assemble(
     wait_for_shared: bool = False,
     after: Mapping[int, int] | None = None,
 ) -> Schedule:
-    """A schedule whose streams serve the given places; what a task waits for follows from the data
-    (rule at the top).
+    """A schedule whose streams execute the given places; what a task waits for follows from the
+    data.
 
     `wait_for_shared`: A2E waits for the shared experts, not for attention alone. `after`: E2A of a
     chunk waits for E of another one, a later one than its own, and one A2E brings all chunks.
     """
     if job.layers < 1:
         raise ValueError(f"layers={job.layers}: a schedule has at least 1 layer")
-    on_ag = job.shared and job.shared_on == "ag"
-    halved = {
-        (place[1], place[2])
-        for served in streams.values()
-        for place in served
-        if place[0] is Kind.CORE
-    }
+    flow = DataFlow(
+        chunks=job.chunks,
+        shared_on=_shared_on(job),
+        halved=_halved(streams),
+        one_dispatch=after is not None,
+    )
 
-    def attended(layer: int, mb: int) -> str:
-        return f"{'C' if (layer, mb) in halved else 'A'}[{layer}.{mb}]"
-
-    def every(kind: str, layer: int, mb: int) -> tuple[str, ...]:
-        return tuple(f"{kind}[{layer}.{mb}.{chunk}]" for chunk in range(job.chunks(layer, mb)))
-
-    def needs(kind: Kind, layer: int, mb: int, chunk: int | None) -> tuple[str, ...]:
-        if kind.opens_layer:
-            back = every("E2A", layer - 1, mb) if layer else ()
-            return (*back, f"S[{layer - 1}.{mb}]") if layer and on_ag else back
-        if kind is Kind.CORE:
-            return (f"P[{layer}.{mb}]",)
-        if kind is Kind.SHARED:
-            return (attended(layer, mb),) if on_ag else every("A2E", layer, mb)
-        if kind is Kind.A2E:
-            return (f"S[{layer}.{mb}]" if on_ag and wait_for_shared else attended(layer, mb),)
-        if kind is Kind.EXPERT:
-            return (f"A2E[{layer}.{mb}.{0 if after else chunk}]",)
-        computed = f"E[{layer}.{mb}.{after[chunk or 0] if after else chunk}]"
-        carries = job.shared and not on_ag and chunk == job.chunks(layer, mb) - 1
-        return (computed, f"S[{layer}.{mb}]") if carries else (computed,)
+    def waits(kind: Kind, layer: int, mb: int, chunk: int | None) -> tuple[str, ...]:
+        if wait_for_shared and kind is Kind.A2E and flow.shared_on == "ag":
+            return (task_name(Kind.SHARED, layer, mb),)
+        needs = flow.needs(kind, layer, mb, chunk)
+        if after is not None and kind is Kind.E2A and chunk is not None:
+            return (task_name(Kind.EXPERT, layer, mb, after[chunk]), *needs[1:])
+        return needs
 
     def task(kind: Kind, layer: int, mb: int, chunk: int | None) -> Task:
-        waits, parts = needs(kind, layer, mb, chunk), 1 if chunk is None else job.chunks(layer, mb)
-        if chunk is None or parts == 1 or (after and kind is Kind.A2E):
-            return Task(kind, layer, mb, chunk, job.tokens[mb], waits)
+        needed, parts = waits(kind, layer, mb, chunk), 1
+        if chunk is not None and not (flow.one_dispatch and kind is Kind.A2E):
+            parts = job.chunks(layer, mb)
+        if chunk is None or parts == 1:
+            return Task(kind, layer, mb, chunk, job.tokens[mb], needed)
         if job.split == "expert":
-            return Task(kind, layer, mb, chunk, job.tokens[mb], waits, groups=parts)
-        return Task(kind, layer, mb, chunk, job.partition[mb][chunk], waits)
+            return Task(kind, layer, mb, chunk, job.tokens[mb], needed, groups=parts)
+        return Task(kind, layer, mb, chunk, job.partition[mb][chunk], needed)
 
-    places = {
-        stream: [place for place in served if job.shared or place[0] is not Kind.SHARED]
-        for stream, served in streams.items()
-    }
-    return Schedule(
-        {stream: tuple(task(*place) for place in served) for stream, served in places.items()},
-        label,
-    )
+    tasks = {}
+    for stream, places in streams.items():
+        executed = (place for place in places if job.shared or place[0] is not Kind.SHARED)
+        tasks[stream] = tuple(task(*place) for place in executed)
+    return Schedule(tasks, label)
+
+
+def _shared_on(job: Job) -> Literal["ag", "eg"] | None:
+    if not job.shared:
+        return None
+    return "ag" if job.shared_on == "ag" else "eg"
+
+
+def _halved(streams: Mapping[str, Sequence[Place]]) -> set[tuple[int, int]]:
+    """The (layer, micro-batch) whose attention is cut in two."""
+    halved = set()
+    for places in streams.values():
+        halved |= {(layer, mb) for kind, layer, mb, _ in places if kind is Kind.CORE}
+    return halved

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from simdep.policies.builder import Place, assemble
+from simdep.policies.builder import assemble
 from simdep.policies.job import Job
 from simdep.policies.registry import register
-from simdep.schedule import Kind, Schedule
+from simdep.schedule import Kind, Place, Schedule
 
 A, P, C, S, E = Kind.ATTENTION, Kind.PROJECTION, Kind.CORE, Kind.SHARED, Kind.EXPERT
 DISPATCH, COMBINE = Kind.A2E, Kind.E2A

@@ -64,7 +64,7 @@ class _Run:
         self.executed: list[Execution] = []
         self.heads: dict[str, tuple[Task, str]] = {}
         # Posting that takes no time holds up nothing
-        self.posts = posts_after(schedule) if host.terms else {}
+        self.posts = schedule.posts_after if host.terms else {}
         self.unposted = {task.name for tasks in self.posts.values() for task in tasks}
         self.posted: dict[str, simpy.Event] = {}  # of the messages that a transfer stream waits for
         self.links: dict[int, simpy.Resource] = {}  # A2E@3 and E2A@3 share that of port 3
@@ -154,7 +154,7 @@ class _Run:
             yield self.env.timeout(self.durations[task.name])
         return start
 
-    def post(self, messages: list[Task]) -> Steps:
+    def post(self, messages: tuple[Task, ...]) -> Steps:
         """Post the messages of a computation that has ended, one after the other."""
         for message in messages:
             self.unposted.discard(message.name)
@@ -181,36 +181,6 @@ class _Run:
             self.in_flight += more
             self.changed.succeed()
             self.changed = self.env.event()
-
-
-def posts_after(schedule: Schedule) -> dict[str, list[Task]]:
-    """Computation -> the transfers that its host posts right after it, in order.
-
-    A host posts the head of a transfer stream once everything in its `after` has ended. Transfers
-    that wait for anything but the computation of one stream are posted by nobody and start on their
-    own.
-    """
-    position = {
-        task.name: (stream, index)
-        for stream, tasks in schedule.streams.items()
-        for index, task in enumerate(tasks)
-        if not task.kind.is_transfer
-    }
-    posts: dict[str, list[Task]] = {}
-    for tasks in schedule.streams.values():
-        last: tuple[str, int] | None = None
-        for task in tasks:
-            places = [position.get(needed) for needed in task.after]
-            if (
-                not task.kind.is_transfer
-                or not places
-                or None in places
-                or len({p[0] for p in places if p}) > 1
-            ):
-                break
-            last = max(p for p in [*places, last] if p is not None)
-            posts.setdefault(schedule.streams[last[0]][last[1]].name, []).append(task)
-    return posts
 
 
 def _varied(

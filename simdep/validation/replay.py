@@ -23,7 +23,7 @@ from simdep.calibration.measurements import read_table
 from simdep.checks import InputError, shown_text
 from simdep.costs import HostOverheads
 from simdep.file_kinds import EVENTS
-from simdep.schedule import Kind, Schedule, Task
+from simdep.schedule import DataFlow, Kind, Schedule, Task
 from simdep.simulation.engine import simulated_makespan_us
 
 _RUN_COLUMNS = ["mode", "batch", "seq"]  # that tell runs apart
@@ -31,6 +31,10 @@ _NUMBERS = ["layer", "mb", "start_ms", "end_ms"]
 EVENT_COLUMNS = [*_RUN_COLUMNS, "node", "op", *_NUMBERS]
 _ATTENTION, _EXPERTS, _SEND = "attn_compute", "ffn_compute", "send_transfer"
 _COMPUTATIONS = (_ATTENTION, _EXPERTS)
+_SENDS = {  # computation -> its kind, that of what it sends, and its node
+    _ATTENTION: (Kind.ATTENTION, Kind.A2E, "attention"),
+    _EXPERTS: (Kind.EXPERT, Kind.E2A, "ffn"),
+}
 _OPS = (*_COMPUTATIONS, _SEND, "recv_wait")
 _NODES = ("attention", "ffn")
 _MAX_MS, _MAX_INDEX = 1e12, 1_000_000  # of times, and of layers and micro-batches
@@ -214,20 +218,17 @@ def _tasks(
     task_us: dict[str, float] = {}
     experts = computed[computed.op == _EXPERTS]
     has_experts = set(zip(experts.layer, experts.mb, strict=True))
+    flow = DataFlow(lambda layer, mb: int((layer, mb) in has_experts))
+
+    def add(kind: Kind, layer: int, mb: int, us: float) -> None:
+        chunk = 0 if kind.is_chunked else None
+        task = Task(kind, layer, mb, chunk, after=flow.needs(kind, layer, mb, chunk))
+        streams[kind.stream].append(task)
+        task_us[task.name] = us
+
     columns = [computed[column].tolist() for column in ("op", "layer", "mb", "us")]
     for op, layer, mb, us in zip(*columns, strict=True):
-        after: tuple[str, ...] = ()
-        if op == _ATTENTION:
-            if (layer - 1, mb) in has_experts:
-                after = (f"E2A[{layer - 1}.{mb}.0]",)
-            task = Task(Kind.ATTENTION, layer, mb, after=after)
-            message, node = Kind.A2E, "attention"
-        else:
-            task = Task(Kind.EXPERT, layer, mb, 0, after=(f"A2E[{layer}.{mb}.0]",))
-            message, node = Kind.E2A, "ffn"
-        sent = Task(message, layer, mb, 0, after=(task.name,))
-        streams[task.kind.stream].append(task)
-        streams[message.stream].append(sent)
-        task_us[task.name] = us
-        task_us[sent.name] = send_us.get((node, layer, mb), 0.0)
+        kind, message, node = _SENDS[op]
+        add(kind, layer, mb, us)
+        add(message, layer, mb, send_us.get((node, layer, mb), 0.0))
     return streams, task_us

@@ -8,7 +8,7 @@ from schedules import findep, naive, pppipe
 
 from simdep.costs import HostOverheads, StageTimes
 from simdep.schedule import Schedule, Task
-from simdep.simulation.engine import posts_after, simulate_schedule, simulated_makespan_us
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 
 TIMES = StageTimes(attention=100, shared=30, a2e=20, expert=50, e2a=20)
 stage_times = st.builds(StageTimes, *(st.integers(0, 20) for _ in range(5)))
@@ -130,7 +130,7 @@ def test_half_duplex_directions_take_turns() -> None:
 
 
 def test_messages_are_posted_in_the_order_of_their_stream_by_the_task_that_completes_them() -> None:
-    posts = posts_after(pppipe(1, 2))
+    posts = pppipe(1, 2).posts_after
     assert {name: [t.name for t in tasks] for name, tasks in posts.items()} == {
         "S[0.0]": ["A2E[0.0.0]"],
         "S[0.1]": ["A2E[0.1.0]"],
@@ -142,7 +142,7 @@ def test_messages_are_posted_in_the_order_of_their_stream_by_the_task_that_compl
 def test_a_message_ahead_holds_back_what_is_ready_behind_it() -> None:
     schedule = findep(1, 2, 1)
     streams = {**schedule.streams, "A2E": schedule.streams["A2E"][::-1]}
-    assert [t.name for t in posts_after(Schedule(streams))["A[0.1]"]] == [
+    assert [t.name for t in Schedule(streams).posts_after["A[0.1]"]] == [
         "A2E[0.1.0]",
         "A2E[0.0.0]",
     ]
@@ -151,8 +151,22 @@ def test_a_message_ahead_holds_back_what_is_ready_behind_it() -> None:
 def test_a_transfer_that_waits_for_a_transfer_is_posted_by_nobody() -> None:
     schedule = naive(1)
     relay = Task.parse("E2A[0.0.0]", after=("E[0.0.0]", "A2E[0.0.0]"))
-    posts = posts_after(Schedule({**schedule.streams, "E2A": (relay,)}))
+    posts = Schedule({**schedule.streams, "E2A": (relay,)}).posts_after
     assert [t.name for tasks in posts.values() for t in tasks] == ["A2E[0.0.0]"]
+
+
+def test_a_transfer_behind_one_that_nobody_posts_is_posted_by_nobody() -> None:
+    """A host posts the transfers of a stream in order, so it never comes to the second."""
+    relay = Task.parse("E2A[0.0.0]", after=("A2E[0.0.0]",))
+    behind = Task.parse("E2A[0.0.1]", after=("E[0.0.0]",))
+    schedule = Schedule({**naive(1).streams, "E2A": (relay, behind)})
+    assert set(schedule.posts_after) == {"S[0.0]"}
+
+
+def test_a_transfer_that_waits_for_nothing_is_posted_with_the_one_before_it() -> None:
+    sent = (Task.parse("A2E[0.0.0]", after=("A[0.0]",)), Task.parse("A2E[0.0.1]"))
+    schedule = Schedule({"AG": (Task.parse("A[0.0]"),), "A2E": sent})
+    assert schedule.posts_after == {"A[0.0]": sent}
 
 
 @pytest.mark.parametrize("contention", [-0.1, 0.5, 1.0])
