@@ -47,7 +47,7 @@ TABLES = {
     "scenario": Table("Model", "These fields stand above all tables."),
     "deployment": Table("Deployment", "The GPUs and what connects them."),
     "workload": Table("Workload", "The work of one forward pass."),
-    "schedule": Table("Schedule", "How the work is cut and ordered."),
+    "schedule": Table("Schedule", "Granularity and order of the work."),
     "ranks": Table("Differences between ranks", "Any of these fields simulates every rank."),
     "costs": Table(
         "Stage times", "Given times replace all costs; model and hardware are then optional."

@@ -60,7 +60,7 @@ class LinkCosts:
         own experts stay.
         """
         model, where = self.scenario.model, self.scenario.deployment
-        size = self.scenario.row_bytes(kind is Kind.A2E)
+        size = self.scenario.sent_element_bytes(kind is Kind.A2E)
         sent = work.transfer(model, tokens, where.ag, where.eg, where.dispatch, groups)
         remote = (where.gpus - 1) / where.gpus if where.colocated else 1
         eg_bytes, ag_bytes = sent.eg_bytes(size), sent.ag_bytes(size)

@@ -278,7 +278,7 @@ def _sample(scenario: Scenario) -> Needs:
     sent = work.transfer(
         model, load.tokens_per_sample, deployment.ag, deployment.eg, deployment.dispatch
     )
-    directions = [scenario.row_bytes(a2e) for a2e in (True, False)]
+    directions = [scenario.sent_element_bytes(a2e) for a2e in (True, False)]
     ag = {
         "kv cache": cached * model.attention.kv_elements * load.element_bytes,
         "streams": streams * load.tokens_per_sample * model.hidden * load.element_bytes,

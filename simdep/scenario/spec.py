@@ -271,10 +271,10 @@ class Scenario:
         """Tokens of a chunk of the whole AG, for which a law draws the routing."""
         return max(1, self.deployment.ag * self.tokens // self.r2)
 
-    def row_bytes(self, a2e: bool) -> int:
-        """Bytes of an element of the rows sent to the EG (`a2e`), or back."""
-        own = self.deployment.a2e_dtype if a2e else self.deployment.e2a_dtype
-        return self.workload.element_bytes if own is None else ELEMENT_BYTES[own]
+    def sent_element_bytes(self, a2e: bool) -> int:
+        """Bytes of an element of the tokens that A2E sends (`a2e`), or E2A returns."""
+        dtype = self.deployment.a2e_dtype if a2e else self.deployment.e2a_dtype
+        return ELEMENT_BYTES[dtype or self.workload.dtype]
 
     @property
     def shape(self) -> str:
