@@ -173,7 +173,7 @@ def simulate(
     assumed: list[Assumption] = [*completed.assumptions, *far_link]
     basis: list[CostBasis] = []
     if isinstance(costs, ScenarioCosts):
-        assumed = [*completed.assumptions, *costs.notes, *far_link]
+        assumed = [*completed.assumptions, *costs.links.assumptions, *far_link]
         assumed += costs.evidence.extrapolations
         basis = costs.basis
     return Prediction(

@@ -3,6 +3,7 @@ makespan."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from simdep.timeline import Timeline, length, union
 from simdep.units import human_us
 
 TRANSFERS = [kind.label for kind in Kind if kind.is_transfer]
+_SOURCES = {"sim": "simulated", "real": "measured"}
 _FILL = {
     "attention": "A",
     "projection": "P",
@@ -30,18 +32,11 @@ def streams(timeline: Timeline) -> dict[str, dict[str, float]]:
     fraction."""
     makespan = timeline.makespan_us
     codes, names = pd.factorize(timeline.rows["stream"])
-    ranks, starts, ends = (
-        timeline.rows[name].to_numpy() for name in ("rank", "start_us", "end_us")
-    )
+    columns = [timeline.rows[name].to_numpy() for name in ("rank", "start_us", "end_us")]
     found = {}
     for stream in timeline.schedule.resources:
         here = codes == (names.get_loc(stream) if stream in names else -1)
-        lanes = [here & (ranks == rank) for rank in np.unique(ranks[here])]
-        busy = (
-            float(np.mean([length(union(starts[lane], ends[lane])) for lane in lanes]))
-            if lanes
-            else 0.0
-        )
+        busy = _mean_busy_us(*(column[here] for column in columns))
         fraction = busy / makespan if makespan else 0.0
         found[stream] = {"busy_us": busy, "busy_fraction": fraction, "bubble_us": makespan - busy}
     return found
@@ -93,20 +88,17 @@ def gantt(timeline: Timeline, width: int = 100) -> str:
     (A2E), E or < (E2A).
     """
     first, span = timeline.rows["start_us"].min(), timeline.makespan_us or 1
-    lines = []
-    lanes = timeline.tracks()
-    several = {stream for stream, _ in lanes if sum(lane[0] == stream for lane in lanes) > 1}
-    names = {lane: f"{lane[0]} {lane[1]}" if lane[0] in several else lane[0] for lane in lanes}
+    names = _track_names(timeline)
     margin = max(6, *map(len, names.values()))
-    for stream, rank in lanes:
+    lines = []
+    for (stream, rank), name in names.items():
         cells = ["."] * width
-        rows = timeline.rows[(timeline.rows["stream"] == stream) & (timeline.rows["rank"] == rank)]
-        for kind, mb, start, end in rows[["kind", "mb", "start_us", "end_us"]].itertuples(
-            index=False
-        ):
-            left, right = (round(width * (time - first) / span) for time in (start, end))
+        is_shown = (timeline.rows["stream"] == stream) & (timeline.rows["rank"] == rank)
+        rows = timeline.rows.loc[is_shown, ["kind", "mb", "start_us", "end_us"]]
+        for kind, mb, start, end in rows.itertuples(index=False):
+            left, right = round(width * (start - first) / span), round(width * (end - first) / span)
             cells[left:right] = (str(mb % 10) + _FILL[kind] * (right - left))[: right - left]
-        lines.append(f"{names[stream, rank]:>{margin}} |{''.join(cells)}|")
+        lines.append(f"{name:>{margin}} |{''.join(cells)}|")
     return "\n".join([*lines, f"{'':>{margin}}  0{human_us(span):>{width - 1}}"])
 
 
@@ -123,28 +115,44 @@ def path_by_kind(timeline: Timeline, names: Iterable[str]) -> dict[str, float]:
 def as_text(
     result: dict[str, Any], timeline: Timeline, spent: Mapping[str, float] | None = None
 ) -> str:
-    """A `timeline_summary` and the timeline as text to read; `spent` is what each kind takes of the critical
-    path, if known."""
-    rate = result["throughput_tokens_per_s"]
-    word = {"sim": "simulated", "real": "measured"}[timeline.source]
+    """A `timeline_summary` and the timeline as text to read; `spent` is what each kind takes of the
+    critical path, if known."""
+    rate, source = result["throughput_tokens_per_s"], _SOURCES[timeline.source]
+    exposed, hidden = result["exposed_communication_us"], result["hidden_communication_pct"]
+    if spent is None:
+        spent = path_by_kind(timeline, result["critical_path"])
+    path = ", ".join(f"{kind} {human_us(us)}" for kind, us in spent.items())
     lines = [f"{result['schedule']}: {result['tasks']} tasks", "", gantt(timeline), ""]
-    lines.append(f"makespan               {human_us(result['makespan_us'])} ({word})")
+    lines.append(f"makespan               {human_us(result['makespan_us'])} ({source})")
     if rate is not None:
         lines.append(f"throughput             {rate:,.0f} tokens/s")
-    covered = result["hidden_communication_pct"]
-    lines.append(
-        f"exposed communication  {human_us(result['exposed_communication_us'])} ({covered:.0f} % of transfers hidden)"
-    )
-    spent = path_by_kind(timeline, result["critical_path"]) if spent is None else spent
-    lines.append(
-        f"critical path          {', '.join(f'{kind} {human_us(us)}' for kind, us in spent.items())}"
-    )
+    communication = f"{human_us(exposed)} ({hidden:.0f} % of transfers hidden)"
+    lines.append(f"exposed communication  {communication}")
+    lines.append(f"critical path          {path}")
     for name, stream in result["streams"].items():
         busy, bubble = human_us(stream["busy_us"]), human_us(stream["bubble_us"])
-        lines.append(
-            f"  {name:<4} busy {busy:>9} ({100 * stream['busy_fraction']:5.1f} %), bubble {bubble}"
-        )
+        percent = f"({100 * stream['busy_fraction']:5.1f} %)"
+        lines.append(f"  {name:<4} busy {busy:>9} {percent}, bubble {bubble}")
     return "\n".join(lines)
+
+
+def _track_names(timeline: Timeline) -> dict[tuple[str, int], str]:
+    """How each track is called: by its stream, and its rank where the stream has several."""
+    tracks = timeline.tracks()
+    counts = Counter(stream for stream, _ in tracks)
+    names = {}
+    for stream, rank in tracks:
+        names[stream, rank] = f"{stream} {rank}" if counts[stream] > 1 else stream
+    return names
+
+
+def _mean_busy_us(ranks: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> float:
+    """Time in which a rank is busy, as the mean over ranks."""
+    busy = []
+    for rank in np.unique(ranks):
+        own = ranks == rank
+        busy.append(length(union(starts[own], ends[own])))
+    return float(np.mean(busy)) if busy else 0.0
 
 
 def _busy(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -4,21 +4,30 @@ from the optimum."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simdep.checks import integer, number
 from simdep.cli import scenario_args
-from simdep.cli.output import check_paths, emit, table, tell
+from simdep.cli.explain_text import (
+    CHANGES,
+    IDLE,
+    conclusion,
+    explanation_parts,
+    heading,
+    idle_rows,
+    path_rows,
+    sensitivity_rows,
+)
+from simdep.cli.output import check_paths, emit, tell
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.cli.simulate import add_schedule_flags, own_schedule
 from simdep.costs import Costs
 from simdep.hardware.extrapolation import assumption_sentences
-from simdep.schedule import Schedule, track
-from simdep.units import human_us
+from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
     from simdep.prediction import Prediction
@@ -33,12 +42,6 @@ simdep explain scenario.toml --against pppipe:r1=3
 simdep explain scenario.toml --against other.toml --html why.html
 simdep explain --stage-times attention=9,a2e=3,expert=5,e2a=3 --layers 4 --r1 2 --r2 2 --exact
 """
-_IDLE = "Idle time, percent of the makespan by cause (a kind: waiting for a task of that kind)"
-_SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
-_CHANGES = (
-    "What one percent of each cost changes of the makespan, "
-    "at the rate of the smallest change and in full"
-)
 MAX_TIME_LIMIT_S, MAX_WORKERS = 1e6, 256  # of --exact
 _MAX_RANK_TASKS = 20_000  # of all ranks, where every rank is simulated
 
@@ -97,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     tell(prediction.assumptions)
     if args.html:
         _write_html(args.html, subject.timeline, result)
-    emit(args, result | {"assumptions": prediction.assumptions}, _text(result))
+    emit(args, result | {"assumptions": prediction.assumptions}, explanation_parts(result))
     return 0
 
 
@@ -254,169 +257,30 @@ def _look_ahead(prediction: Prediction) -> Schedule | None:
         return None
 
 
-def _text(result: Mapping[str, Any]) -> list[str]:
-    makespan, gap = result["makespan_us"], result["gap_pct"]
-    rate = result["throughput_tokens_per_s"]
-    head = [
-        f"{result['schedule']}: makespan {human_us(makespan)} (simulated)"
-        + (f", {rate:,.0f} tokens/s" if rate else "")
-    ]
-    head.append(
-        f"no order of its streams is faster than {human_us(result['lower_bound_us'])}: within {gap:.2g} % of the best"
-    )
-    optimum = result["optimum"]
-    if optimum:
-        head.append(_proof(optimum))
-    return [
-        "\n".join(head),
-        "Critical path\n" + table(_path_rows(result)) + f"\n{_conclusion(result)}",
-        f"{_IDLE}\n" + table(_idle_rows(result)),
-        f"{_CHANGES}\n{table(_sensitivity_rows(result))}",
-        "Findings\n" + "\n".join(map(_finding, result["diagnoses"])),
-        _difference_text(result["difference"]),
-    ]
-
-
-def _finding(diagnosis: Mapping[str, Any]) -> str:
-    return f"- {diagnosis['name']}: {'yes' if diagnosis['found'] else 'no'}; {diagnosis['text']}"
-
-
-def _proof(optimum: Mapping[str, Any]) -> str:
-    best, limit = human_us(optimum["makespan_us"]), human_us(optimum["lower_bound_us"])
-    took = f"{optimum['solve_s']:.2g} s"
-    if optimum["verdict"] == "optimal":
-        return f"proven optimal over all orders of every stream (CP-SAT, {took})"
-    if optimum["found_verdict"] == "optimal":
-        proven = f"the optimum over all orders of every stream is {best} (CP-SAT, {took})"
-        return f"{proven}: {optimum['verdict']} of it"
-    bounds = f"best order found {best}, none is faster than {limit} (CP-SAT, {took})"
-    return f"{bounds}: {optimum['verdict']} of the optimum"
-
-
-def _path_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": row["kind"],
-            "stream": row["stream"],
-            "tasks": row["tasks"],
-            "time": human_us(row["us"]),
-            "percent": float(100 * row["fraction"]),
-        }
-        for row in result["critical_path"]
-    ]
-
-
-def _conclusion(result: Mapping[str, Any]) -> str:
-    """One sentence: what decides, and which change by one percent brings most."""
-    if not result["critical_path"]:
-        return ""
-    top, makespan = result["critical_path"][0], result["makespan_us"]
-    changes = []
-    for row in result["sensitivities"]:
-        changes.append((makespan - row["down_us"], f"one percent less of {row['name']}"))
-        changes.append((makespan - row["up_us"], f"one percent more of {row['name']}"))
-    saved, change = max(changes)
-    gain = "no single cost by itself would save anything: several chains are equally long"
-    if saved > 0:
-        gain = f"{change} would save most, {human_us(saved)}"
-    return f"{100 * top['fraction']:.0f} % of the critical path is {top['kind']}; {gain}"
-
-
-def _idle_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a stream: the mean over its ranks, and the rank that is idle least and most where there
-    are several."""
-    makespan = result["makespan_us"] or 1
-    resources: dict[str, list[Mapping[str, float]]] = {}
-    causes: dict[str, None] = {}  # those that are seen, in order
-    for stream, idle_us in result["idle_us"].items():
-        resources.setdefault(track(stream)[0], []).append(idle_us)
-        causes |= dict.fromkeys(cause for cause, us in idle_us.items() if us > 1e-6 * makespan)
-    rows = []
-    for resource, ranks in resources.items():
-        bubbles = [100 * sum(idle_us.values()) / makespan for idle_us in ranks]
-        row: dict[str, Any] = {"stream": resource, "idle": float(sum(bubbles) / len(ranks))}
-        if len(ranks) > 1:
-            row |= {"least": float(min(bubbles)), "most": float(max(bubbles))}
-        for cause in causes:
-            total_us = sum(idle_us.get(cause, 0) for idle_us in ranks)
-            row[cause] = float(100 * total_us / len(ranks) / makespan)
-        rows.append(row)
-    return rows
-
-
-def _sensitivity_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    makespan = result["makespan_us"]
-
-    def told(us: float | None) -> str:
-        return "" if us is None else f"{'+' if us > 0 else ''}{human_us(us)}"
-
-    return [
-        {
-            "cost": row["name"],
-            "1 % more": told(row["up_us_per_pct"]),
-            "1 % less": told(row["down_us_per_pct"]),
-            "at 1 % more": told(row["up_us"] - makespan),
-            "at 1 % less": told(row["down_us"] - makespan),
-        }
-        for row in result["sensitivities"]
-    ]
-
-
-def _difference_text(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
-        return ""
-
-    sentences = "\n".join(f"- {sentence}" for sentence in difference["words"])
-    paths = [_beside(row, ("kind", "stream")) for row in difference["critical_path"]]
-    idle = [_beside(row, ("stream", "cause")) for row in difference["idle"]]
-    parts = [
-        f"Against {difference['against']}\n{sentences}",
-        f"Critical paths\n{table(paths)}",
-        f"Idle time\n{table(idle)}",
-    ]
-    return "\n\n".join(parts)
-
-
-def _beside(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """A row of a difference, with the times of both sides."""
-    times = {side: human_us(row[key]) for side, key in _SIDES.items()}
-    return {name: row[name] for name in names} | times
-
-
 def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> None:
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
 
-    head, *_ = _text(result)
-    findings = [
-        {
-            "finding": each["name"],
-            "holds": "yes" if each["found"] else "no",
-            "numbers": each["text"],
-        }
-        for each in result["diagnoses"]
-    ]
+    findings = []
+    for finding in result["diagnoses"]:
+        holds = "yes" if finding["found"] else "no"
+        findings.append({"finding": finding["name"], "holds": holds, "numbers": finding["text"]})
+    tables = {
+        IDLE: idle_rows(result),
+        CHANGES: sensitivity_rows(result),
+        "Findings": findings,
+    }
+    chart, path_table = figures.gantt_chart(timeline), pd.DataFrame(path_rows(result))
     sections = [
-        figures.Section("Why it takes as long", head, figure=figures.gantt_chart(timeline)),
-        figures.Section(
-            "Critical path", _conclusion(result), table=pd.DataFrame(_path_rows(result))
-        ),
-        figures.Section(_IDLE, table=pd.DataFrame(_idle_rows(result))),
-        figures.Section(_CHANGES, table=pd.DataFrame(_sensitivity_rows(result))),
-        figures.Section("Findings", table=pd.DataFrame(findings)),
+        figures.Section("Why it takes as long", heading(result), figure=chart),
+        figures.Section("Critical path", conclusion(result), table=path_table),
     ]
+    sections += [figures.Section(name, table=pd.DataFrame(rows)) for name, rows in tables.items()]
     difference = result["difference"]
     if difference:
-        words = "; ".join(difference["words"])
-        sections.append(
-            figures.Section(
-                f"Against {difference['against']}",
-                words,
-                table=pd.DataFrame(difference["critical_path"]),
-            )
-        )
-        sections.append(
-            figures.Section("Idle time of both", table=pd.DataFrame(difference["idle"]))
-        )
+        name, sentences = f"Against {difference['against']}", "; ".join(difference["words"])
+        paths, idle = pd.DataFrame(difference["critical_path"]), pd.DataFrame(difference["idle"])
+        sections.append(figures.Section(name, sentences, table=paths))
+        sections.append(figures.Section("Idle time of both", table=idle))
     figures.write_html(path, f"simdep explain: {result['schedule']}", sections)

@@ -1,5 +1,7 @@
-"""Extrapolations: uses of a kernel beyond what it was measured on, as records, and the sentences that
-name them beside other assumptions."""
+"""Extrapolations: uses of a kernel beyond what it was measured on, as records.
+
+Results list them beside other assumptions, a sentence each.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A use of a kernel at a value of an attribute beyond those that it was measured on."""
+    """A use of a kernel at a value of a feature beyond those that it was measured on."""
 
     kernel: str
-    attribute: str
+    feature: str
     value: float
     low: float
     high: float
@@ -26,13 +28,13 @@ Assumption = str | Extrapolation  # what a result rests on besides measurements
 
 
 def assumption_sentences(assumptions: Iterable[Assumption]) -> list[str]:
-    """Each assumption once; the extrapolations of an attribute as one, with the least and the
+    """Each assumption once; the extrapolations of a feature as one, with the least and the
     largest value: `gemm: m=70 to 100 is out of the measured range 1 to 64 (source)`."""
     values: dict[Assumption, list[float]] = {}
     for assumption in assumptions:
         if isinstance(assumption, Extrapolation):
-            attribute = replace(assumption, value=0.0)
-            values.setdefault(attribute, []).append(assumption.value)
+            feature = replace(assumption, value=0.0)
+            values.setdefault(feature, []).append(assumption.value)
         else:
             values[assumption] = []
     sentences = []
@@ -47,4 +49,4 @@ def assumption_sentences(assumptions: Iterable[Assumption]) -> list[str]:
 
 def _sentence(record: Extrapolation, values: str) -> str:
     measured = f"the measured range {record.low:g} to {record.high:g} ({record.source})"
-    return f"{record.kernel}: {record.attribute}={values} is out of {measured}"
+    return f"{record.kernel}: {record.feature}={values} is out of {measured}"

@@ -51,7 +51,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Cost of an operation, for the words in `variant` (data type, library and the like; a word
+    """Cost of an operation, for the attributes in `variant` (data type, library and the like; one
     left out fits any).
 
     `fit` holds the errors on the points of the fit, `held_out` those on shapes left out of it in
@@ -78,34 +78,34 @@ class Kernel:
         return OPERATIONS[self.op]
 
     def predict(self, rows: Columns) -> Array:
-        """Microseconds of every row of a table of columns; words of the variant may be left out of
-        it."""
+        """Microseconds of every row of a table of columns; attributes of the variant may be left out
+        of it."""
         length = len(next(iter(rows.values())))
-        whole = {word: np.full(length, value) for word, value in self.variant.items()} | dict(rows)
+        whole = {name: np.full(length, value) for name, value in self.variant.items()} | dict(rows)
         if self.sms:
             whole["gpu_sms"] = np.full(length, float(self.sms))
         return self.form(self.operation.work(whole))
 
-    def us(self, words: Mapping[str, str] | None = None, /, **numbers: float | Array) -> Any:
-        """Microseconds of one operation, or an array of those that the arrays among `numbers` hold.
+    def us(self, attributes: Mapping[str, str] | None = None, /, **features: float | Array) -> Any:
+        """Microseconds of one operation, or an array of those that arrays among `features` hold.
 
-        `words` replace those of the variant where an operation takes the kernel of another, for
-        example experts under balanced routing one that was measured under skewed routing.
+        `attributes` replace those of the variant where an operation takes the kernel of another,
+        for example experts under balanced routing one that was measured under skewed routing.
         """
-        columns = [np.atleast_1d(np.asarray(value, float)) for value in numbers.values()]
-        rows: dict[str, Any] = dict(zip(numbers, np.broadcast_arrays(*columns), strict=True))
+        columns = [np.atleast_1d(np.asarray(value, float)) for value in features.values()]
+        rows: dict[str, Any] = dict(zip(features, np.broadcast_arrays(*columns), strict=True))
         length = len(next(iter(rows.values())))
-        for word, value in (words or {}).items():
-            rows[word] = np.full(length, value)
+        for name, value in (attributes or {}).items():
+            rows[name] = np.full(length, value)
         times = self.predict(rows)
-        is_scalar = all(np.ndim(value) == 0 for value in numbers.values())
+        is_scalar = all(np.ndim(value) == 0 for value in features.values())
         return float(times[0]) if is_scalar else times
 
-    def extrapolations(self, **numbers: float | Array) -> tuple[Extrapolation, ...]:
-        """The least and the largest of `numbers` that lie out of the measured range."""
+    def extrapolations(self, **features: float | Array) -> tuple[Extrapolation, ...]:
+        """The least and the largest of `features` that lie out of the measured range."""
         records = []
         for name, (low, high) in self.ranges.items():
-            values = np.ravel(numbers[name])
+            values = np.ravel(features[name])
             for value in dict.fromkeys((float(values.min()), float(values.max()))):
                 if not low <= value <= high:
                     records.append(Extrapolation(self.op, name, value, low, high, self.source))
@@ -119,27 +119,23 @@ class Kernel:
             return us, us
         return us / (1 + errors.p95_pct / 100), us / max(1e-3, 1 - errors.p95_pct / 100)
 
-    def matches(self, words: Mapping[str, str]) -> bool:
-        """Whether this kernel prices rows with these words: they agree wherever both say
-        something."""
-        return all(self.variant.get(word, value) == value for word, value in words.items())
+    def matches(self, attributes: Mapping[str, str]) -> bool:
+        """Whether this kernel is one for these attributes: they agree wherever both state one."""
+        return all(self.variant.get(name, value) == value for name, value in attributes.items())
 
     def to_dict(self) -> dict[str, Any]:
-        errors = {
-            key: None if value is None else asdict(value) for key, value in self._errors.items()
-        }
-        own = {
+        """Ready for JSON."""
+        return {
             "op": self.op,
             "variant": dict(self.variant),
             "label": self.label,
             "source": self.source,
+            "sms": self.sms,
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+            "fit": None if self.fit is None else asdict(self.fit),
+            "held_out": None if self.held_out is None else asdict(self.held_out),
+            "form": self.form.to_dict(),
         }
-        ranges = {name: list(pair) for name, pair in self.ranges.items()}
-        return own | {"sms": self.sms, "ranges": ranges} | errors | {"form": self.form.to_dict()}
-
-    @property
-    def _errors(self) -> dict[str, Errors | None]:
-        return {"fit": self.fit, "held_out": self.held_out}
 
 
 def kernel_from_dict(row: Any, where: str) -> Kernel:

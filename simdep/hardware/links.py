@@ -3,7 +3,9 @@ class of link."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,31 +30,27 @@ def link_cost(
     takes its point-to-point kernel of the link class, or the data sheet of its GPU. Raises
     ValueError for a profile without either.
     """
-    exact = profile.find(kind.label, ag=ag, eg=eg, shape=transport) or profile.find(
-        "link", ag=ag, eg=eg
-    )
+    exact = profile.find(kind.label, ag=ag, eg=eg, shape=transport)
+    exact = exact or profile.find("link", ag=ag, eg=eg)
     if exact is not None:
         return exact
-    listed = [c for c in profile.costs if c.op in (kind.label, "link") and c.ag]
-    if not listed:
+    known = [cost for cost in profile.costs if cost.op in (kind.label, "link") and cost.ag]
+    if not known:
         return port_cost(profile, kind, link_class)
+    known.sort(key=_ag_share)
     share = ag / (ag + eg)
-    listed.sort(key=lambda c: c.ag / (c.ag + c.eg))
-    shares = [c.ag / (c.ag + c.eg) for c in listed]
-    above = next((i for i, s in enumerate(shares) if s >= share), len(listed) - 1)
-    below = above if shares[above] <= share else max(0, above - 1)
-    low, high = listed[below], listed[above]
+    low, high = _neighbours(known, share)
+    place = f"link of {profile.name} at {ag}:{eg} assumed from its"
     if low is high:
-        source = f"link of {profile.name} at {ag}:{eg} assumed from its figure at {low.ag}:{low.eg} ({low.label})"
+        source = f"{place} figure at {low.ag}:{low.eg} ({low.label})"
         return replace(low, op=kind.label, label="assumed", source=source, ag=ag, eg=eg)
-    part = (share - shares[below]) / (shares[above] - shares[below])
-    between = f"{low.ag}:{low.eg} and {high.ag}:{high.eg}"
+    part = (share - _ag_share(low)) / (_ag_share(high) - _ag_share(low))
     return Cost(
         op=kind.label,
         alpha_us=low.alpha_us + part * (high.alpha_us - low.alpha_us),
         beta_us=low.beta_us + part * (high.beta_us - low.beta_us),
         label="assumed",
-        source=f"link of {profile.name} at {ag}:{eg} assumed from its figures at {between} ({low.label})",
+        source=f"{place} figures at {low.ag}:{low.eg} and {high.ag}:{high.eg} ({low.label})",
         ag=ag,
         eg=eg,
     )
@@ -64,30 +62,38 @@ def port_cost(profile: HardwareProfile, kind: Kind, link_class: str) -> Cost:
 
     Raises ValueError for a profile that has neither for the link class.
     """
-    found = [
-        kernel
-        for kernel in (profile.kernel("p2p", link=link_class), *_data_sheet(profile, link_class))
-        if kernel
-    ]
-    if not found:
-        raise ValueError(
-            f"hardware {profile.name} has no cost for {kind.label} or link, and no {link_class} kernel; "
-            "give one as deployment.link"
-        )
+    kernel = profile.kernel("p2p", link=link_class) or _data_sheet(profile, link_class)
+    if kernel is None:
+        has = f"hardware {profile.name} has no cost for {kind.label} or link"
+        raise ValueError(f"{has}, and no {link_class} kernel; give one as deployment.link")
     sizes = np.geomspace(2**10, 2**30, 41)
-    times = found[0].predict({"bytes": sizes})
+    times = kernel.predict({"bytes": sizes})
     slope = float((times[-1] - times[-2]) / (sizes[-1] - sizes[-2]))
-    source = f"link of {profile.name}: busier port of a GPU, {link_class} point to point ({found[0].source})"
+    port = f"link of {profile.name}: busier port of a GPU, {link_class} point to point"
     points = tuple(zip(sizes.tolist(), times.tolist(), strict=True))
+    source = f"{port} ({kernel.source})"
     return Cost("p2p", float(times[0]), slope, "assumed", source, points=points)
 
 
-def _data_sheet(profile: HardwareProfile, link_class: str) -> list[Kernel]:
+def _ag_share(cost: Cost) -> float:
+    return cost.ag / (cost.ag + cost.eg)
+
+
+def _neighbours(known: Sequence[Cost], share: float) -> tuple[Cost, Cost]:
+    """Of costs by their share of the AG, those on either side of a share; the nearest one twice
+    where it is that share or beyond them all."""
+    for low, high in pairwise((known[0], *known)):
+        if _ag_share(high) == share or (low is high and _ag_share(high) > share):
+            return high, high
+        if _ag_share(high) > share:
+            return low, high
+    return known[-1], known[-1]
+
+
+def _data_sheet(profile: HardwareProfile, link_class: str) -> Kernel | None:
     if profile.machine is None:
-        return []
-    words = {"link": link_class}
-    return [
-        kernel
-        for kernel in datasheet_kernels(profile.machine)
-        if kernel.op == "p2p" and kernel.matches(words)
-    ]
+        return None
+    for kernel in datasheet_kernels(profile.machine):
+        if kernel.op == "p2p" and kernel.matches({"link": link_class}):
+            return kernel
+    return None

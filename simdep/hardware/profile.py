@@ -9,12 +9,12 @@ as work is fixed by the operation:
 
     gemm, attention       multiply-accumulates of one matrix product, of one attention core
     expert                multiply-accumulates of one expert on the tokens routed to it
-    a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both directions
+    a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link is both
     host.gap              none: microseconds before a computation
     host.receive          none: microseconds that a computation is held up by each message it needs
-    host.post             bytes of a message (as for a2e): microseconds that posting it takes of the computing stream
-    host.contention       none: share of the computing speed that one transfer under way takes away
-    stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see `Cost.shape`)
+    host.post             bytes of a message (as for a2e): what posting takes of its stream
+    host.contention       none: share of the computing speed that one transfer in flight takes
+    stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer
 """
 
 from __future__ import annotations
@@ -140,10 +140,12 @@ class HardwareProfile:
         """The GPU that it is a profile of, if that is known."""
         return find_gpu(self.gpu or self.name)
 
-    def kernel(self, op: str, **words: str) -> Kernel | None:
-        """The first kernel of an operation that agrees with all the words given; None if there is
-        none."""
-        return next((each for each in self.kernels if each.op == op and each.matches(words)), None)
+    def kernel(self, op: str, **attributes: str) -> Kernel | None:
+        """The first kernel of an operation for these attributes; None if there is none."""
+        for kernel in self.kernels:
+            if kernel.op == op and kernel.matches(attributes):
+                return kernel
+        return None
 
     def find(self, op: str, *, ag: int = 0, eg: int = 0, shape: str = "") -> Cost | None:
         """The cost of an operation for exactly this deployment and shape, else the one for any;
@@ -155,15 +157,15 @@ class HardwareProfile:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        own = {
-            name: getattr(self, name)
-            for name in ("name", "description", "gpu", "speed_factor", "environment")
-        }
-        costs = [asdict(cost) for cost in self.costs]
+        """Ready for JSON."""
         return {
             "format": _FORMAT,
-            **own,
-            "costs": costs,
+            "name": self.name,
+            "description": self.description,
+            "gpu": self.gpu,
+            "speed_factor": self.speed_factor,
+            "environment": self.environment,
+            "costs": [asdict(cost) for cost in self.costs],
             "kernels": [kernel.to_dict() for kernel in self.kernels],
         }
 
@@ -173,16 +175,16 @@ class HardwareProfile:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    def value(each: Any) -> str:
-        if not isinstance(each, list) or not each:
-            return json.dumps(each)
-        return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in each) + "\n ]"
-
-    return (
-        "{\n"
-        + ",\n".join(f" {json.dumps(key)}: {value(each)}" for key, each in data.items())
-        + "\n}\n"
-    )
+    """An object with a line for each key, and for each entry of a list."""
+    parts = []
+    for key, value in data.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            entries = ",\n".join(f"  {json.dumps(entry)}" for entry in value)
+            text = f"[\n{entries}\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    lines = ",\n".join(parts)
+    return f"{{\n{lines}\n}}\n"
 
 
 def load_hardware(name: str) -> HardwareProfile:

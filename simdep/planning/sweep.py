@@ -314,7 +314,7 @@ class _Prices:
         if (own, "host") not in self.known:
             costs = self.costs(scenario, values)
             self.known[own, "host"] = bool(costs.host.terms)
-            self.notes |= _kept(costs.notes, values)
+            self.notes |= _kept(costs.links.assumptions, values)
         found: bool = self.known[own, "host"]
         return found
 

@@ -268,9 +268,8 @@ def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
         changes.append(f"{_groups(old.deployment)} became {_groups(new.deployment)}")
     before, after = (s.workload.samples * s.deployment.ag for s in (old, new))
     if before != after and new.has_model:
-        changes.append(
-            f"{before} samples in all became {after}, {new.workload.samples} on each GPU with attention"
-        )
+        each = f"{new.workload.samples} on each GPU with attention"
+        changes.append(f"{before} samples in all became {after}, {each}")
     free = {"order": "order" in asked.parameters, "split": len(asked.splits) > 1}
     shown = [name for name in _GRANULARITY if free.get(name, True)]
     for was, now, names in ((old, new, shown), (old.deployment, new.deployment, _PLACEMENT)):

@@ -17,7 +17,7 @@ from simdep.policies.orders import in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.schedule import Kind, Schedule, Sequenced, Task
 from simdep.simulation.longest_path import longest_path_us
-from simdep.simulation.stage_table import StageTable
+from simdep.simulation.stage_table import Array, StageTable
 
 _FINDEP = "FinDEP (arXiv 2512.21487)"
 _MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"
@@ -89,23 +89,20 @@ def _stages(job: Job) -> StageTable:
     assert costs is not None, "job.times raises without costs"
     if job.split == "expert" or job.shared_on == "eg":
         return StageTable.of([times], [job.r2])
-    attention = [
-        costs(Task(Kind.ATTENTION, layer, 0, tokens=sum(first))) for layer in range(job.layers)
-    ]
-    sizes = list(dict.fromkeys(first))
-    chunks = [
-        [costs(Task(kind, 0, 0, 0, size)) for size in sizes]
-        for kind in (Kind.A2E, Kind.EXPERT, Kind.E2A)
-    ]
-    counts = [first.count(size) for size in sizes]
-    a2e, expert, e2a = np.array(chunks, float)[..., None]
+    tokens, sizes = sum(first), list(dict.fromkeys(first))
+    attention = [costs(Task(Kind.ATTENTION, t, 0, tokens=tokens)) for t in range(job.layers)]
+
+    def chunk_us(kind: Kind) -> Array:
+        """Microseconds of a chunk of each size, as a column."""
+        return np.array([[costs(Task(kind, 0, 0, 0, size))] for size in sizes], float)
+
     return StageTable(
         attention=np.array(attention, float)[:, None],
         shared=np.array([times.shared], float),
-        counts=np.array(counts, float)[:, None],
-        a2e=a2e,
-        expert=expert,
-        e2a=e2a,
+        counts=np.array([[first.count(size)] for size in sizes], float),
+        a2e=chunk_us(Kind.A2E),
+        expert=chunk_us(Kind.EXPERT),
+        e2a=chunk_us(Kind.E2A),
     )
 
 

@@ -178,9 +178,8 @@ def _partition(scenario: Scenario) -> Partition:
         local = scenario.model.local_experts(scenario.deployment.eg)
         if local % scenario.r2:
             divisors = ", ".join(str(n) for n in range(1, local + 1) if local % n == 0)
-            raise ValueError(
-                f"r2={scenario.r2} groups do not divide the {local} experts of a GPU; use {divisors}"
-            )
+            rule = f"groups do not divide the {local} experts of a GPU; use {divisors}"
+            raise ValueError(f"r2={scenario.r2} {rule}")
         return tuple((n, *(0,) * (scenario.r2 - 1)) for n in tokens)
     if scenario.chunks:
         return tuple(

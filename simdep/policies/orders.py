@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 from simdep.schedule import Kind, Sequenced, Step
 
@@ -24,25 +25,23 @@ def parse_order(order: str, r1: int) -> tuple[Step, ...]:
     if order.upper() == "AASS":
         return (*attention, *shared)
     if order.upper() == "ASAS":
-        return tuple(step for pair in zip(attention, shared, strict=True) for step in pair)
+        pairs = zip(attention, shared, strict=True)
+        return tuple(chain.from_iterable(pairs))
     steps: list[Step] = []
     for word in order.upper().split():
         match = _STEP.fullmatch(word)
         if not match:
-            raise ValueError(
-                f"order {order!r}: {word!r} is no step; use asas, aass or a list such as 'A0 A1 S0 S1'"
-            )
+            rule = "use asas, aass or a list such as 'A0 A1 S0 S1'"
+            raise ValueError(f"order {order!r}: {word!r} is no step; {rule}")
         step = (Kind(match[1]), int(match[2]))
         if step in steps:
             raise ValueError(f"order {order!r}: {word} appears twice")
         if step[1] >= r1:
-            raise ValueError(
-                f"order {order!r}: {word} is beyond the last of r1={r1} micro-batches, A{r1 - 1}"
-            )
+            rule = f"beyond the last of r1={r1} micro-batches, A{r1 - 1}"
+            raise ValueError(f"order {order!r}: {word} is {rule}")
         if step[0] is Kind.SHARED and (Kind.ATTENTION, step[1]) not in steps:
-            raise ValueError(
-                f"order {order!r}: {word} stands before A{step[1]}, whose result it needs"
-            )
+            rule = f"stands before A{step[1]}, whose result it needs"
+            raise ValueError(f"order {order!r}: {word} {rule}")
         steps.append(step)
     for kind, mb in (*attention, *shared):
         if (kind, mb) not in steps:
@@ -52,7 +51,10 @@ def parse_order(order: str, r1: int) -> tuple[Step, ...]:
 
 def in_every_layer(steps: Sequence[Step], layers: int) -> tuple[Sequenced, ...]:
     """The sequence of an AG that does the same steps in every layer."""
-    return tuple((kind, layer, mb) for layer in range(layers) for kind, mb in steps)
+    sequence: list[Sequenced] = []
+    for layer in range(layers):
+        sequence += [(kind, layer, mb) for kind, mb in steps]
+    return tuple(sequence)
 
 
 def chunk_tokens(tokens: int, r2: int) -> tuple[int, ...]:
@@ -79,7 +81,6 @@ def share_out(tokens: int, shares: Sequence[int]) -> tuple[int, ...]:
         sizes[at] += 1
     if min(sizes) < 1:
         listed = ",".join(map(str, shares))
-        raise ValueError(
-            f"chunks={listed}: of {tokens} tokens, chunk {sizes.index(0)} gets none; use larger shares"
-        )
+        rule = f"of {tokens} tokens, chunk {sizes.index(0)} gets none; use larger shares"
+        raise ValueError(f"chunks={listed}: {rule}")
     return tuple(sizes)

@@ -72,9 +72,8 @@ class AttentionCosts:
     def _check_halves(self, tokens: Any) -> None:
         if self.measured(tokens, 0) is not None:
             name = self.operations.profile.name
-            raise ValueError(
-                f"hardware {name} has measured attention as a whole, which a policy that cuts it can't use"
-            )
+            rule = "has measured attention as a whole, which a policy that cuts it can't use"
+            raise ValueError(f"hardware {name} {rule}")
 
     def _attention(self, tokens: Any, own: int) -> Estimate:
         products = work.projections(self.scenario.model, tokens)
@@ -116,9 +115,8 @@ class ExpertCosts:
         estimate = self.operations.stage("expert", tokens)
         if estimate is not None and groups > 1:
             name = self.operations.profile.name
-            raise ValueError(
-                f"hardware {name} has measured the experts of a layer as a whole; cut chunks by token"
-            )
+            rule = "has measured the experts of a layer as a whole; cut chunks by token"
+            raise ValueError(f"hardware {name} {rule}")
         return estimate
 
     def one_by_one(self, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate | None:

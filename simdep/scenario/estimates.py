@@ -29,11 +29,15 @@ class Estimate:
 
     @classmethod
     def of_kernel(
-        cls, kernel: Kernel, factor: float, words: Mapping[str, str] | None = None, **numbers: Any
+        cls,
+        kernel: Kernel,
+        factor: float,
+        attributes: Mapping[str, str] | None = None,
+        **features: Any,
     ) -> Estimate:
         """The time of an operation by a kernel, times a factor."""
-        us = kernel.us(words, **numbers) * factor
-        return cls(us, {kernel.op: kernel}, kernel.extrapolations(**numbers))
+        us = kernel.us(attributes, **features) * factor
+        return cls(us, {kernel.op: kernel}, kernel.extrapolations(**features))
 
     @classmethod
     def of_cost(cls, cost: Cost, us: Any) -> Estimate:

@@ -1,4 +1,4 @@
-"""Costs of communication in a scenario: what a chunk sends, what its link takes, and what hosts add.
+"""Costs of communication in a scenario: what a chunk sends, what its link takes, host overheads.
 
 A line is a cost of the bytes of an EG GPU, as FinDEP fits it; a point-to-point kernel that of the
 port of a GPU, so that the busier end decides. Microseconds and bytes; tokens may be an array.

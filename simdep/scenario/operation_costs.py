@@ -1,5 +1,6 @@
-"""What one operation of a task takes on the hardware of a scenario: by a kernel of the profile, else
-by a line of its multiply-accumulates, as in the paper.
+"""What one operation of a task takes on the hardware of a scenario.
+
+A kernel of the profile says it, else a line of its multiply-accumulates, as in the paper.
 
 The SMs that communication holds are missing to the computation beside it. Microseconds; sizes may
 be arrays.
@@ -37,7 +38,7 @@ class OperationCosts:
 
     def products(self, products: Iterable[work.Product], slowdown: float) -> Estimate:
         """Matrix products, one after the other; kernels take `slowdown` times as long."""
-        kernel = self._kernel("gemm", dtype=self.scenario.workload.dtype)
+        kernel = self._gemm
         if kernel is None:
             return total(self._line("gemm", p.m * p.k * p.n) * p.count for p in products)
         return total(
@@ -135,11 +136,11 @@ class OperationCosts:
             f"which model and policy need{has}"
         )
 
-    def _kernel(self, op: str, **words: str) -> Kernel | None:
-        """The profile's kernel, of any of the data types that stand for the wanted one."""
-        for dtype in _DTYPES.get(words.get("dtype", ""), ("",)):
-            wanted = words | ({"dtype": dtype} if dtype else {})
-            kernel = self.profile.kernel(op, **wanted)
+    @cached_property
+    def _gemm(self) -> Kernel | None:
+        """The kernel of products, of any of the data types that stand for that of the workload."""
+        for dtype in _DTYPES[self.scenario.workload.dtype]:
+            kernel = self.profile.kernel("gemm", dtype=dtype)
             if kernel is not None:
                 return kernel
         return None
@@ -148,8 +149,8 @@ class OperationCosts:
         latent = isinstance(self.scenario.model.attention, MLA)
         op = f"{'mla' if latent else 'attention'}_{self.scenario.workload.phase}"
         if latent or not is_decode:
-            return self._kernel(op)
-        return self._kernel(op, queries="mha" if core.heads == core.kv_heads else "gqa")
+            return self.profile.kernel(op)
+        return self.profile.kernel(op, queries="mha" if core.heads == core.kv_heads else "gqa")
 
     @cached_property
     def _expert_kernel(self) -> Kernel | None:

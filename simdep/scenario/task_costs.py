@@ -127,14 +127,10 @@ class ScenarioCosts:
         return self.links.host
 
     @property
-    def notes(self) -> list[str]:
-        """What was assumed because the profile has no measurement or published figure for it."""
-        return self.links.assumptions
-
-    @property
     def assumptions(self) -> list[Assumption]:
-        """`notes`, and the costs that were used beyond the range that they were measured on."""
-        return [*self.notes, *self.evidence.extrapolations]
+        """The links that the profile has neither measured nor published, and the costs that were
+        used beyond the range that they were measured on."""
+        return [*self.links.assumptions, *self.evidence.extrapolations]
 
     @property
     def basis(self) -> list[CostBasis]:

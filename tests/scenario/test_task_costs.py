@@ -312,6 +312,6 @@ def test_a_profile_without_a_link_is_refused_with_what_to_give() -> None:
 
 
 def test_notes_tell_once_what_was_assumed() -> None:
-    assert costs().notes == []
-    (note,) = costs(ag=3, eg=5).notes
+    assert costs().links.assumptions == []
+    (note,) = costs(ag=3, eg=5).links.assumptions
     assert note == "link of a6000 at 3:5 assumed from its figures at 2:6 and 4:4 (published)"

@@ -173,7 +173,7 @@ def error_summary(points: Sequence[Point]) -> ErrorSummary:
 
 def range_remarks(extrapolations: Iterable[Extrapolation]) -> list[str]:
     """A remark that names the kernels used beyond their measured range; none if none was."""
-    attributes = {f"{use.kernel}: {use.attribute}" for use in extrapolations}
+    attributes = {f"{use.kernel}: {use.feature}" for use in extrapolations}
     if not attributes:
         return []
     names = ", ".join(sorted(attributes))
