@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from realrun.backends.shared_memory import LinkSpeed
+from simdep import files
+from simdep.checks import InputError
+from simdep.file_kinds import PLAN, RUNS
 from simdep.schedule import Schedule
 
 
@@ -65,10 +68,14 @@ class Plan:
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        """The plan in a file that `to_json` made."""
-        row = json.loads(path.read_text())
-        cases = {case_id: PlannedCase.from_dict(case) for case_id, case in row["cases"].items()}
-        return cls(**{**row, "cases": cases})
+        """The plan in a file that `to_json` made; raises InputError for any other content."""
+        row = files.read_json(path, PLAN)
+        with files.context(path, PLAN):
+            try:
+                cases = {name: PlannedCase.from_dict(case) for name, case in row["cases"].items()}
+                return cls(**{**row, "cases": cases})
+            except (TypeError, KeyError, AttributeError):
+                raise InputError("a part of the plan is missing or of another type") from None
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
@@ -76,7 +83,24 @@ def results_of(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    results = []
+    for number, line in enumerate(lines, 1):
+        if line.endswith("\n"):
+            with files.context(path, RUNS):
+                results.append(_result(line, number))
+    return results
+
+
+def _result(line: str, number: int) -> dict[str, Any]:
+    """One result; raises InputError for a line that is none."""
+    try:
+        row = files.parse_json(line)
+    except InputError:
+        row = None
+    if not isinstance(row, dict) or not {"index", "ranks"} <= row.keys():
+        rule = "expected a result; the runs were written by something else, or damaged"
+        raise InputError(f"line {number}: {rule}")
+    return row
 
 
 def drop_unfinished(path: Path) -> None:

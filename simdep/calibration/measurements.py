@@ -133,6 +133,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = numbers.astype(float)
     if table.empty:
         raise ValueError("it has no rows; give at least one measurement")
+    for column in _MACHINE_COLUMNS:
+        if column in table and table[column].isna().any():
+            line = table[column].isna().idxmax()
+            raise InputError(f"line {line}: {column} is empty; every row names its machine")
     for column in operations[0].required:
         if column not in table:
             raise ValueError(f"column {column} is missing; it says which kernel ran")

@@ -144,6 +144,8 @@ def _bare(args: argparse.Namespace) -> Problem:
         data = _read(args.stage_times_model)
         with files.context(args.stage_times_model, STAGE_COSTS):
             lines = _stage_costs(data)
+            for name in sizes.keys() & data.keys():
+                checks.integer(data[name], name)
         sizes = {name: data.get(name) if value is None else value for name, value in sizes.items()}
     layers, samples, tokens = (
         checks.integer(1 if value is None else value, name.replace("_", " "))

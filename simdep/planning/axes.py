@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simdep.checks import InputError, known, shown
+from simdep.checks import MAX_INTEGER, InputError, known, shown
 from simdep.scenario.field import Boolean, Field, Integer
 from simdep.scenario.fields import FIELDS
 
@@ -91,7 +91,7 @@ def _value(field: Field, text: str) -> Any:
 
 
 def _split(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text.strip())
     if not match:
         raise InputError(f"--vary {SPLIT}: {shown(text)} is no split; write AG:EG, such as 3:5")
     return int(match[1]), int(match[2])
@@ -114,6 +114,8 @@ def _splits(text: str) -> list[str]:
 def _range(field: Field, text: str, match: re.Match[str]) -> Sequence[Any]:
     spacing, count = match[1], match[4]
     low, high = _value(field, match[2]), _value(field, match[3])
+    if high > MAX_INTEGER:
+        raise InputError(f"--vary {field.name}: {shown(text)} ends above {MAX_INTEGER:,}")
     if low > high or (spacing == "log" and low <= 0):
         above = ", above 0," if spacing == "log" else ""
         raise InputError(
