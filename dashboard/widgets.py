@@ -1,19 +1,28 @@
-"""What both pages need: when files changed, text as it is, tiles, number formats, widgets that the
-address sets."""
+"""What the pages need to draw: when files changed, text as it is, tiles, figures, number formats."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import streamlit as st
+
+from simdep.analysis import figures
 
 
 def changed(*paths: Path) -> float:
     """When the last of these files changed, 0 for files that are not there."""
-    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+    return max(map(_changed, paths), default=0.0)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except (OSError, ValueError):  # there is none, or its name is not one of a file
+        return 0.0
 
 
 def literal(text: object) -> str:
@@ -21,22 +30,13 @@ def literal(text: object) -> str:
     return re.sub(r"([\\`*_~$<>\[\]{}:#])", r"\\\1", str(text))
 
 
-def choose(place: Any, label: str, options: Sequence[str], key: str) -> str:
-    """A selectbox that the address can set; an unknown value in the address is told, and the first
-    option shown."""
-    asked = st.query_params.get(key)
-    if asked is not None and asked not in options and key not in st.session_state:
-        st.warning(
-            literal(
-                f"The address asks for {key} {asked!r}, which is not recorded; this is {options[0]!r}."
-            )
-        )
-    chosen: str = place.selectbox(label, options, key=key, bind="query-params")
-    return chosen
-
-
 def tile(place: Any, label: str, value: str, note: str = "", hint: str | None = None) -> None:
     place.metric(label, value, note or None, delta_color="off", delta_arrow="off", help=hint)
+
+
+def show_figure(place: Any, figure: go.Figure, key: str, alt: str) -> None:
+    """Draw a figure; `alt` says what it shows to those who can't see it."""
+    place.plotly_chart(figure, key=key, config=figures.CONFIG, alt=alt)
 
 
 def decimals(columns: Iterable[str], form: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Prediction:
         """The timeline that a figure shows: of many ranks, some."""
         if self.ranks is None:
             return self.simulated
-        return shown_tracks(self.ranks, MAX_DRAWN_TRACKS)
+        return shown_tracks(self.simulated, MAX_DRAWN_TRACKS)
 
     def figure(self) -> Any:
         """A Gantt chart: a Figure of plotly, which the extra `figures` brings."""

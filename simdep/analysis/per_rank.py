@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from simdep.analysis import summary as report
 from simdep.analysis.metrics import timeline_summary
@@ -148,32 +149,34 @@ def waiting_us(times: RankTimes, group: str) -> Array:
     return waiting
 
 
-def shown_tracks(times: RankTimes, most: int) -> Timeline:
-    """The timeline of all tracks, or of `most`: of each stream those at even steps from the busiest
-    to the idlest rank, and the one that ends last."""
-    rows, streams = times.timeline.rows, times.work.schedule.resources
-    if len(times.timeline.tracks()) <= most:
-        return times.timeline
+def shown_tracks(timeline: Timeline, most: int) -> Timeline:
+    """A timeline with all its tracks, or with `most`: of each stream those at even steps from the
+    busiest to the idlest rank, and the one that ends last."""
+    rows, tracks = timeline.rows, timeline.tracks()
+    if len(tracks) <= most:
+        return timeline
+    streams = timeline.schedule.resources
+    busy = (rows["end_us"] - rows["start_us"]).groupby([rows["stream"], rows["rank"]]).sum()
     count = max(2, most // len(streams))
-    chosen = {stream: _spread(busy_us(times, stream), count) for stream in streams}
+    chosen = {stream: _spread(busy[stream], count) for stream in streams}
     last = int(rows["end_us"].to_numpy().argmax())
     chosen[rows["stream"].iloc[last]].add(rows["rank"].iloc[last])
     keep = np.zeros(len(rows), bool)
     for stream, ranks in chosen.items():
         keep |= ((rows["stream"] == stream) & rows["rank"].isin(ranks)).to_numpy()
-    return Timeline(times.timeline.schedule, "sim", rows[keep].reset_index(drop=True))
+    return Timeline(timeline.schedule, timeline.source, rows[keep].reset_index(drop=True))
 
 
-def _spread(busy: Array, count: int) -> set[int]:
-    """`count` ranks at even steps from the busiest to the idlest."""
-    order = np.argsort(-busy, kind="stable")
-    steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return set(order[steps].tolist())
+def _spread(busy: pd.Series, count: int) -> set[int]:
+    """`count` ranks at even steps from the busiest to the idlest; `busy` is by rank."""
+    ranks = busy.sort_values(ascending=False, kind="stable").index.to_numpy()
+    steps = np.linspace(0, len(ranks) - 1, min(count, len(ranks))).round().astype(int)
+    return set(ranks[steps].tolist())
 
 
 def rank_text(result: dict[str, Any], times: RankTimes) -> str:
     """A `rank_summary` and the timeline of some ranks as text to read."""
-    ranks, view = result["ranks"], shown_tracks(times, MAX_TEXT_TRACKS)
+    ranks, view = result["ranks"], shown_tracks(times.timeline, MAX_TEXT_TRACKS)
     path_us: dict[str, float] = {}
     for name, rank in times.critical_path:
         kind = times.work.schedule[name].kind.label

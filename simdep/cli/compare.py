@@ -22,14 +22,6 @@ EXAMPLES = """
 simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
 simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4
 """
-_SHOWN_METRICS = (
-    "makespan_us",
-    "throughput_tokens_per_s",
-    "throughput_tokens_per_s_per_gpu",
-    "ag_bubble_pct",
-    "eg_bubble_pct",
-    "exposed_communication_us",
-)
 _SPEEDUP = "Speed-up is that of the throughput over the first policy."
 
 
@@ -50,7 +42,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep compare A B ...`: simulate each, print one table, draw one page."""
-    from simdep.planning.comparison import compared_predictions, comparison_rows
+    from simdep.planning.comparison import (
+        compared_predictions,
+        comparison_rows,
+        readable_row,
+    )
     from simdep.policies import load_policy
 
     check_paths(args)
@@ -69,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         _write_html(args.html, predictions, rows, assumptions)
     changes = [f"{row['schedule']}: {'; '.join(row['changes'])}" for row in rows if row["changes"]]
-    parts = [f"Simulated. {_SPEEDUP}", table([_shown(row) for row in rows]), "\n".join(changes)]
+    parts = [f"Simulated. {_SPEEDUP}", table(list(map(readable_row, rows))), "\n".join(changes)]
     emit(args, {"policies": rows, "assumptions": assumptions}, parts)
     return 0
 
@@ -81,15 +77,6 @@ def _is_file(text: str) -> bool:
     return path.suffix == ".toml" or (path.suffix not in ("", ".py") and path.is_file())
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as people read it."""
-    from simdep.analysis.metrics import headed
-
-    metrics = headed(row, _SHOWN_METRICS)
-    policy = {"policy": row["schedule"], "GPUs": row["gpus"], "m_a": row["m_a"]}
-    return policy | metrics | {"speed-up": row["speedup"], "memory": row["memory"]}
-
-
 def _write_html(
     path: Path,
     predictions: Sequence[Prediction],
@@ -99,10 +86,11 @@ def _write_html(
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
+    from simdep.planning.comparison import readable_row
 
     longest_us = max(prediction.makespan_us for prediction in predictions)
     unit_us = 1e3 if longest_us >= 1e3 else 1.0
-    frame = pd.DataFrame([_shown(row) for row in rows]).dropna(axis="columns", how="all")
+    frame = pd.DataFrame(map(readable_row, rows)).dropna(axis="columns", how="all")
     if frame.isna().any(axis=None):
         frame = frame.astype(object).where(frame.notna(), "")
     sections = [figures.Section("Policies side by side", f"Simulated. {_SPEEDUP}", table=frame)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from simdep.analysis.metrics import headed
 from simdep.checks import InfeasibleError
 from simdep.planning.choice import (
     Choice,
@@ -21,6 +22,14 @@ from simdep.scenario.spec import Scenario
 from simdep.units import human_bytes
 
 BEST = "best"  # in place of a policy: what the solver finds for the scenario's samples
+SHOWN_METRICS = (  # of a comparison that people read
+    "makespan_us",
+    "throughput_tokens_per_s",
+    "throughput_tokens_per_s_per_gpu",
+    "ag_bubble_pct",
+    "eg_bubble_pct",
+    "exposed_communication_us",
+)
 Compared = str | Choice | Prediction | Solution
 
 
@@ -57,6 +66,13 @@ def comparison_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         }
         rows.append(row)
     return rows
+
+
+def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a comparison as people read it, by the headings of its columns."""
+    policy = {"policy": row["schedule"], "GPUs": row["gpus"], "m_a": row["m_a"]}
+    metrics = headed(row, SHOWN_METRICS)
+    return policy | metrics | {"speed-up": row["speedup"], "memory": row["memory"]}
 
 
 def _prediction(scenario: Scenario, policy: Compared, find: Callable[[str], Policy]) -> Prediction:

@@ -19,11 +19,15 @@ from pages import serving
 from places import ROOT
 from streamlit.testing.v1 import AppTest
 
+from dashboard.form import scenario_fields
 from simdep.analysis import figures
 from simdep.hardware.profile import load_hardware
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
 from simdep.policies import schedule_for
+from simdep.prediction import simulate
+from simdep.scenario.field import Integer
+from simdep.scenario.fields import FIELDS
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.simulation.engine import simulate_schedule
@@ -61,17 +65,18 @@ def told(elements: Any) -> list[str]:
     return [str(element.value).replace("\\", "") for element in elements]
 
 
-def simulated_ms(**schedule: Any) -> float:
+SMALL_SCENARIO = {
+    "model": "deepseek-v2",
+    "layers": 4,
+    "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
+    "workload": {"seq_len": 512, "samples": 4},
+}
+
+
+def simulated_us(**schedule: Any) -> float:
     """The makespan of the small scenario by the reference engine."""
-    data = {
-        "model": "deepseek-v2",
-        "layers": 4,
-        "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
-    }
-    scenario = Scenario.from_dict(
-        data | {"workload": {"seq_len": 512, "samples": 4}, "schedule": schedule}
-    )
-    return simulate_schedule(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us / 1e3
+    scenario = Scenario.from_dict(SMALL_SCENARIO | {"schedule": schedule})
+    return simulate_schedule(schedule_for(scenario), ScenarioCosts(scenario)).makespan_us
 
 
 def test_the_first_answer_needs_no_choice() -> None:
@@ -88,20 +93,18 @@ def test_the_first_answer_needs_no_choice() -> None:
 def test_the_numbers_are_those_of_the_engine() -> None:
     table = page(**SMALL).dataframe[0].value
     expected = [
-        simulated_ms(policy="naive"),
-        simulated_ms(policy="pppipe", r1=2),
-        simulated_ms(policy="findep", r1=2, r2=4),
+        simulated_us(policy="naive"),
+        simulated_us(policy="pppipe", r1=2),
+        simulated_us(policy="findep", r1=2, r2=4),
     ]
-    assert list(table["makespan (ms)"]) == expected
-    assert list(table["speed-up over the first"]) == pytest.approx(
-        [expected[0] / each for each in expected]
-    )
+    assert list(table["makespan (us)"]) == expected
+    assert list(table["speed-up"]) == pytest.approx([expected[0] / each for each in expected])
     tokens = 4 * 512 * 3
     assert list(table["throughput (tokens/s)"]) == pytest.approx(
-        [1e3 * tokens / each for each in expected]
+        [1e6 * tokens / each for each in expected]
     )
-    assert list(table["per GPU (tokens/s)"]) == pytest.approx(
-        [1e3 * tokens / each / 8 for each in expected]
+    assert list(table["throughput per GPU (tokens/s)"]) == pytest.approx(
+        [1e6 * tokens / each / 8 for each in expected]
     )
 
 
@@ -116,7 +119,7 @@ def test_a_policy_asks_for_no_more_degrees_than_it_takes() -> None:
     assert {
         field.key for field in app.number_input if field.key[:2] in ("a_", "b_", "c_", "d_")
     } == {"b_r1", "c_r1", "c_r2"}
-    assert [field.key for field in app.text_input] == ["c_order"]
+    assert [field.key for field in app.text_input if field.key[1:] == "_order"] == ["c_order"]
 
 
 def test_the_address_holds_the_whole_question() -> None:
@@ -130,26 +133,37 @@ def test_the_address_holds_the_whole_question() -> None:
         b="none",
         c="none",
         ag="2",
-        gbytes_per_s="50",
+        **{"link.gbytes_per_s": "50"},
     )
     assert app.number_input(key="ag").value == 2
-    assert app.number_input(key="gbytes_per_s").value == 50
+    assert app.number_input(key="link.gbytes_per_s").value == 50
     assert list(app.dataframe[0].value["policy"]) == [f"findep {order} r1=2 r2=3"]
 
 
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("seq_len", "many", "seq_len 'many'; it is a whole number from 1 to 1e+09. This is 2048."),
-        ("ag", "0", "ag '0'; it is a whole number from 1 to 4,096. This is 3."),
+        ("seq_len", "many", "seq_len: seq_len='many'; expected an integer. The form shows 2048."),
+        ("ag", "0", "ag: ag=0; expected an integer >= 1. The form shows 3."),
         (
             "layers",
             "[x](y)",
-            "layers '[x](y)'; it is a whole number from 1 to 1,000. This is left to the scenario.",
+            "layers: layers='[x](y)'; expected an integer. The field is left open.",
         ),
-        ("phase", "training", "phase 'training'; it is one of prefill, decode. This is 'prefill'."),
-        ("gbytes_per_s", "nan", "gbytes_per_s 'nan'; it is a number from 0.001"),
-        ("c_r2", "-1", "c_r2 '-1'; it is a whole number from 1 to 64. This is 4."),
+        (
+            "phase",
+            "training",
+            "phase: unknown phase 'training'; use decode, prefill. The form shows 'prefill'.",
+        ),
+        (
+            "link.gbytes_per_s",
+            "nan",
+            "link.gbytes_per_s: link.gbytes_per_s=nan; expected a finite number.",
+        ),
+        ("seq_len", "1e309", "seq_len: seq_len='1e309'; expected an integer."),
+        ("model", "m" * 5000, "model: model has 5,000 letters; expected at most 1,000."),
+        ("stragglers", "AG.0", "write a rank and a factor, such as AG.3=1.3."),
+        ("c_r2", "-1", "c_r2: r2=-1; expected an integer >= 1. The form shows 4."),
     ],
 )
 def test_a_bad_value_in_the_address_is_told_and_ignored(
@@ -186,12 +200,12 @@ def test_a_profile_of_ones_own_can_be_named_and_is_read_again_when_it_changes(
 ) -> None:
     file = tmp_path / "mine.json"
     load_hardware("h20").save(file)
-    first = list(page(**SMALL, hardware=str(file)).dataframe[0].value["makespan (ms)"])
-    assert first[0] == simulated_ms(policy="naive")
+    first = list(page(**SMALL, hardware=str(file)).dataframe[0].value["makespan (us)"])
+    assert first[0] == simulated_us(policy="naive")
     replace(load_hardware("h20"), speed_factor=2.0).save(file)
     os.utime(file, (1e9, 1e9))
     again = page(**SMALL, hardware=str(file))
-    assert again.dataframe[0].value["makespan (ms)"][0] > 1.5 * first[0]
+    assert again.dataframe[0].value["makespan (us)"].iloc[0] > 1.5 * first[0]
 
 
 def test_hardware_that_nobody_knows_is_told() -> None:
@@ -200,8 +214,8 @@ def test_hardware_that_nobody_knows_is_told() -> None:
 
 
 def test_half_a_link_is_told() -> None:
-    assert told(page(alpha_us="5").error) == [
-        "a start-up of the link needs its GB/s: give both, or leave both to the hardware"
+    assert told(page(**{"link.alpha_us": "5"}).error) == [
+        "link.alpha_us=5 needs a speed: give link.gbytes_per_s too"
     ]
 
 
@@ -212,12 +226,12 @@ def test_the_heat_map_holds_every_cut_that_the_samples_allow() -> None:
     best = {metric.label: (metric.value, metric.delta) for metric in app.metric}["Best of them"]
     r1, r2 = (int(part.partition("=")[2]) for part in best[0].split(", "))
     fastest = min(
-        (simulated_ms(policy="findep", r1=r1, r2=r2), r1, r2)
+        (simulated_us(policy="findep", r1=r1, r2=r2), r1, r2)
         for r1 in (1, 2, 4)
         for r2 in range(1, 17)
     )
     assert fastest[1:] == (r1, r2)
-    assert best[1] == f"{fastest[0]:.4g} ms, simulated"
+    assert best[1] == f"{figures.human_time(fastest[0])}, simulated"
 
 
 def tiles(app: AppTest) -> dict[str, tuple[str, str]]:
@@ -231,7 +245,7 @@ def test_the_heat_map_shows_throughput_as_well() -> None:
     assert rates["data"][0]["colorbar"]["title"]["text"] == "throughput (tokens/s)"
     tokens = 4 * 512 * 3
     cells = zip(numbers(makespans["data"][0]["z"]), numbers(rates["data"][0]["z"]), strict=True)
-    assert all(rate == pytest.approx(1e3 * tokens / ms) for ms, rate in cells)
+    assert all(rate == pytest.approx(1e6 * tokens / us) for us, rate in cells)
     assert makespans["layout"]["shapes"] == rates["layout"]["shapes"]  # the same cell is the best
 
 
@@ -246,14 +260,7 @@ def test_solving_shows_the_best_its_bound_and_its_gap() -> None:
     app.button(key="solve").click().run()
     assert not app.exception
     assert not app.error
-    data = {
-        "model": "deepseek-v2",
-        "layers": 4,
-        "deployment": {"hardware": "h20", "ag": 3, "eg": 5},
-    }
-    found = solve(
-        Problem.of(Scenario.from_dict(data | {"workload": {"seq_len": 512, "samples": 4}}), 4)
-    )
+    found = solve(Problem.of(Scenario.from_dict(SMALL_SCENARIO), 4))
     shown = tiles(app)
     assert shown["Best of all"][0].startswith(found.best.policy)
     assert shown["Makespan, simulated"][0] == figures.human_time(found.best.makespan_us)
@@ -276,9 +283,69 @@ def test_the_best_can_be_put_beside_the_other_policies() -> None:
     table = app.dataframe[0].value
     assert len(table) == 4
     best = table.iloc[3]
-    assert figures.human_time(1e3 * best["makespan (ms)"]) == tiles(app)["Makespan, simulated"][0]
-    assert best["makespan (ms)"] <= table["makespan (ms)"].min() * (1 + 1e-9)
+    assert figures.human_time(best["makespan (us)"]) == tiles(app)["Makespan, simulated"][0]
+    assert best["makespan (us)"] <= table["makespan (us)"].min() * (1 + 1e-9)
     assert app.selectbox(key="d").value in ("findep", "lookahead")
+
+
+def test_the_address_of_the_best_shows_the_best() -> None:
+    """Also where its widgets did not exist when it was put there."""
+    app = page(**SMALL)
+    app.button(key="solve").click().run()
+    app.button(key="put").click().run()
+    app.run()
+    address = {key: "".join(value) for key, value in app.query_params.items()}
+    again = page(**address)
+    assert list(again.dataframe[0].value["makespan (us)"]) == list(
+        app.dataframe[0].value["makespan (us)"]
+    )
+
+
+def test_a_field_whose_address_was_refused_can_be_changed() -> None:
+    app = page(**SMALL | {"seq_len": "1e309"})
+    app.number_input(key="seq_len").set_value(512).run()
+    assert not app.exception
+    assert not app.warning
+    assert app.dataframe[0].value["makespan (us)"].iloc[0] == simulated_us(policy="naive")
+
+
+def test_a_field_that_is_declared_appears_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its label, its unit and what holds where it is left open."""
+    field = Integer(
+        name="pods",
+        table="deployment",
+        label="Pods",
+        help="pods of the deployment",
+        default=1,
+        unit="pods",
+    )
+    monkeypatch.setitem(FIELDS, "pods", field)
+    widget = page(**SMALL).number_input(key="pods")
+    assert (widget.label, widget.help) == ("Pods (pods)", "Pods of the deployment. Default: 1.")
+    assert widget.value is None
+    assert widget.placeholder == "1"
+
+
+def test_every_field_of_the_form_is_one_of_a_scenario_and_none_takes_the_place_of_another() -> None:
+    fields = scenario_fields()
+    assert {"layers", "dispatch", "a2e_dtype", "memory_gbytes", "routing"} < set(fields)
+    assert not {"gpus", "m_a", "r1", "policy", "costs.attention"} & set(fields)
+    assert all(fields[name].declared is FIELDS[name] for name in fields)
+
+
+def test_ranks_that_differ_are_simulated_one_by_one() -> None:
+    app = page(**SMALL | {"layers": "1"}, stragglers="EG.1=1.5", c="none")
+    data = SMALL_SCENARIO | {"layers": 1, "ranks": {"stragglers": {"EG.1": 1.5}}}
+    expected = [
+        simulate(Scenario.from_dict(data | {"schedule": schedule})).makespan_us
+        for schedule in ({"policy": "naive"}, {"policy": "pppipe", "r1": 2})
+    ]
+    assert list(app.dataframe[0].value["makespan (us)"]) == expected
+    assert len(figure(app, 0)["layout"]["yaxis"]["ticktext"]) == 2 * (3 + 5 + 5 + 5)
+
+
+def test_a_name_that_no_file_can_have_is_told() -> None:
+    assert told(page(model="m" * 900).error)[0].startswith("unknown model ")
 
 
 def test_what_can_not_be_solved_is_told() -> None:
@@ -309,7 +376,7 @@ def test_numbers_are_called_simulated_and_assumed_costs_are_listed() -> None:
         "All times are simulated, with the costs of hardware profile h20" in text
         for text in captions
     )
-    link = page(**SMALL, gbytes_per_s="25", alpha_us="20")
+    link = page(**SMALL, **{"link.gbytes_per_s": "25", "link.alpha_us": "20"})
     assert any(
         "link of 20 us and 25 GB/s given in the scenario" in text for text in told(link.markdown)
     )

@@ -18,6 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import dashboard.answers
 import simdep
 from simdep.analysis.metrics import METRICS
 from simdep.cli.run import main
@@ -128,6 +129,11 @@ def answers(fields: dict[str, Any]) -> dict[str, Answer]:
         found["python"] = simdep.simulate(simdep.Scenario.load(file)).metrics
     except ValueError as error:
         found["python"] = str(error)
+    try:
+        question = dashboard.answers.question_of(fields)
+        found["page"] = dashboard.answers.answer(question, policy).results
+    except ValueError as error:
+        found["page"] = str(error)
     return found
 
 

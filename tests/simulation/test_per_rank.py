@@ -663,12 +663,12 @@ def test_a_trace_has_a_thread_for_every_rank_and_arrows_from_what_it_waited_for(
 def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:
     counts = [1 + rank for rank in range(40)]
     found = alike(findep(2, 2, 2), 30, 40, TIMES, Ranks(routing.from_counts(counts)))
-    shown = shown_tracks(found, 16)
+    shown = shown_tracks(found.timeline, 16)
     assert len(shown.tracks()) <= 17
     assert ("EG", 39) in shown.tracks()
     assert ("EG", 0) in shown.tracks()
     assert shown.makespan_us == found.makespan_us
-    assert shown_tracks(found, 1000) is found.timeline
+    assert shown_tracks(found.timeline, 1000) is found.timeline
 
 
 # The command
