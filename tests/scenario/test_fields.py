@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 
+from dashboard.form import scenario_fields
 from simdep.checks import InputError
 from simdep.cli.scenario_args import add_scenario_flags, stated
 from simdep.costs import StageTimes
@@ -77,6 +78,8 @@ def test_a_declared_field_is_found_everywhere(
     assert parsed_flags("--fan-speed", "50") == {"fan_speed": 50}
     axis = Axis.parse("fan_speed=40..60:10")
     assert (axis.values, axis.column) == ((40, 50, 60), "fan_speed_rpm")
+    widget = scenario_fields()["fan_speed"]
+    assert (widget.label, widget.parse("50")) == ("Fan speed (rpm)", 50)
     schema = json_schema()["properties"]["deployment"]["properties"]["fan_speed"]
     assert (schema["type"], schema["minimum"], schema["default"]) == ("integer", 10, 40)
     assert (
