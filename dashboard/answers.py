@@ -27,7 +27,7 @@ from simdep.scenario.fields import FIELDS, override
 from simdep.scenario.spec import Scenario
 
 MAX_R1, MAX_R2 = 16, 16  # of the grid of configurations
-MAX_BARS = 2000  # of the timelines: half of what a page of its own has, for a quick answer
+MAX_PAGE_BARS = 2000  # of the timelines: half of what a page of its own has, for a quick answer
 MAX_TRACKS = 32  # of a timeline of every rank
 
 # (field, value) of every field that is stated, and when files that are named there changed
@@ -67,7 +67,7 @@ def timelines(question: Question, choices: tuple[tuple[str, str], ...]) -> go.Fi
     """The timelines of policies, each by its letter, on one axis."""
     shown = [shown_tracks(answer(question, choice).simulated, MAX_TRACKS) for _, choice in choices]
     titles = [letter.upper() for letter, _ in choices]
-    figure = figures.gantt_chart(*shown, titles=titles, max_bars=MAX_BARS)
+    figure = figures.gantt_chart(*shown, titles=titles, max_bars=MAX_PAGE_BARS)
     return figure.update_layout(
         title_text="", margin_t=figure.layout.margin.t - 24, height=figure.layout.height - 24
     )

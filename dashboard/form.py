@@ -2,8 +2,8 @@
 
 A field takes its label, choices, bounds and explanation from its declaration in
 `simdep.scenario.fields`, so that a new field of a scenario appears in the form by itself.
-`read_address` checks a field in the address before Streamlit sees it; `write` sets fields in the
-form and in the address at once. A field that is left open is None.
+`read_address` checks a field in the address before Streamlit sees it; `write_fields` sets fields in
+the form and in the address at once. A field that is left open is None.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPEN = "default"  # an option that states nothing
 MAX_TEXT = 1000  # letters of a value
 REFUSED = "refused"  # in the state of a session: fields whose value in the address was refused
 # The scenario that the form opens with
-FIRST = {
+OPENING = {
     "model": "deepseek-v2",
     "phase": "prefill",
     "seq_len": 2048,
@@ -38,7 +38,7 @@ FIRST = {
 }
 SERVED = ("model", "phase", "seq_len", "samples", "layers")
 DEPLOYED = ("hardware", "ag", "eg", "link.gbytes_per_s", "link.alpha_us")
-TABLES = ("scenario", "deployment", "workload", "ranks")  # whose fields the form has
+FORM_TABLES = ("scenario", "deployment", "workload", "ranks")  # whose fields the form has
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def scenario_fields() -> dict[str, FormField]:
     others = [
         name
         for name, field in FIELDS.items()
-        if field.table in TABLES and name not in first and not set(field.replaces) & set(first)
+        if field.table in FORM_TABLES and name not in first and not set(field.replaces) & set(first)
     ]
     return {name: _form_field(FIELDS[name]) for name in (*first, *others)}
 
 
 def _form_field(field: Field) -> FormField:
-    default = FIRST.get(field.name)
+    default = OPENING.get(field.name)
     if field.name == "model":
         return FormField(field.name, field, default, tuple(sorted(builtin_models())), free=True)
     if field.name == "hardware":
@@ -128,7 +128,7 @@ def _kept(field: FormField) -> str:
     return f"The form shows {field.default!r}."
 
 
-def write(values: Mapping[str, Any]) -> None:
+def write_fields(values: Mapping[str, Any]) -> None:
     """Set fields, by key, in the form and in the address; None leaves one open.
 
     The address is written even for fields that the form does not show yet.

@@ -28,7 +28,7 @@ from simdep.traces.table import read_timeline
 RESULT_FILE, PROFILE_FILE = "result.json", "profile.json"
 RUN_FILES = (RESULT_FILE, PROFILE_FILE, "cases")  # a folder with any of them is a run
 CASE_FILES = ("schedule.json", "predicted.csv", "measured.csv")
-STATISTICS = ("median_abs_error_pct", "p95_abs_error_pct", "spearman", "regret_pct")
+STATISTIC_KEYS = ("median_abs_error_pct", "p95_abs_error_pct", "spearman", "regret_pct")
 TASK_COLUMNS = {  # of a comparison task by task, and what the page calls them
     "stream": "stream",
     "error_us": "error (µs)",
@@ -62,7 +62,7 @@ class RecordedCase:
 
 
 @dataclass(frozen=True)
-class RecordedRun:
+class RunResult:
     """All schedules of a run, its statistics as far as they are known, and what it was measured
     on."""
 
@@ -86,7 +86,7 @@ def _is_run(folder: Path) -> bool:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def read_run(path: Path, changed: float) -> RecordedRun:
+def read_run(path: Path, changed: float) -> RunResult:
     """The run of a result.json."""
     if not path.exists():
         raise InputError(f"{path} is missing; it holds the run's makespans")
@@ -96,11 +96,11 @@ def read_run(path: Path, changed: float) -> RecordedRun:
         if not isinstance(rows, list) or not rows:
             raise InputError("schedules is missing; a result lists at least one")
         cases = tuple(_case(row, f"schedules[{index}]") for index, row in enumerate(rows))
-    statistics = {key: _number_or_none(result.get(key)) for key in STATISTICS}
+    statistics = {key: _number_or_none(result.get(key)) for key in STATISTIC_KEYS}
     environment = {"created": result["created"]} if "created" in result else {}
     if isinstance(result.get("environment"), dict):
         environment |= result["environment"]
-    return RecordedRun(cases, statistics, environment)
+    return RunResult(cases, statistics, environment)
 
 
 def _case(row: Any, place: str) -> RecordedCase:

@@ -1,4 +1,5 @@
-"""What the pages need to draw: when files changed, text as it is, tiles, figures, number formats."""
+"""What the pages need to draw: text as it is, tiles, figures, number formats, and when files
+changed."""
 
 from __future__ import annotations
 

@@ -14,13 +14,12 @@ import streamlit as st
 
 from dashboard import runs
 from dashboard.form import choose
-from dashboard.runs import CASE_FILES, PROFILE_FILE, RESULT_FILE, RecordedCase, RecordedRun
+from dashboard.runs import CASE_FILES, PROFILE_FILE, RESULT_FILE, RecordedCase, RunResult
 from dashboard.widgets import changed, decimals, literal, show_figure, tile
 from simdep.analysis import figures
 from simdep.analysis.summary import streams
 from simdep.timeline import Timeline
 
-TITLE = "Predicted and measured"
 TRACES = Path(__file__).resolve().parents[2] / "traces"
 STATISTICS = {  # of a run: label, format, explanation
     "median_abs_error_pct": (
@@ -47,7 +46,7 @@ STATISTICS = {  # of a run: label, format, explanation
 
 
 def main() -> None:
-    st.title(TITLE)
+    st.title("Predicted and measured")
     left, middle, right = st.columns([2, 5, 3])
     root = Path(
         right.text_input(
@@ -67,7 +66,7 @@ def main() -> None:
     else:
         st.info("No timelines were recorded with this run, only makespans.")
     draw_run(run)
-    draw_origin(folder, run)
+    draw_costs(folder, run)
 
 
 def draw_case(run: Path, case: RecordedCase) -> None:
@@ -79,7 +78,7 @@ def draw_case(run: Path, case: RecordedCase) -> None:
     except ValueError as error:
         st.error(literal(error))
         return
-    draw_numbers(case, predicted, measured)
+    draw_makespans(case, predicted, measured)
     show_figure(
         st,
         figures.gantt_chart(predicted, measured),
@@ -98,7 +97,7 @@ def draw_case(run: Path, case: RecordedCase) -> None:
     st.dataframe(table, column_config=decimals(table.columns[1:], "%.1f"))
 
 
-def draw_numbers(case: RecordedCase, predicted: Timeline, measured: Timeline) -> None:
+def draw_makespans(case: RecordedCase, predicted: Timeline, measured: Timeline) -> None:
     low, high = (figures.human_time(us) for us in case.ci_us)
     difference = case.predicted_us - case.measured_us
     apart = f"{figures.human_time(abs(difference))} {'longer' if difference > 0 else 'shorter'}"
@@ -115,7 +114,7 @@ def draw_numbers(case: RecordedCase, predicted: Timeline, measured: Timeline) ->
         tile(next(columns), f"{stream} busy, measured", busy, simulated_busy)
 
 
-def draw_run(run: RecordedRun) -> None:
+def draw_run(run: RunResult) -> None:
     table = runs.makespan_table(run.cases)
     st.subheader(f"All {len(table)} schedules of the run")
     columns = st.columns(len(STATISTICS))
@@ -144,7 +143,7 @@ def draw_run(run: RecordedRun) -> None:
     )
 
 
-def draw_origin(folder: Path, run: RecordedRun) -> None:
+def draw_costs(folder: Path, run: RunResult) -> None:
     st.subheader("Where the numbers come from")
     st.caption("Measured: the machine and the software that ran the schedules.")
     st.dataframe(

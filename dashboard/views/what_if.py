@@ -16,7 +16,7 @@ import streamlit as st
 
 from dashboard import answers
 from dashboard.answers import Question
-from dashboard.form import DEPLOYED, SERVED, FormField, draw, scenario_fields, write
+from dashboard.form import DEPLOYED, SERVED, FormField, draw, scenario_fields, write_fields
 from dashboard.widgets import decimals, literal, show_figure, tile
 from simdep.analysis import figures
 from simdep.analysis.metrics import METRICS
@@ -30,22 +30,25 @@ from simdep.scenario.field import OneOf
 from simdep.scenario.fields import FIELDS
 from simdep.scenario.spec import Scenario
 
-TITLE = "What if"
 LETTERS = "abcd"  # of the policies side by side
 NO_POLICY = "none"
-FIRST = {"a": Choice("naive"), "b": Choice("pppipe", None, 2), "c": Choice("findep", "asas", 2, 4)}
+FIRST_POLICIES = {
+    "a": Choice("naive"),
+    "b": Choice("pppipe", None, 2),
+    "c": Choice("findep", "asas", 2, 4),
+}
 WIDTHS = (3, 2, 2, 2, 2)  # of the fields that the form shows first
 MAX_NOTES = 12
 SOLVED = "solved"  # the question that was solved last, in the state of the session
 PROVEN_PCT = 1e-6  # a gap that is rounding
-SHOWN = {  # what the heat map can show
+HEAT_METRICS = {  # what the heat map can show
     METRICS[key].label: METRICS[key] for key in ("makespan_us", "throughput_tokens_per_s")
 }
 
 
 def main() -> None:
     began = time.perf_counter()
-    st.title(TITLE)
+    st.title("What if")
     question = answers.question_of(draw_form())
     choices = draw_policies()
     try:
@@ -56,9 +59,9 @@ def main() -> None:
     predictions = predicted(question, choices)
     if predictions:
         draw_timelines(question, {letter: choices[letter] for letter in predictions})
-        draw_numbers(predictions)
+        draw_table(predictions)
     draw_configurations(question)
-    draw_origin(scenario, predictions)
+    draw_assumptions(scenario, predictions)
     st.caption(f"Answered in {1e3 * (time.perf_counter() - began):.0f} ms.")
 
 
@@ -122,13 +125,13 @@ def policy_field(letter: str) -> FormField:
         help="a policy of `simdep policies`",
         choices=options,
     )
-    first = FIRST[letter].policy if letter in FIRST else NO_POLICY
+    first = FIRST_POLICIES[letter].policy if letter in FIRST_POLICIES else NO_POLICY
     return FormField(letter, declared, first, options)
 
 
 def parameter_field(letter: str, name: str) -> FormField:
     """A parameter of a policy, r1, r2 or order; left open, it is the policy's own."""
-    first = getattr(FIRST.get(letter, Choice(NO_POLICY)), name)
+    first = getattr(FIRST_POLICIES.get(letter, Choice(NO_POLICY)), name)
     return FormField(f"{letter}_{name}", FIELDS[name], first)
 
 
@@ -143,7 +146,7 @@ def draw_timelines(question: Question, choices: Mapping[str, str]) -> None:
     )
 
 
-def draw_numbers(predictions: Mapping[str, Prediction]) -> None:
+def draw_table(predictions: Mapping[str, Prediction]) -> None:
     table = answers.policy_table(predictions)
     settings = decimals(["speed-up"], "%.3f")
     for key in SHOWN_METRICS:
@@ -159,7 +162,7 @@ def draw_configurations(question: Question) -> None:
     st.subheader("Every configuration of FinDEP, and the best of all")
     left, right = st.columns([1, 3])
     order = draw(left, choice_field("cuts_order", "AG order", ("asas", "aass")))
-    metric = SHOWN[draw(left, choice_field("cuts_value", "Shown", tuple(SHOWN)))]
+    metric = HEAT_METRICS[draw(left, choice_field("cuts_value", "Shown", tuple(HEAT_METRICS)))]
     try:
         points = answers.configurations(question, order)
     except ValueError as error:
@@ -213,10 +216,10 @@ def draw_solution(question: Question) -> None:
 def show(letter: str, choice: Choice) -> None:
     """Show a policy under a letter of the form."""
     parameters = {f"{letter}_{name}": getattr(choice, name) for name in ("r1", "r2", "order")}
-    write({letter: choice.policy, **parameters})
+    write_fields({letter: choice.policy, **parameters})
 
 
-def draw_origin(scenario: Scenario, predictions: Mapping[str, Prediction]) -> None:
+def draw_assumptions(scenario: Scenario, predictions: Mapping[str, Prediction]) -> None:
     """What the numbers rest on: everything here is simulated, and some of it on assumed costs."""
     name = scenario.deployment.hardware.name
     st.subheader("Where the numbers come from")

@@ -1,5 +1,6 @@
-"""What makes one schedule slower or faster than another: their critical paths and idle times side by
-side. Times are microseconds; a change is that of the other timeline against the first."""
+"""What makes one schedule slower or faster than another: critical paths and idle times, compared.
+
+Times are microseconds; a change is that of the other timeline against the first."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ Idle time of a stream, at any moment, has the first of these causes that holds:
     warm-up         its first task has not started yet
     drain           its last task has ended
     order           a later task of the stream has all it needs, but the FIFO's next one has not
-    another rank    of several ranks that the next task waits for, some are done and the slowest, another one, is not
-    KIND            a task of that kind runs on the chain that decides when the next one starts: waiting for it
-    host            nothing runs on that chain: launch gaps, send and receive overheads, a shared link that is taken
+    another rank    some of the ranks that the next task waits for are done, the slowest is not
+    KIND            a task of that kind runs on the chain that decides when the next task starts
+    host            nothing runs on that chain: launch gaps, send and receive overheads, a shared
+                    link that is taken
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class PathShare:
     fraction: float
 
 
-def explanation(timeline: Timeline) -> dict[str, Any]:
+def time_breakdown(timeline: Timeline) -> dict[str, Any]:
     """Critical path by kind and stream, bubbles and idle time by cause, ready for JSON."""
     idle = idle_by_cause(timeline)
     return {

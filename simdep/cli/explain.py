@@ -130,7 +130,7 @@ class _Subject:
 
 def _explained(subject: _Subject) -> dict[str, Any]:
     from simdep.analysis.diagnoses import diagnoses
-    from simdep.analysis.idle import explanation
+    from simdep.analysis.idle import time_breakdown
     from simdep.analysis.sensitivity import link_parts, sensitivities
     from simdep.hardware.extrapolation import Extrapolation
     from simdep.scenario.memory import memory
@@ -154,7 +154,7 @@ def _explained(subject: _Subject) -> dict[str, Any]:
         **prediction.results,
         "lower_bound_us": bound,
         "gap_pct": 100 * (makespan / bound - 1) if bound else 0.0,
-        **explanation(subject.timeline),
+        **time_breakdown(subject.timeline),
         "sensitivities": [asdict(change) for change in changes],
         "diagnoses": [asdict(finding) for finding in findings],
         "difference": None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
-from pages import serving
+from pages import open_page, serving, severe_messages
 from places import ROOT
 from schedules import findep, naive
 from streamlit.testing.v1 import AppTest
@@ -373,21 +373,9 @@ def test_a_browser_draws_every_bar_and_complains_about_nothing(
     address: str, browser: Chrome
 ) -> None:
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
 
-    browser.get_log("browser")  # what earlier pages left there
-    browser.get(f"{address}?{urlencode({'case': SECOND})}")
     bars = 3 * len(findep(2, 2, 2, "AASS"))
-    paths = "[data-testid=stPlotlyChart] .barlayer .points path"
-    WebDriverWait(browser, 60).until(
-        lambda page: len(page.find_elements(By.CSS_SELECTOR, paths)) >= bars
-    )
-    assert len(browser.find_elements(By.CSS_SELECTOR, paths)) == bars
+    open_page(browser, f"{address}?{urlencode({'case': SECOND})}", bars)
     shown = browser.find_element(By.CSS_SELECTOR, "[data-testid=stMetricValue]")
     assert shown.text.endswith(" ms")
-    assert not browser.find_elements(
-        By.CSS_SELECTOR, "[data-testid=stException], [data-testid=stAlert]"
-    )
-    assert [
-        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
-    ] == []
+    assert severe_messages(browser) == []

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from pages import serving
+from pages import open_page, serving, severe_messages
 from places import ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -444,16 +444,8 @@ def test_a_browser_draws_the_page_and_the_address_follows_the_form(
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    browser.get_log("browser")  # what earlier pages left there
-    browser.get(f"{address}what-if?{urlencode(SMALL | {'d': 'ep', 'c_r2': '2'})}")
     bars = 4 * (5 + 2 * 5 + 2 * (2 + 3 * 2) + 5)  # naive, pppipe r1=2, findep r1=r2=2, ep
-    paths = "[data-testid=stPlotlyChart] .barlayer .points path"
-    wait = WebDriverWait(browser, 60)
-    wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, paths)) >= bars)
-    assert len(browser.find_elements(By.CSS_SELECTOR, paths)) == bars
-    assert not browser.find_elements(
-        By.CSS_SELECTOR, "[data-testid=stException], [data-testid=stAlert]"
-    )
+    open_page(browser, f"{address}what-if?{urlencode(SMALL | {'d': 'ep', 'c_r2': '2'})}", bars)
     plots = browser.find_elements(By.CSS_SELECTOR, "[data-testid=stPlotlyChart]")
     assert len(plots) == 2
     labels = [
@@ -467,8 +459,6 @@ def test_a_browser_draws_the_page_and_the_address_follows_the_form(
     )  # makespans are written beside each other
     more = browser.find_element(By.CSS_SELECTOR, ".st-key-c_r1 [data-testid=stNumberInputStepUp]")
     browser.execute_script("arguments[0].click()", more)
-    wait.until(lambda page: "c_r1=3" in page.current_url)
-    told = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert [
-        text for text in told if "/what-if/_stcore/" not in text
-    ] == []  # Streamlit looks there first
+    WebDriverWait(browser, 60).until(lambda page: "c_r1=3" in page.current_url)
+    messages = severe_messages(browser)
+    assert [text for text in messages if "/what-if/_stcore/" not in text] == []  # looked at first

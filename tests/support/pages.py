@@ -1,4 +1,4 @@
-"""A Streamlit app, served for a browser."""
+"""A Streamlit app, served for a browser, and its pages as the browser draws them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from places import ROOT
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+BARS = "[data-testid=stPlotlyChart] .barlayer .points path"
+COMPLAINTS = "[data-testid=stException], [data-testid=stAlert]"
 
 
 @contextmanager
@@ -53,3 +60,24 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
         except URLError:
             time.sleep(0.1)
     raise AssertionError(f"streamlit does not answer at {url}")
+
+
+def open_page(browser: Chrome, url: str, bars: int) -> None:
+    """Open a page and wait until its charts have all their bars; a complaint on it fails the
+    test."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get_log("browser")  # what earlier pages left there
+    browser.get(url)
+    WebDriverWait(browser, 60).until(
+        lambda page: len(page.find_elements(By.CSS_SELECTOR, BARS)) >= bars
+    )
+    assert len(browser.find_elements(By.CSS_SELECTOR, BARS)) == bars
+    assert not browser.find_elements(By.CSS_SELECTOR, COMPLAINTS)
+
+
+def severe_messages(browser: Chrome) -> list[str]:
+    """What the browser logged as severe."""
+    log = browser.get_log("browser")
+    return [entry["message"] for entry in log if entry["level"] == "SEVERE"]

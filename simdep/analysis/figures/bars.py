@@ -1,5 +1,6 @@
-"""The bars of a Gantt chart as tables: a place for each track, a bar for each row of a timeline, and
-what is too narrow to see joined. Times are microseconds from the first start of a timeline."""
+"""The bars of a Gantt chart as tables: a place for each track, a bar for each row of a timeline.
+
+What is too narrow to see is joined. Times are microseconds from the first start of a timeline."""
 
 from __future__ import annotations
 

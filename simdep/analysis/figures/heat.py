@@ -16,7 +16,8 @@ def heat_map(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "m
     """A cell a point: `value` over two columns, each value of them as wide as the next, the best
     cell framed.
 
-    `best` is `min` or `max`. A cell without a value stays empty. Raises ValueError without any value.
+    `best` is `min` or `max`. A cell without a value stays empty. Raises ValueError without
+    any value.
     """
     grid = points.pivot(index=y, columns=x, values=value)
     values = grid.to_numpy(dtype=float)
