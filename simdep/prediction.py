@@ -25,8 +25,9 @@ from simdep.scenario.task_costs import ScenarioCosts, task_costs
 from simdep.schedule import Schedule
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import earliest_times
+from simdep.simulation.rank_costs import RankCosts
 from simdep.simulation.rank_times import RankTimes, simulate_ranks
-from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, scenario_work
+from simdep.simulation.rank_work import RankWork, rank_work, scenario_work
 from simdep.timeline import Timeline
 from simdep.units import human_us
 

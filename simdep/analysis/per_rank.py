@@ -57,7 +57,7 @@ def rank_summary(times: RankTimes, total_tokens: int | None = None) -> dict[str,
     a simulation of every rank says."""
     numbers = timeline_summary(times.timeline, total_tokens)
     path = [ranked(name, rank) for name, rank in times.critical_path]
-    return numbers | {"tasks": times.work.rows, "critical_path": path, "ranks": _ranks(times)}
+    return numbers | {"tasks": times.work.tasks, "critical_path": path, "ranks": _ranks(times)}
 
 
 def _ranks(times: RankTimes) -> dict[str, Any]:

@@ -121,9 +121,9 @@ class _Subject:
             costs, timeline = prediction.task_us, prediction.simulated
             return cls(prediction, prediction.schedule, costs, timeline)
         work = prediction.ranks.work
-        if work.rows > _MAX_RANK_TASKS:
+        if work.tasks > _MAX_RANK_TASKS:
             limit = f"explain takes {_MAX_RANK_TASKS:,}: use fewer layers or ranks"
-            raise ValueError(f"{work.rows:,} tasks of all ranks; {limit}")
+            raise ValueError(f"{work.tasks:,} tasks of all ranks; {limit}")
         schedule, costs = work.expand()
         return cls(prediction, schedule, costs, prediction.ranks.expanded)
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep.costs import Costs
-from simdep.schedule import STREAMS, Kind, Schedule
+from simdep.schedule import STREAMS, Kind, Schedule, task_name
 from simdep.simulation.stage_table import Array, StageTable
 
 _STAGES = (Kind.A2E, Kind.EXPERT, Kind.E2A)
@@ -96,24 +96,13 @@ def _equal_micro_batches(schedule: Schedule, us: Mapping[str, float]) -> StageTa
 
 
 def _waits_for_data(schedule: Schedule) -> bool:
-    """Whether every task waits for what brings its data (the rule of `simdep.policies.builder`)."""
-    returns: dict[tuple[int, int], set[str]] = {}  # what brings back the layer of a micro-batch
+    """Whether every task itself waits for what brings its data; A2E may wait for the shared experts
+    in place of attention, which they wait for."""
     for task in schedule:
-        if task.kind in (Kind.SHARED, Kind.E2A):
-            returns.setdefault((task.layer, task.mb), set()).add(task.name)
-    for task in schedule:
-        waits = set(task.after)
-        attended = {f"A[{task.layer}.{task.mb}]"}
-        if task.kind is Kind.ATTENTION:
-            needed = returns[task.layer - 1, task.mb] if task.layer else set()
-        elif task.kind is Kind.SHARED:
-            needed = attended
-        elif task.kind is Kind.A2E:  # the shared experts wait for attention themselves
-            needed = attended if waits & attended else {f"S[{task.layer}.{task.mb}]"}
-        else:
-            source = Kind.A2E if task.kind is Kind.EXPERT else Kind.EXPERT
-            needed = {f"{source.value}[{task.layer}.{task.mb}.{task.chunk}]"}
-        if not needed <= waits:
+        needed = schedule.data_of(task)
+        if task.kind is Kind.A2E and not set(needed) & set(task.after):
+            needed = (task_name(Kind.SHARED, task.layer, task.mb),)
+        if not set(needed) <= set(task.after):
             return False
     return True
 

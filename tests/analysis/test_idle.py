@@ -16,7 +16,8 @@ from simdep.policies import build
 from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.schedule import Kind, Schedule, Task, track
 from simdep.simulation.engine import simulate_schedule
-from simdep.simulation.rank_work import RankCosts, rank_work
+from simdep.simulation.rank_costs import RankCosts
+from simdep.simulation.rank_work import rank_work
 from simdep.timeline import Timeline
 
 

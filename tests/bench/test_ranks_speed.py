@@ -19,11 +19,12 @@ from simdep.costs import StageTimes
 from schedules import findep
 from simdep.analysis.per_rank import rank_summary
 from simdep.simulation.rank_times import rank_times
-from simdep.simulation.rank_work import RankCosts, rank_work
+from simdep.simulation.rank_work import rank_work
+from simdep.simulation.rank_costs import RankCosts
 from simdep.scenario.imbalance import Nodes, Ranks, Straggler
 
 times = StageTimes(attention=100, shared=30, a2e=20, expert=50, e2a=20)
-costs = replace(RankCosts.of_stages(times), far=lambda task, loads: 5 + 30 * loads)
+costs = replace(RankCosts.of_stages(times), other_link_us=lambda task, loads: 5 + 30 * loads)
 skew = routing.power_law(1536, 1.2, top_k=8, tokens=65536, layers=60)
 ranks = {
     "alike": Ranks(),
@@ -39,7 +40,7 @@ evaluated = time.perf_counter()
 if "--report" in sys.argv:
     rank_summary(found)
 print(json.dumps({
-    "tasks": work.rows,
+    "tasks": work.tasks,
     "describe_s": described - began,
     "evaluate_s": evaluated - described,
     "report_s": time.perf_counter() - evaluated,

@@ -18,7 +18,8 @@ from simdep.scenario.imbalance import Ranks, Straggler
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.simulation.longest_path import longest_path_us
-from simdep.simulation.rank_work import RankCosts, rank_work
+from simdep.simulation.rank_costs import RankCosts
+from simdep.simulation.rank_work import rank_work
 
 
 def exactly(task: Task) -> int:

@@ -32,8 +32,9 @@ from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
 from simdep.simulation.longest_path import earliest_times, longest_path_us
+from simdep.simulation.rank_costs import RankCosts
 from simdep.simulation.rank_times import RankTimes, rank_times, simulate_ranks
-from simdep.simulation.rank_work import RankCosts, RankWork, rank_work, ranked, scenario_work
+from simdep.simulation.rank_work import RankWork, rank_work, ranked, scenario_work
 from simdep.timeline import Timeline
 from simdep.traces.export import save_timelines
 from simdep.traces.perfetto import chrome_trace
@@ -110,9 +111,10 @@ def some_work(code: int) -> RankWork:
     schedule, ag, eg = a_schedule(random), random.choice([1, 2, 3, 3]), random.choice([1, 2, 3, 4])
     far = StageTimes(0, 0, 31, 23)
     costs = replace(
-        RankCosts.of_stages(some_times(random)), far=lambda task, loads: 3 + far(task) * loads
+        RankCosts.of_stages(some_times(random)),
+        other_link_us=lambda task, loads: 3 + far(task) * loads,
     )
-    costs = replace(costs, own_is_far=random.random() < 0.3, broadcast=random.random() < 0.1)
+    costs = replace(costs, joins_nodes=random.random() < 0.3, broadcast=random.random() < 0.1)
     samples = schedule.r1 * random.choice([1, 2, 4])
     return rank_work(
         schedule, ag, eg, some_ranks(random, schedule, ag, eg, samples), costs, samples
@@ -362,7 +364,7 @@ def test_the_busier_end_of_a_transfer_decides() -> None:
 def test_links_within_and_between_nodes_work_side_by_side() -> None:
     """2 AG and 2 EG GPUs in nodes of 2: all rows travel between nodes. In nodes of 3, those to EG 0
     stay within."""
-    far = replace(RankCosts.of_stages(TIMES), far=lambda task, loads: 200 * loads)
+    far = replace(RankCosts.of_stages(TIMES), other_link_us=lambda task, loads: 200 * loads)
 
     def took(nodes: Nodes) -> list[float]:
         us = rank_work(naive(1, shared=False), 2, 2, Ranks(nodes=nodes), far).us["A2E[0.0.0]"]
@@ -376,14 +378,44 @@ def test_links_within_and_between_nodes_work_side_by_side() -> None:
     ]  # to EG 0: as much as in a group; to EG 1: all that it gets, between nodes
     assert took(Nodes(2, 1)) == [400, 400]  # one port for the two GPUs of a node
     cheap = replace(
-        far, far=lambda task, loads: 4 * loads
+        far, other_link_us=lambda task, loads: 4 * loads
     )  # ports within the node of EG 0 are no matter to EG 1
     assert rank_work(naive(1, shared=False), 2, 2, Ranks(nodes=Nodes(3, 3)), cheap).us[
         "A2E[0.0.0]"
     ].tolist() == [20, 4]
-    own = replace(far, own_is_far=True)
+    own = replace(far, joins_nodes=True)
     work = rank_work(naive(1, shared=False), 2, 2, Ranks(nodes=Nodes(2, 2)), own)
     assert work.us["A2E[0.0.0]"].tolist() == [20, 20]
+
+
+def test_a_transfer_over_both_link_classes_lasts_the_longer_of_the_two() -> None:
+    """Nodes of 2 hold AG 0 and 1, AG 2 and EG 0: a third of the tokens of EG 0 stay in its node.
+
+    Its own port is the busiest: 30 / 3 us within the node, 2 / 3 of 60 or of 3 us between nodes.
+    """
+    own = StageTimes(attention=100, shared=0, a2e=30, expert=100, e2a=30)
+
+    def took(us: float) -> float:
+        costs = replace(RankCosts.of_stages(own), other_link_us=lambda task, loads: us * loads)
+        work = rank_work(naive(1, shared=False), 3, 1, Ranks(nodes=Nodes(2, 2)), costs)
+        return float(work.us["A2E[0.0.0]"][0])
+
+    assert took(60) == pytest.approx(40)
+    assert took(3) == pytest.approx(10)
+
+
+def test_every_ag_rank_sends_by_its_own_routing_beside_shared_experts_on_the_eg() -> None:
+    """AG 0 routes all to EG 0, AG 1 all to EG 1: every port is as busy as under equal shares."""
+    schedule = build("step3", 1, 1)
+    ranks = Ranks(routing.from_counts([[[1, 0], [0, 1]]]))
+    work = rank_work(schedule, 2, 2, ranks, RankCosts.of_stages(TIMES))
+    assert work.us["A2E[0.0.0]"].tolist() == [TIMES.a2e, TIMES.a2e]
+
+
+def test_two_factors_of_one_straggler_multiply() -> None:
+    ranks = Ranks(stragglers=(Straggler("AG", 0, 2), Straggler("AG", 0, 3)))
+    work = rank_work(naive(1, shared=False), 2, 2, ranks, RankCosts.of_stages(TIMES))
+    assert work.us["A[0.0]"].tolist() == [6 * TIMES.attention, TIMES.attention]
 
 
 def test_gpus_stand_in_nodes_attention_ranks_first() -> None:
@@ -498,8 +530,8 @@ def test_the_solver_refuses_a_scenario_of_ranks() -> None:
         Problem.of(served(ranks={"batches": [4, 4, 4]}))
 
 
-def test_rows_between_nodes_without_a_known_link_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows of A2E\[0.0.0\] travel between nodes"):
+def test_tokens_between_nodes_without_a_known_link_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"tokens of A2E\[0.0.0\] travel between nodes"):
         rank_work(naive(1), 2, 2, Ranks(nodes=Nodes(2, 2)), RankCosts.of_stages(TIMES))
 
 
