@@ -315,7 +315,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Until then, and whatever ends the writing, what was there before stays. A device or pipe, such
     as /dev/stdout, is written directly.
     """
-    check_writable(path)
+    _check_path(path)
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as file:
@@ -348,7 +348,19 @@ def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise InputError for a path that no file can be written to."""
+    """Raise InputError for a path that no file can be written to; what is there stays as it is."""
+    _check_path(path)
+    if path.exists() and not path.is_file():
+        return
+    try:
+        with _temporary(Path(os.path.realpath(path))):
+            pass
+    except OSError as error:
+        sentence = f"the file can't be written: {_reason(error)}"
+        raise InputError(sentence, shown_path(path)) from None
+
+
+def _check_path(path: Path) -> None:
     name = shown_path(path)
     try:
         if "\0" in str(path):
@@ -359,12 +371,19 @@ def check_writable(path: Path) -> None:
             raise InputError(f"there is no folder {shown_path(path.parent)}", name)
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError("the file is read-only", name)
-        if not path.exists() and not os.access(path.parent, os.W_OK):
-            raise InputError(f"nothing can be written in {shown_path(path.parent)}", name)
     except InputError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"the file can't be written: {_reason(error)}", name) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, if they are missing; InputError where none can be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        sentence = f"the folder can't be made: {_reason(error)}"
+        raise InputError(sentence, shown_path(path)) from None
 
 
 def shown_path(path: Path) -> str:

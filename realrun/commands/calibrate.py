@@ -15,7 +15,8 @@ from realrun.commands.options import (
     progress_bar,
     ready_cases,
 )
-from simdep import checks
+from simdep import checks, files
+from simdep.checks import InputError
 from simdep.cli.output import check_paths, emit
 
 HELP = "measure the costs of this machine by micro-benchmark and write a hardware profile"
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
     checks.integer(args.rounds, "--rounds")
     check_paths(args, ("out",))
+    if args.out.suffix != ".json":
+        raise InputError(f"--out {files.shown_path(args.out)}: expected the name of a .json file")
     (case,) = ready_cases([case_of(args)], args)
     campaign = Campaign(
         [case], args.rounds, args.seed, runs=False, operations=True, backend=args.backend

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from realrun.place import CHOSEN_SPEED, GPU_LINK, LINKS
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.cli.parser import add_json
 from simdep.cli.scenario_args import add_field_flag
 from simdep.file_kinds import SCENARIO
@@ -177,8 +178,9 @@ def run_folder(out: Path | None) -> Path:
     """The folder of --out, or a new one; raises ValueError where it is a file."""
     if out is None:
         return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: it is a file; name a folder")
+    if os.path.isfile(out):
+        raise InputError(f"--out {files.shown_path(out)}: it is a file; name a folder")
+    files.make_folder(out)
     return out
 
 

@@ -25,18 +25,19 @@ def emit(args: argparse.Namespace, result: Mapping[str, Any], parts: Iterable[st
     )
 
 
-FILES = {
-    "html": ".html",
-    "trace": "",
-    "save_schedule": ".json",
-    "out": "",
-}  # flags of files, and how they end
+FILES = {  # flags of files, and how they end
+    "html": (".html",),
+    "trace": (".json", ".json.gz", ".csv", ".parquet"),
+    "save_schedule": (".json",),
+    "out": ("",),
+}
 
 
 def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
     """Raise ValueError for a file that can't be written, before anything is computed that would be
     lost."""
-    for name, suffix in ((name, FILES[name]) for name in names):
+    for name in names:
+        suffixes = FILES[name]
         path = getattr(args, name, None)
         if path is None:
             continue
@@ -45,8 +46,9 @@ def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
             check_writable(path)
         except InputError as error:
             raise InputError(f"{flag} {error}") from None
-        if not path.name.endswith(suffix):
-            raise InputError(f"{flag} {shown_path(path)}: expected the name of a {suffix} file")
+        if not path.name.lower().endswith(suffixes):
+            expected = f"expected the name of a {' or '.join(suffixes)} file"
+            raise InputError(f"{flag} {shown_path(path)}: {expected}")
 
 
 def tell(notes: Iterable[str]) -> None:
