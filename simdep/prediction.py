@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from simdep import checks
 from simdep.analysis.metrics import timeline_metrics, timeline_summary, tokens_per_second
 from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, shown_tracks
 from simdep.costs import Costs, HostOverheads
@@ -155,7 +156,11 @@ def simulate(
     completed = set_up(scenario)
     scenario, costs = completed.scenario, task_costs(completed.scenario)
     host = _host(scenario, costs)
-    host = replace(host.ideal if ideal else host, noise=noise, seed=seed)
+    host = replace(
+        host.ideal if ideal else host,
+        noise=checks.number(noise, "noise"),
+        seed=checks.integer(seed, "seed", 0),
+    )
     has_sizes = scenario.has_model
     if schedule is None:
         schedule = scheduled(scenario, costs)

@@ -27,7 +27,8 @@ from simdep.scenario.fields import override
 
 Answer = dict[str, Any] | str  # the results, or the sentence that refuses the scenario
 FOLDER = Path(tempfile.mkdtemp())
-TIMES = {"projection": 6, "core": 4, "shared": 3, "a2e": 2.5, "expert": 5, "e2a": 3}
+STAGES = {"projection": 6, "core": 4, "shared": 3, "a2e": 2.5, "expert": 5, "e2a": 3}
+TIMES = {f"costs.{stage}": time for stage, time in STAGES.items()}
 
 
 def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -40,11 +41,13 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     policy = find(draw(st.sampled_from(BUILTIN)))
     fields: dict[str, Any] = {"policy": policy.name, "layers": draw(st.integers(1, 2))}
     fields |= draw(granularities(policy))
-    if draw(st.integers(0, 9)) == 0:  # stage times alone
+    costs = draw(st.integers(0, 9))
+    if costs == 0:  # stage times alone
         allowed = ("policy", "layers", "r1", "r2", "order")
-        times = {f"costs.{stage}": time for stage, time in TIMES.items()}
-        return times | {name: value for name, value in fields.items() if name in allowed}
+        return TIMES | {name: value for name, value in fields.items() if name in allowed}
     fields |= draw(machines(policy))
+    if costs == 1:
+        fields |= TIMES
     return {name: value for name, value in fields.items() if value is not None}
 
 
