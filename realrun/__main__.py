@@ -24,8 +24,8 @@ _COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+def command_parser() -> Parser:
+    """The parser of every command and its flags."""
     examples = "".join(module.EXAMPLES for module in _COMMANDS.values()).split("\n")
     parser = Parser(
         "realrun",
@@ -40,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = add_command(commands, name, module.HELP, module.EXAMPLES)
         module.add_flags(command)
         command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = command_parser().parse_args(argv)
     return run_command("realrun", lambda: args.run(args))
 
 

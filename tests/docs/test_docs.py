@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ from places import ROOT
 from samples import events, gemms, saved
 
 import simdep
-from realrun.__main__ import make_parser
+from realrun.__main__ import command_parser
 from simdep.__main__ import main
+from simdep.policies import POLICIES
 
 DOCS = ROOT / "simdep" / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 SCENARIO = re.search(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-OWN_POLICY = re.search(r"```python\n(# my_policy.py.*?)```", (DOCS / "schedules.md").read_text(), re.S)
+OWN_POLICY = re.search(
+    r"```python\n(# my_policy.py.*?)```", (DOCS / "schedules.md").read_text(), re.S
+)
 MEASURED_FIRST = "profile.json"  # realrun makes it
 
 
@@ -43,7 +47,7 @@ def commands(program: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that the pages speak of."""
     assert SCENARIO and OWN_POLICY
     monkeypatch.chdir(tmp_path)
@@ -51,7 +55,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_policy.py").write_text(OWN_POLICY[1])
     saved(gemms(), tmp_path)
     saved(events(), tmp_path, "events.csv")
-    return tmp_path
+    before = dict(POLICIES)
+    yield tmp_path
+    POLICIES.clear()  # the commands run a policy of their own
+    POLICIES.update(before)
 
 
 def test_the_pages_show_every_command_of_simdep() -> None:
@@ -81,7 +88,7 @@ def test_a_command_of_simdep_runs(
 @pytest.mark.parametrize("line", commands("realrun"))
 def test_a_command_of_realrun_has_flags_that_exist(line: str) -> None:
     """Real runs take minutes; tests/realrun executes small ones."""
-    assert make_parser().parse_args(shlex.split(line)[1:])
+    assert command_parser().parse_args(shlex.split(line)[1:])
 
 
 def test_the_five_lines_of_python_run(workplace: Path) -> None:

@@ -426,19 +426,19 @@ def registry() -> Iterator[None]:
     POLICIES.update(before)
 
 
-def readme_policy() -> str:
-    text = (ROOT / "README.md").read_text()
+def documented_policy() -> str:
+    text = (ROOT / "simdep" / "docs" / "schedules.md").read_text()
     found = re.search(r"```python\n# my_policy.py\n(.+?)```", text, re.S)
     assert found
     return found[1]
 
 
 @pytest.mark.usefixtures("registry")
-def test_the_policy_of_the_readme_runs_by_its_file(
+def test_the_policy_of_the_docs_runs_by_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "my_policy.py"
-    file.write_text(readme_policy())
+    file.write_text(documented_policy())
     times = "simdep simulate --stage-times attention=9,shared=1,a2e=1,expert=5,e2a=1 --r1 3 --json"
     assert run(times, "--policy", f"{file}:backwards") == 0
     result = json.loads(capsys.readouterr().out)

@@ -36,4 +36,6 @@ def validate(folder: Path, rounds: int = 3) -> dict[str, Any]:
 if __name__ == "__main__":
     found = validate(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example"))
     for row in found["schedules"]:
-        print(f"{row['label']}: predicted {row['predicted_us']:,.0f} us, error {row['error_pct']:+.1f} %")
+        print(
+            f"{row['label']}: predicted {row['predicted_us']:,.0f} us, error {row['error_pct']:+.1f} %"
+        )
