@@ -30,7 +30,13 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGES = ("simdep", "realrun", "dashboard")
 FIGURES = "simdep.analysis.figures"
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+EXAMPLES = ROOT / "simdep" / "docs" / "examples"  # programs of users, no part of the package
+FILES = sorted(
+    path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if EXAMPLES not in path.parents
+)
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in FILES
