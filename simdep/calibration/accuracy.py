@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from simdep import checks
 from simdep.calibration.fit_kernel import FITS, fit_kernel, held_out_errors
-from simdep.calibration.measurements import Measurements, Series, series_of
+from simdep.calibration.measurements import MeasuredTable, Series, series_of
 from simdep.checks import InputError
 from simdep.hardware.gpus import find_gpu
 from simdep.hardware.kernels import Errors, Kernel
@@ -53,7 +53,7 @@ class KernelFit:
 
 
 def fit_profile(
-    measurements: Sequence[Measurements],
+    measurements: Sequence[MeasuredTable],
     name: str,
     gpu_name: str = "",
     form: str = "auto",
@@ -84,7 +84,7 @@ def fit_profile(
     return HardwareProfile(name, description, (), kernels, gpu=gpu.name if gpu else ""), fits
 
 
-def _only_machine(measurements: Sequence[Measurements]) -> str:
+def _only_machine(measurements: Sequence[MeasuredTable]) -> str:
     """The one machine that tables name; empty where they name none or several."""
     names = {machine for measured in measurements for machine in measured.machines}
     return names.pop() if len(names) == 1 else ""
@@ -224,7 +224,7 @@ def _filled(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(column): value for column, value in row.items() if not pd.isna(value)}
 
 
-def evaluate(measurements: Sequence[Measurements], profile: HardwareProfile) -> Evaluation:
+def evaluate(measurements: Sequence[MeasuredTable], profile: HardwareProfile) -> Evaluation:
     """Predictions of a profile beside measured rows; raises ValueError if it has a kernel for
     none."""
     pieces: list[pd.DataFrame] = []
@@ -250,7 +250,7 @@ def evaluate(measurements: Sequence[Measurements], profile: HardwareProfile) -> 
 
 
 def speed_factor(
-    measurements: Sequence[Measurements], profile: HardwareProfile, anchors: int
+    measurements: Sequence[MeasuredTable], profile: HardwareProfile, anchors: int
 ) -> float:
     """The factor that brings predictions to this machine's speed.
 
@@ -271,7 +271,7 @@ def speed_factor(
 
 
 def _with_kernels(
-    measurements: Sequence[Measurements], profile: HardwareProfile
+    measurements: Sequence[MeasuredTable], profile: HardwareProfile
 ) -> list[tuple[Series, Kernel | None]]:
     """The series of the profile's machine, each with the kernel of the profile that is for it."""
     pairs = []
@@ -283,7 +283,7 @@ def _with_kernels(
 
 
 def _no_kernel(
-    measurements: Sequence[Measurements], profile: HardwareProfile, rows: str
+    measurements: Sequence[MeasuredTable], profile: HardwareProfile, rows: str
 ) -> InputError:
     origins = ", ".join(measured.origin for measured in measurements)
     hint = "see simdep hardware show"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from simdep.calibration.measurements import Measurements
+from simdep.calibration.measurements import MeasuredTable
 from simdep.checks import InputError, listed
 from simdep.hardware.operations import DTYPE_NAMES
 
@@ -45,7 +45,7 @@ class _Family:
 
 
 def _same(*names: str) -> dict[str, str]:
-    """Columns that have the same names there and here."""
+    """OperationColumns that have the same names there and here."""
     return {name: name for name in names}
 
 
@@ -100,7 +100,7 @@ _FAMILIES = (
 )
 
 
-def packaged_measurements(gpu: str) -> Iterator[Measurements]:
+def packaged_measurements(gpu: str) -> Iterator[MeasuredTable]:
     """The measurements of every family that the package has for a GPU; the largest of versions.
 
     Raises ValueError if the package is not installed or does not know the GPU.
@@ -116,7 +116,7 @@ def packaged_measurements(gpu: str) -> Iterator[Measurements]:
         if files:
             largest = max(files, key=lambda file: file.stat().st_size)
             origin = f"aiconfigurator-core {version}: {largest.relative_to(root)}"
-            yield Measurements(origin, _table(family, pd.read_parquet(largest)))
+            yield MeasuredTable(origin, _table(family, pd.read_parquet(largest)))
 
 
 def _folder(root: Path, gpu: str) -> Path:

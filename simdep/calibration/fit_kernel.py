@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from simdep.checks import InputError
-from simdep.hardware.forms import Array, Form, Knee, Table, Terms, Work, linear, p_norm
+from simdep.hardware.forms import Array, Form, Knee, PointTable, Quantities, Terms, linear, p_norm
 from simdep.hardware.kernels import Errors, Kernel
-from simdep.hardware.operations import Columns, Operation
+from simdep.hardware.operations import Operation, OperationColumns
 
 _FOLDS = 5
 _OUTLIER = 0.05  # relative error from which a point counts less than by its square
@@ -28,7 +28,7 @@ _START_POWERS = (1.2, 2.5, 8.0)  # of the p-norm that a fit starts from
 _MAX_POWER = 40.0
 _VANISHING = 1e-6  # share of every time below which a term is left out
 
-Fit = Callable[[Operation, Columns, Array], Form]
+Fit = Callable[[Operation, OperationColumns, Array], Form]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _TermsProblem:
 
     @classmethod
     def of(
-        cls, additive: Sequence[str], overlapping: Sequence[str], work: Work, us: Array
+        cls, additive: Sequence[str], overlapping: Sequence[str], work: Quantities, us: Array
     ) -> _TermsProblem:
         names = (*additive, *overlapping)
         shares = [_us_per_unit(work[name], us) for name in names]
@@ -99,7 +99,9 @@ class _TermsProblem:
         return Terms(additive, overlapping, self.power(point))
 
 
-def fit_terms(additive: Sequence[str], overlapping: Sequence[str], work: Work, us: Array) -> Terms:
+def fit_terms(
+    additive: Sequence[str], overlapping: Sequence[str], work: Quantities, us: Array
+) -> Terms:
     """The coefficients (at least 0) and the power of a Terms form with the least robust relative
     error.
 
@@ -121,7 +123,7 @@ def fit_terms(additive: Sequence[str], overlapping: Sequence[str], work: Work, u
     return problem.form(best, us)
 
 
-def _present(names: Sequence[str], work: Work) -> list[str]:
+def _present(names: Sequence[str], work: Quantities) -> list[str]:
     """The names of work that is not 0 everywhere."""
     return [name for name in names if np.any(work[name] > 0)]
 
@@ -149,12 +151,12 @@ def _least(
     return best
 
 
-def fit_linear(main: str, work: Work, us: Array) -> Terms:
+def fit_linear(main: str, work: Quantities, us: Array) -> Terms:
     """The paper's alpha + beta * work (both at least 0), fitted on relative error."""
     return fit_terms(("one", main), (), work, us)
 
 
-def fit_least_squares(main: str, work: Work, us: Array) -> Terms:
+def fit_least_squares(main: str, work: Quantities, us: Array) -> Terms:
     """The paper's alpha + beta * work (both at least 0), fitted by plain least squares."""
     largest = work[main].max()
     design = np.column_stack([np.ones_like(us), work[main] / largest])
@@ -162,7 +164,7 @@ def fit_least_squares(main: str, work: Work, us: Array) -> Terms:
     return linear(float(alpha), float(beta / largest), main)
 
 
-def fit_knee(main: str, work: Work, us: Array) -> Knee:
+def fit_knee(main: str, work: Quantities, us: Array) -> Knee:
     """max(floor, alpha + beta * work) with the least robust relative error."""
     line = fit_linear(main, work, us)
     alpha = max(line.additive.get("one", 0), 1e-3)
@@ -180,7 +182,7 @@ def fit_knee(main: str, work: Work, us: Array) -> Knee:
     return knee(_least(residuals, [start.tolist()], bounds))
 
 
-def _rooflines(operation: Operation, columns: Columns, us: Array) -> list[Terms]:
+def _rooflines(operation: Operation, columns: OperationColumns, us: Array) -> list[Terms]:
     """The roofline of an operation, and the one with wave quantisation where the SMs are known."""
     choices = [operation.overlapping]
     if "gpu_sms" in columns and operation.wave_overlapping:
@@ -189,7 +191,7 @@ def _rooflines(operation: Operation, columns: Columns, us: Array) -> list[Terms]
     return [fit_terms(operation.additive, overlapping, work, us) for overlapping in choices]
 
 
-def _fit_roofline(operation: Operation, columns: Columns, us: Array) -> Terms:
+def _fit_roofline(operation: Operation, columns: OperationColumns, us: Array) -> Terms:
     work = operation.work(columns)
 
     def error(form: Terms) -> float:
@@ -198,13 +200,13 @@ def _fit_roofline(operation: Operation, columns: Columns, us: Array) -> Terms:
     return min(_rooflines(operation, columns, us), key=error)
 
 
-def _fit_table(operation: Operation, columns: Columns, us: Array) -> Table:
+def _fit_table(operation: Operation, columns: OperationColumns, us: Array) -> PointTable:
     """The measured points over that roofline which carries best from shapes to others."""
     work, fold = operation.work(columns), folds(operation, columns)
     others = [name for name in operation.features if name not in (operation.axis, "head_dim")]
 
-    def table(base: Terms, kept: NDArray[np.bool_]) -> Table:
-        return Table.through(base, operation.axis, others, _rows(work, kept), us[kept])
+    def table(base: Terms, kept: NDArray[np.bool_]) -> PointTable:
+        return PointTable.through(base, operation.axis, others, _rows(work, kept), us[kept])
 
     def error(base: Terms) -> float:
         predicted = np.empty_like(us)
@@ -218,15 +220,15 @@ def _fit_table(operation: Operation, columns: Columns, us: Array) -> Table:
     return table(best, np.ones(len(us), bool))
 
 
-def _fit_knee(operation: Operation, columns: Columns, us: Array) -> Knee:
+def _fit_knee(operation: Operation, columns: OperationColumns, us: Array) -> Knee:
     return fit_knee(operation.main, operation.work(columns), us)
 
 
-def _fit_linear(operation: Operation, columns: Columns, us: Array) -> Terms:
+def _fit_linear(operation: Operation, columns: OperationColumns, us: Array) -> Terms:
     return fit_linear(operation.main, operation.work(columns), us)
 
 
-def _fit_least_squares(operation: Operation, columns: Columns, us: Array) -> Terms:
+def _fit_least_squares(operation: Operation, columns: OperationColumns, us: Array) -> Terms:
     return fit_least_squares(operation.main, operation.work(columns), us)
 
 
@@ -242,7 +244,7 @@ FITS: dict[str, Fit] = {  # by the name of the form
 def fit_kernel(
     operation: Operation,
     variant: Mapping[str, str],
-    columns: Columns,
+    columns: OperationColumns,
     us: Array,
     form: str,
     source: str,
@@ -271,7 +273,9 @@ def fit_kernel(
     )
 
 
-def held_out_errors(operation: Operation, columns: Columns, us: Array, form: str) -> Errors | None:
+def held_out_errors(
+    operation: Operation, columns: OperationColumns, us: Array, form: str
+) -> Errors | None:
     """Errors of a form on rows that its fit did not see: each fold of shapes in turn.
 
     None for a single fold, and for a fold without which the rows are too few.
@@ -290,11 +294,11 @@ def held_out_errors(operation: Operation, columns: Columns, us: Array, form: str
     return Errors.of(predicted, us)
 
 
-def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
+def _rows(columns: OperationColumns, kept: NDArray[np.bool_]) -> OperationColumns:
     return {name: column[kept] for name, column in columns.items()}
 
 
-def folds(operation: Operation, columns: Columns) -> NDArray[np.int64]:
+def folds(operation: Operation, columns: OperationColumns) -> NDArray[np.int64]:
     """The fold of every row. A shape is in one fold alone: its own where shapes are few, else its
     sha256 modulo 5.
 

@@ -25,8 +25,8 @@ from simdep.hardware.operations import (
     DTYPE_BYTES,
     DTYPE_NAMES,
     OPERATIONS,
-    Columns,
     Operation,
+    OperationColumns,
     implied_attributes,
 )
 
@@ -36,7 +36,7 @@ _SEPARATE = 1.1  # ratio of times from which a column tells different measuremen
 
 
 @dataclass(frozen=True)
-class Measurements:
+class MeasuredTable:
     """A checked table of measured operations, and where it is from."""
 
     origin: str
@@ -52,7 +52,7 @@ class Measurements:
     def _machine_column(self) -> str | None:
         return next((column for column in _MACHINE_COLUMNS if column in self.table), None)
 
-    def of_gpu(self, gpu: Gpu | None, name: str) -> Measurements:
+    def of_gpu(self, gpu: Gpu | None, name: str) -> MeasuredTable:
         """The rows of one machine, by its name or a name of its GPU.
 
         Raises ValueError if a table of several machines has none of it.
@@ -74,7 +74,7 @@ class Measurements:
         if rows.empty:
             machines = checks.listed(self.machines)
             raise InputError(f"{self.origin} has no rows of {name}; it has those of {machines}")
-        return Measurements(self.origin, rows)
+        return MeasuredTable(self.origin, rows)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Series:
 
     operation: Operation
     variant: dict[str, str]
-    columns: Columns
+    columns: OperationColumns
     us: Array
     skipped: dict[str, int]
 
@@ -110,11 +110,11 @@ def read_table(path: Path, expected: str = MEASUREMENTS) -> pd.DataFrame:
     return table
 
 
-def read_measurements(path: Path) -> Measurements:
+def read_measurements(path: Path) -> MeasuredTable:
     """The measurements of a CSV file; raises InputError naming file, line and column."""
     table = read_table(path)
     with files.context(path, MEASUREMENTS):
-        return Measurements(path.name, _checked(table))
+        return MeasuredTable(path.name, _checked(table))
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
@@ -172,7 +172,7 @@ def operations_of(columns: Collection[str]) -> list[Operation]:
     return [op for op, count in zip(fitting, counts, strict=True) if count == most]
 
 
-def series_of(measured: Measurements) -> Iterator[Series]:
+def series_of(measured: MeasuredTable) -> Iterator[Series]:
     """The series of a table, one for every operation and combination of attributes.
 
     Raises ValueError where a column that is neither tells different measurements apart.

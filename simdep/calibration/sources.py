@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from simdep.calibration import aiconfigurator
-from simdep.calibration.measurements import Measurements, read_measurements
+from simdep.calibration.measurements import MeasuredTable, read_measurements
 
 
-def load_measurements(source: str) -> list[Measurements]:
+def load_measurements(source: str) -> list[MeasuredTable]:
     """The tables of a source: the path of a CSV file, or `aiconfigurator:GPU`.
 
     Raises ValueError for a malformed file, a missing package, or a GPU that the package does not

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from simdep.analysis.figures import Section
-    from simdep.validation.reproduce.result import Point, Reproduction
+    from simdep.validation.reproduce.result import PublishedPoint, Reproduction
 
 HELP = "predict published measurements of real systems"
 EXAMPLES = """
@@ -88,13 +88,13 @@ def _listed(heading: str, lines: Sequence[str]) -> list[str]:
     return [heading + "\n" + "\n".join(f"- {line}" for line in lines)]
 
 
-def _reasons(points: Iterable[Point]) -> list[str]:
+def _reasons(points: Iterable[PublishedPoint]) -> list[str]:
     """The roles of points with their reasons, every pair once."""
     reasons = [f"{point.role}: {point.reason}" for point in points if point.reason]
     return list(dict.fromkeys(reasons))
 
 
-def _point_row(point: Point) -> dict[str, Any]:
+def _point_row(point: PublishedPoint) -> dict[str, Any]:
     return {
         **_configuration(point),
         "role": point.role,
@@ -106,7 +106,7 @@ def _point_row(point: Point) -> dict[str, Any]:
     }
 
 
-def _configuration(point: Point) -> dict[str, Any]:
+def _configuration(point: PublishedPoint) -> dict[str, Any]:
     """The columns of a point that say what was measured."""
     return {key: value for key, value in point.columns.items() if key not in _VALUES}
 
@@ -145,7 +145,7 @@ def _sections(reproduction: Reproduction) -> list[Section]:
     return sections
 
 
-def _drawn(points: Iterable[Point]) -> dict[str, list[dict[str, Any]]]:
+def _drawn(points: Iterable[PublishedPoint]) -> dict[str, list[dict[str, Any]]]:
     """Points with a published and a predicted value above 0, by unit in alphabetical order."""
     by_unit: dict[str, list[dict[str, Any]]] = {}
     for point in points:
@@ -176,6 +176,6 @@ def _page_cell(cell: Any) -> Any:
     return cell
 
 
-def _label(point: Point) -> str:
+def _label(point: PublishedPoint) -> str:
     parts = [f"{key} {value}" for key, value in _configuration(point).items() if value is not None]
     return ", ".join(parts)

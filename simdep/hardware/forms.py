@@ -1,11 +1,12 @@
 """Cost forms: how microseconds follow from named amounts of work, one array entry a task.
 
-    Terms   additive terms + p-norm of overlapping terms: alpha + beta x (FinDEP, Eq. 1-4) where
-            nothing overlaps; a roofline where computing overlaps memory; for a transfer alpha +
-            tokens max(c / SMs, 1 / link), where the norm is a maximum
-    Knee    max(floor, alpha + beta x): a floor that small work does not go below, convex in work
-    Table   measured points: the logarithm of time over a Terms form, interpolated in logarithms
-            of work
+    Terms       additive terms + p-norm of overlapping terms: alpha + beta x (FinDEP, Eq. 1-4) where
+                nothing overlaps; a roofline where computing overlaps memory; for a transfer alpha +
+                tokens max(c / SMs, 1 / link), where the norm is a maximum
+    Knee        max(floor, alpha + beta x): a floor that small work does not go below, convex in
+                work
+    PointTable  measured points: the logarithm of time over a Terms form, interpolated in logarithms
+                of work
 
 Every coefficient is at least 0, so a time never falls when work of a Terms or Knee form grows.
 """
@@ -26,8 +27,8 @@ from simdep import checks
 from simdep.checks import InputError, shown
 
 Array = NDArray[np.float64]
-Work = Mapping[str, Array]  # amounts of work by name; "one" is 1 for every task
-_NEIGHBOURS = 12  # measured points that a Table interpolates between, in each slice
+Quantities = Mapping[str, Array]  # amounts of work by name; "one" is 1 for every task
+_NEIGHBOURS = 12  # measured points that a PointTable interpolates between, in each slice
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Terms:
     overlapping: Mapping[str, float] = field(default_factory=dict)
     power: float = math.inf
 
-    def __call__(self, work: Work) -> Array:
+    def __call__(self, work: Quantities) -> Array:
         total: Array = np.zeros_like(work["one"])
         for name, us in self.additive.items():
             total = total + us * work[name]
@@ -75,7 +76,7 @@ class Knee:
     alpha_us: float
     beta_us: float
 
-    def __call__(self, work: Work) -> Array:
+    def __call__(self, work: Quantities) -> Array:
         return np.maximum(self.floor_us, self.alpha_us + self.beta_us * work[self.work])
 
     @property
@@ -89,7 +90,7 @@ class Knee:
 
 
 @dataclass(frozen=True)
-class Table:
+class PointTable:
     """Measured points over a Terms form.
 
     A row of `points` is (axis, *others, measured time over that of the form). Along `axis` a time
@@ -104,7 +105,7 @@ class Table:
     others: tuple[str, ...]
     points: tuple[tuple[float, ...], ...]
 
-    def __call__(self, work: Work) -> Array:
+    def __call__(self, work: Quantities) -> Array:
         along = np.log(work[self.axis])
         across = np.empty((len(along), len(self.others)))
         for column, name in enumerate(self.others):
@@ -136,7 +137,9 @@ class Table:
         return {float(level): _Slice(logarithms[axis == level][:, 1:]) for level in np.unique(axis)}
 
     @classmethod
-    def through(cls, base: Terms, axis: str, others: Sequence[str], work: Work, us: Array) -> Table:
+    def through(
+        cls, base: Terms, axis: str, others: Sequence[str], work: Quantities, us: Array
+    ) -> PointTable:
         """The table through measured times; points measured more than once take their median."""
         places = np.column_stack([work[name] for name in (axis, *others)])
         different, group = np.unique(places, axis=0, return_inverse=True)
@@ -163,7 +166,7 @@ class Table:
         }
 
 
-Form = Terms | Knee | Table
+Form = Terms | Knee | PointTable
 
 
 class _Slice:
@@ -239,7 +242,7 @@ def _knee_from_dict(data: Mapping[str, Any], where: str) -> Knee:
     )
 
 
-def _table_from_dict(data: Mapping[str, Any], where: str) -> Table:
+def _table_from_dict(data: Mapping[str, Any], where: str) -> PointTable:
     checks.mapping(data, ("form", "base", "axis", "others", "points"), where)
     base = form_from_dict(data.get("base"), f"{where}.base")
     if not isinstance(base, Terms):
@@ -249,7 +252,7 @@ def _table_from_dict(data: Mapping[str, Any], where: str) -> Table:
         raise InputError(f"{where}.others={shown(others)}; expected a list of names")
     others = tuple(checks.string(name, f"{where}.others") for name in others)
     axis = checks.string(data.get("axis"), f"{where}.axis")
-    return Table(base, axis, others, _points(data.get("points"), len(others) + 2, where))
+    return PointTable(base, axis, others, _points(data.get("points"), len(others) + 2, where))
 
 
 def _points(data: Any, width: int, where: str) -> tuple[tuple[float, ...], ...]:

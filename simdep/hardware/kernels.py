@@ -1,23 +1,25 @@
 """Kernels: what one measured operation costs on one machine. A kernel has a form, its origin,
 errors and ranges.
 
-`kernel.us(m=512, n=4096, k=7168)` gives the time of one operation, `kernel.predict(rows)` those of
-a whole table. Beyond the range that it was measured on it still answers; `kernel.extrapolations`
+`kernel.us(m=512, n=4096, k=7168)` gives the time of one operation, `kernel.predict(columns)` those
+of a whole table. Beyond the range that it was measured on it still answers; `kernel.extrapolations`
 names each such use as a record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.hardware.extrapolation import Extrapolation
 from simdep.hardware.forms import Array, Form, form_from_dict
-from simdep.hardware.operations import OPERATIONS, Columns, Operation
+from simdep.hardware.operations import OPERATIONS, Operation, OperationColumns
 
 LABELS = ("measured", "published", "datasheet", "assumed")
 
@@ -36,27 +38,31 @@ class Errors:
 
     @classmethod
     def of(cls, predicted: Array, measured: Array) -> Errors:
-        off = 100 * (predicted / measured - 1)
-        sizes, spread = np.abs(off), ((measured - measured.mean()) ** 2).sum()
-        r2 = 1 - ((predicted - measured) ** 2).sum() / spread if spread else 1.0
+        """The errors of predictions of measured times."""
+        errors = 100 * (predicted / measured - 1)
+        sizes = np.abs(errors)
+        spread = ((measured - measured.mean()) ** 2).sum()
+        r2 = 1.0
+        if spread:
+            r2 = float(1 - ((predicted - measured) ** 2).sum() / spread)
         return cls(
-            n=len(off),
+            n=len(errors),
             mape_pct=float(sizes.mean()),
             p50_pct=float(np.median(sizes)),
             p95_pct=float(np.percentile(sizes, 95)),
-            bias_pct=float(off.mean()),
-            r2=float(r2),
+            bias_pct=float(errors.mean()),
+            r2=r2,
         )
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Cost of an operation, for the attributes in `variant` (data type, library and the like; one
-    left out fits any).
+    """Time of an operation, for the attributes in `variant` (data type, library and the like; one
+    that is left out fits any).
 
-    `fit` holds the errors on the points of the fit, `held_out` those on shapes left out of it in
-    turn. `sms` is the number of SMs that a form with wave quantisation counts with (0: it does
-    without).
+    `ranges` are those of the measured features. `fit` holds the errors on the points of the fit,
+    `held_out` those on shapes left out of it in turn. `sms` is the number of SMs that a form with
+    wave quantisation counts with (0: it does without).
     """
 
     op: str
@@ -77,27 +83,30 @@ class Kernel:
     def operation(self) -> Operation:
         return OPERATIONS[self.op]
 
-    def predict(self, rows: Columns) -> Array:
-        """Microseconds of every row of a table of columns; attributes of the variant may be left out
-        of it."""
-        length = len(next(iter(rows.values())))
-        whole = {name: np.full(length, value) for name, value in self.variant.items()} | dict(rows)
+    def predict(self, columns: OperationColumns) -> Array:
+        """Microseconds of every row of a table; attributes that it has go before the variant."""
+        length = len(next(iter(columns.values())))
+        complete: dict[str, NDArray[Any]] = {}
+        for attribute, value in self.variant.items():
+            complete[attribute] = np.full(length, value)
+        complete |= columns
         if self.sms:
-            whole["gpu_sms"] = np.full(length, float(self.sms))
-        return self.form(self.operation.work(whole))
+            complete["gpu_sms"] = np.full(length, float(self.sms))
+        return self.form(self.operation.work(complete))
 
     def us(self, attributes: Mapping[str, str] | None = None, /, **features: float | Array) -> Any:
-        """Microseconds of one operation, or an array of those that arrays among `features` hold.
+        """Microseconds of one operation, or an array of those that the arrays among `features`
+        hold.
 
         `attributes` replace those of the variant where an operation takes the kernel of another,
         for example experts under balanced routing one that was measured under skewed routing.
         """
-        columns = [np.atleast_1d(np.asarray(value, float)) for value in features.values()]
-        rows: dict[str, Any] = dict(zip(features, np.broadcast_arrays(*columns), strict=True))
-        length = len(next(iter(rows.values())))
-        for name, value in (attributes or {}).items():
-            rows[name] = np.full(length, value)
-        times = self.predict(rows)
+        values = [np.atleast_1d(np.asarray(value, float)) for value in features.values()]
+        broadcast = np.broadcast_arrays(*values)
+        columns: dict[str, NDArray[Any]] = dict(zip(features, broadcast, strict=True))
+        for attribute, name in (attributes or {}).items():
+            columns[attribute] = np.full(len(broadcast[0]), name)
+        times = self.predict(columns)
         is_scalar = all(np.ndim(value) == 0 for value in features.values())
         return float(times[0]) if is_scalar else times
 
@@ -111,20 +120,13 @@ class Kernel:
                     records.append(Extrapolation(self.op, name, value, low, high, self.source))
         return tuple(records)
 
-    def interval(self, us: float) -> tuple[float, float]:
-        """Where 95 % of measurements lie for a prediction of `us`, by the errors on shapes left out
-        of the fit."""
-        errors = self.held_out or self.fit
-        if errors is None:
-            return us, us
-        return us / (1 + errors.p95_pct / 100), us / max(1e-3, 1 - errors.p95_pct / 100)
-
     def matches(self, attributes: Mapping[str, str]) -> bool:
-        """Whether this kernel is one for these attributes: they agree wherever both state one."""
+        """Whether this kernel is for operations with these attributes: they agree wherever both
+        state one."""
         return all(self.variant.get(name, value) == value for name, value in attributes.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The JSON form."""
         return {
             "op": self.op,
             "variant": dict(self.variant),
@@ -132,54 +134,56 @@ class Kernel:
             "source": self.source,
             "sms": self.sms,
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
-            "fit": None if self.fit is None else asdict(self.fit),
-            "held_out": None if self.held_out is None else asdict(self.held_out),
+            "fit": asdict(self.fit) if self.fit else None,
+            "held_out": asdict(self.held_out) if self.held_out else None,
             "form": self.form.to_dict(),
         }
 
 
 def kernel_from_dict(row: Any, where: str) -> Kernel:
     """A kernel from its JSON table; raises ValueError naming the field at fault."""
-    checks.mapping(row, tuple(Kernel.__dataclass_fields__), where)
+    checks.mapping(row, tuple(field.name for field in fields(Kernel)), where)
     for key in ("op", "form", "label", "source"):
         if key not in row:
-            raise ValueError(f"{where}.{key} is missing")
-    variant, ranges = row.get("variant", {}), row.get("ranges", {})
-    for key, value in (("variant", variant), ("ranges", ranges)):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}.{key}={value!r}; expected a table")
-    op = checks.known(row["op"], OPERATIONS, f"{where}.op")
-    form = form_from_dict(row["form"], f"{where}.form")
-    for quantity in form.quantities:
-        checks.known(quantity, OPERATIONS[op].quantities, f"quantity of {op} in {where}.form")
-    for name in ranges:
-        checks.known(name, OPERATIONS[op].features, f"number of {op} in {where}.ranges")
+            raise InputError(f"{where}.{key} is missing")
+    operation = OPERATIONS[checks.known(row["op"], OPERATIONS, f"{where}.op")]
     return Kernel(
-        op=op,
-        variant={
-            checks.known(word, OPERATIONS[op].attributes, f"{where}.variant"): checks.string(
-                value, f"{where}.variant.{word}"
-            )
-            for word, value in variant.items()
-        },
-        form=form,
+        op=operation.name,
+        variant=_variant(row.get("variant", {}), operation, f"{where}.variant"),
+        form=_form(row["form"], operation, f"{where}.form"),
         label=checks.known(row["label"], LABELS, f"{where}.label"),
         source=checks.string(row["source"], f"{where}.source"),
-        ranges={
-            name: checks.pair(value, f"{where}.ranges.{name}") for name, value in ranges.items()
-        },
+        ranges=_ranges(row.get("ranges", {}), operation, f"{where}.ranges"),
         fit=_errors(row.get("fit"), f"{where}.fit"),
         held_out=_errors(row.get("held_out"), f"{where}.held_out"),
         sms=checks.integer(row.get("sms", 0), f"{where}.sms", 0),
     )
 
 
+def _variant(data: Any, operation: Operation, where: str) -> dict[str, str]:
+    checks.mapping(data, operation.attributes, where)
+    return {name: checks.string(value, f"{where}.{name}") for name, value in data.items()}
+
+
+def _form(data: Any, operation: Operation, where: str) -> Form:
+    form = form_from_dict(data, where)
+    for quantity in form.quantities:
+        checks.known(quantity, operation.quantities, f"quantity of {operation.name} in {where}")
+    return form
+
+
+def _ranges(data: Any, operation: Operation, where: str) -> dict[str, tuple[float, float]]:
+    checks.mapping(data, operation.features, where)
+    return {name: checks.pair(value, f"{where}.{name}") for name, value in data.items()}
+
+
 def _errors(row: Any, where: str) -> Errors | None:
     if row is None:
         return None
-    names = tuple(Errors.__dataclass_fields__)
-    checks.mapping(row, names, where)
-    if missing := [name for name in names if name not in row]:
-        raise ValueError(f"{where}.{missing[0]} is missing")
-    values = {name: checks.finite(row[name], f"{where}.{name}") for name in names[1:]}
-    return Errors(n=checks.integer(row["n"], f"{where}.n"), **values)
+    count, *names = (field.name for field in fields(Errors))
+    checks.mapping(row, (count, *names), where)
+    for name in (count, *names):
+        if name not in row:
+            raise InputError(f"{where}.{name} is missing")
+    values = {name: checks.finite(row[name], f"{where}.{name}") for name in names}
+    return Errors(n=checks.integer(row[count], f"{where}.{count}"), **values)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from simdep import checks
 from simdep.hardware.expert_load import busiest_rank, power_law_exponent
-from simdep.hardware.forms import Array, Work
+from simdep.hardware.forms import Array, Quantities
 
-Columns = Mapping[str, NDArray[Any]]  # columns of a table by name, equally long
+OperationColumns = Mapping[str, NDArray[Any]]  # columns of a table by name, equally long
 
 DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "int8": 1.0}
 DTYPE_NAMES = {  # other names that measurements use
@@ -54,7 +54,7 @@ class Operation:
     features: tuple[str, ...]
     attributes: tuple[str, ...]
     shape: tuple[str, ...]
-    work: Callable[[Columns], Work]
+    work: Callable[[OperationColumns], Quantities]
     additive: tuple[str, ...]
     overlapping: tuple[str, ...]
     main: str
@@ -91,11 +91,11 @@ def activated_experts(tokens: Array, top_k: Array, experts: Array) -> Array:
     return experts * -np.expm1(tokens * np.log1p(-np.minimum(top_k / experts, 1 - 1e-12)))
 
 
-def _features(columns: Columns, *names: str) -> tuple[Array, ...]:
+def _features(columns: OperationColumns, *names: str) -> tuple[Array, ...]:
     return tuple(np.asarray(columns[name], float) for name in names)
 
 
-def _gemm(columns: Columns) -> Work:
+def _gemm(columns: OperationColumns) -> Quantities:
     m, n, k = _features(columns, "m", "n", "k")
     macs = m * n * k
     moved = (m * k + k * n + m * n) * element_bytes(columns["dtype"])
@@ -112,7 +112,7 @@ def _wave_factor(m: Array, n: Array, sms: Array) -> Array:
     return np.where(tiles >= _WAVE_FROM * sms, waves, 1)
 
 
-def _attention_prefill(columns: Columns) -> Work:
+def _attention_prefill(columns: OperationColumns) -> Quantities:
     batch, length, heads, kv_heads, dim = _features(
         columns, "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"
     )
@@ -123,7 +123,7 @@ def _attention_prefill(columns: Columns) -> Work:
     }
 
 
-def _mla_prefill(columns: Columns) -> Work:
+def _mla_prefill(columns: OperationColumns) -> Quantities:
     batch, length, heads = _features(columns, "batch_size", "isl", "num_heads")
     macs = batch * heads * length**2 * (_KEY_DIM + _VALUE_DIM) / 2
     moved = 2 * batch * length * heads * (2 * _KEY_DIM + 2 * _VALUE_DIM)
@@ -144,7 +144,7 @@ def _prefill_work(
     }
 
 
-def _attention_decode(columns: Columns) -> Work:
+def _attention_decode(columns: OperationColumns) -> Quantities:
     batch, length, heads, kv_heads, dim = _features(
         columns, "batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"
     )
@@ -157,7 +157,7 @@ def _attention_decode(columns: Columns) -> Work:
     }
 
 
-def _mla_decode(columns: Columns) -> Work:
+def _mla_decode(columns: OperationColumns) -> Quantities:
     batch, length, heads = _features(columns, "batch_size", "kv_len", "num_heads")
     key = _LATENT_DIM + _ROPE_DIM
     kv_bytes = 2 * batch * length * key
@@ -179,7 +179,7 @@ def _decode_work(
     }
 
 
-def _moe_experts(columns: Columns) -> Work:
+def _moe_experts(columns: OperationColumns) -> Quantities:
     """Work of the busiest rank: under balanced routing or a power law, or as the columns `copies`
     (routed tokens) and `touched` (activated experts) say."""
     tokens, hidden, inter, top_k, experts, ranks = _features(
@@ -206,7 +206,7 @@ def _moe_experts(columns: Columns) -> Work:
 
 
 def _rank_load(
-    columns: Columns, tokens: Array, top_k: Array, experts: Array, ranks: Array
+    columns: OperationColumns, tokens: Array, top_k: Array, experts: Array, ranks: Array
 ) -> tuple[Array, Array]:
     """Routed tokens and activated experts of the rank that every row is about."""
     routed_tokens = tokens * top_k / ranks
@@ -228,7 +228,7 @@ def _rank_load(
     return routed_tokens, activated
 
 
-def _deepep(columns: Columns) -> Work:
+def _deepep(columns: OperationColumns) -> Quantities:
     tokens, hidden, top_k, experts, sms = _features(
         columns, "tokens_per_rank", "hidden_size", "topk", "num_experts", "sms"
     )
@@ -252,7 +252,7 @@ def _deepep(columns: Columns) -> Work:
     }
 
 
-def _nodes(columns: Columns, length: int) -> Array:
+def _nodes(columns: OperationColumns, length: int) -> Array:
     """Nodes of the attribute `node_num`, 1 where a table does not have it."""
     if "node_num" not in columns:
         return np.ones(length)
@@ -267,7 +267,7 @@ def _node_count(name: str) -> int:
     return checks.integer(int(name), "node_num")
 
 
-def _bytes(columns: Columns) -> Work:
+def _bytes(columns: OperationColumns) -> Quantities:
     (size,) = _features(columns, "bytes")
     return {"one": np.ones_like(size), "bytes": size, "root_bytes": np.sqrt(size)}
 
@@ -404,7 +404,7 @@ _OPERATIONS = (
 OPERATIONS = {operation.name: operation for operation in _OPERATIONS}
 
 
-def implied_attributes(operation: Operation, columns: Columns) -> dict[str, NDArray[Any]]:
+def implied_attributes(operation: Operation, columns: OperationColumns) -> dict[str, NDArray[Any]]:
     """Attributes that follow from features: whether every query head has keys of its own (mha) or
     shares them (gqa)."""
     if "queries" not in operation.attributes:

@@ -1,7 +1,7 @@
 """What it runs on: a hardware profile is a list of costs and of kernels, each with its origin.
 
-A kernel (`simdep.hardware.kernels`) prices an operation by its shape, a cost by one amount of work;
-where a profile has both, the more specific goes first (see `simdep.costs`).
+A kernel (`simdep.hardware.kernels`) gives the time of an operation by its shape, a cost by one
+amount of work. Where a profile has both, the more specific goes first (`simdep.scenario`).
 
 A cost is `alpha_us + beta_us * work` microseconds (FinDEP, Eq. 1-4); one that also has `points`
 goes through these measured (work, microseconds) and follows the line only beyond them. What counts
@@ -9,12 +9,15 @@ as work is fixed by the operation:
 
     gemm, attention       multiply-accumulates of one matrix product, of one attention core
     expert                multiply-accumulates of one expert on the tokens routed to it
-    a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link is both
+    a2e, e2a, link        bytes that one EG rank receives (a2e) or sends (e2a); link stands for both
+                          directions
     host.gap              none: microseconds before a computation
-    host.receive          none: microseconds that a computation is held up by each message it needs
-    host.post             bytes of a message (as for a2e): what posting takes of its stream
-    host.contention       none: share of the computing speed that one transfer in flight takes
-    stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer
+    host.receive          none: microseconds of a computation for each message that it needs
+    host.post             bytes of a message (as for a2e): microseconds that sending it takes of the
+                          computing stream
+    host.contention       none: share of the computing speed that one transfer in flight takes away
+    stage.<kind>          tokens of one AG rank; a whole task, measured for one shape of layer (see
+                          `Cost.shape`)
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ import bisect
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
-from itertools import pairwise
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.checks import InputError, shown
 from simdep.file_kinds import PROFILE
 from simdep.hardware.datasheet import datasheet_kernels
 from simdep.hardware.gpus import Gpu, find_gpu, gpus
@@ -141,7 +145,8 @@ class HardwareProfile:
         return find_gpu(self.gpu or self.name)
 
     def kernel(self, op: str, **attributes: str) -> Kernel | None:
-        """The first kernel of an operation for these attributes; None if there is none."""
+        """The first kernel of an operation that agrees with all the attributes given; None if there
+        is none."""
         for kernel in self.kernels:
             if kernel.op == op and kernel.matches(attributes):
                 return kernel
@@ -157,7 +162,7 @@ class HardwareProfile:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The JSON form."""
         return {
             "format": _FORMAT,
             "name": self.name,
@@ -170,21 +175,17 @@ class HardwareProfile:
         }
 
     def save(self, path: Path) -> None:
-        """Write the JSON form, a line a cost and a kernel."""
-        files.write(path, _json(self.to_dict()))
+        """Write the JSON form, with a line for each cost and kernel."""
+        members = []
+        for key, value in self.to_dict().items():
+            members.append(f" {json.dumps(key)}: {_json_value(value)}")
+        files.write(path, "{\n" + ",\n".join(members) + "\n}\n")
 
 
-def _json(data: Mapping[str, Any]) -> str:
-    """An object with a line for each key, and for each entry of a list."""
-    parts = []
-    for key, value in data.items():
-        text = json.dumps(value)
-        if isinstance(value, list) and value:
-            entries = ",\n".join(f"  {json.dumps(entry)}" for entry in value)
-            text = f"[\n{entries}\n ]"
-        parts.append(f" {json.dumps(key)}: {text}")
-    lines = ",\n".join(parts)
-    return f"{{\n{lines}\n}}\n"
+def _json_value(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in value) + "\n ]"
 
 
 def load_hardware(name: str) -> HardwareProfile:
@@ -198,59 +199,42 @@ def load_hardware(name: str) -> HardwareProfile:
         data = files.read_json(path, PROFILE)
         with files.context(path, PROFILE):
             return profile_from_dict(data)
-    builtin = {
-        entry.name.removesuffix(".json"): entry
-        for entry in _data().iterdir()
-        if entry.name.endswith(".json")
-    }
-    word = checks.known(name.lower(), {**builtin, **gpus()}, "hardware")
-    if word in builtin:
-        return profile_from_dict(json.loads(builtin[word].read_text()))
-    gpu = gpus()[word]
-    return HardwareProfile(
-        word, "computed from its data sheet", (), datasheet_kernels(gpu), gpu=word
-    )
+    shipped = _shipped()
+    name = checks.known(name.lower(), {**shipped, **gpus()}, "hardware")
+    if name in shipped:
+        return profile_from_dict(json.loads(shipped[name].read_text()))
+    kernels = datasheet_kernels(gpus()[name])
+    return HardwareProfile(name, "computed from its data sheet", (), kernels, gpu=name)
 
 
 def hardware_names() -> list[str]:
     """The names of the profiles that ship with simdep."""
-    files = [
-        entry.name.removesuffix(".json")
-        for entry in _data().iterdir()
-        if entry.name.endswith(".json")
-    ]
-    return sorted({*files, *gpus()})
+    return sorted({*_shipped(), *gpus()})
+
+
+def _shipped() -> dict[str, Traversable]:
+    """The files of profiles that ship with simdep, by name."""
+    entries = (resources.files("simdep") / "data" / "hardware").iterdir()
+    profiles = [entry for entry in entries if entry.name.endswith(".json")]
+    return {entry.name.removesuffix(".json"): entry for entry in profiles}
 
 
 def profile_from_dict(data: Any) -> HardwareProfile:
     """A profile from its JSON form; raises ValueError naming the field at fault."""
-    keys = (
-        "format",
-        "name",
-        "description",
-        "costs",
-        "kernels",
-        "gpu",
-        "speed_factor",
-        "environment",
-    )
-    checks.mapping(data, (*keys, "memory_bytes", "figures"), "profile")
+    names = ("format", *(field.name for field in fields(HardwareProfile)))
+    checks.mapping(data, (*names, "memory_bytes", "figures"), "profile")
     if data.get("format") not in (1, _FORMAT):
-        raise ValueError(
-            f"profile format {data.get('format')!r} is not known; this version reads formats 1 and {_FORMAT}"
-        )
+        version = shown(data.get("format"))
+        raise InputError(f"profile format {version} is not known; expected 1 or {_FORMAT}")
     costs, kernels = data.get("costs", ()), data.get("kernels", ())
-    if (
-        not isinstance(costs, (list, tuple))
-        or not isinstance(kernels, (list, tuple))
-        or not (costs or kernels)
-    ):
-        raise ValueError(
+    are_lists = isinstance(costs, (list, tuple)) and isinstance(kernels, (list, tuple))
+    if not are_lists or not (costs or kernels):
+        raise InputError(
             "costs and kernels are missing; a profile lists at least one cost or kernel"
         )
     environment = data.get("environment", {})
     if not isinstance(environment, Mapping):
-        raise ValueError(f"environment={environment!r}; expected a table")
+        raise InputError(f"environment={shown(environment)}; expected a table")
     return HardwareProfile(
         name=checks.string(data.get("name"), "name"),
         description=str(data.get("description", "")),
@@ -265,10 +249,10 @@ def profile_from_dict(data: Any) -> HardwareProfile:
 
 
 def _cost(row: Any, where: str) -> Cost:
-    checks.mapping(row, tuple(Cost.__dataclass_fields__), where)
+    checks.mapping(row, tuple(field.name for field in fields(Cost)), where)
     for key in ("op", "alpha_us", "beta_us", "label", "source"):
         if key not in row:
-            raise ValueError(f"{where}.{key} is missing")
+            raise InputError(f"{where}.{key} is missing")
     return Cost(
         op=checks.known(row["op"], COST_OPERATIONS, f"{where}.op"),
         alpha_us=checks.number(row["alpha_us"], f"{where}.alpha_us"),
@@ -279,29 +263,32 @@ def _cost(row: Any, where: str) -> Cost:
         eg=checks.integer(row.get("eg", 0), f"{where}.eg", 0),
         shape=str(row.get("shape", "")),
         points=_points(row.get("points", ()), f"{where}.points"),
-        fit=None if row.get("fit") is None else _fit(row["fit"], f"{where}.fit"),
+        fit=_line_fit(row.get("fit"), f"{where}.fit"),
     )
 
 
 def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
-    if not isinstance(rows, (list, tuple)) or not all(
-        isinstance(row, (list, tuple)) and len(row) == 2 for row in rows
-    ):
-        raise ValueError(f"{where}={rows!r}; it is a list of pairs [work, microseconds]")
-    points = tuple(
-        (checks.number(x, where, above=0), checks.number(y, where, above=0)) for x, y in rows
-    )
-    if any(one[0] >= other[0] for one, other in pairwise(points)):
-        raise ValueError(f"{where}: work does not increase from point to point")
-    return points
+    if not isinstance(rows, (list, tuple)):
+        raise InputError(f"{where}={shown(rows)}; expected a list of pairs [work, microseconds]")
+    points: list[tuple[float, float]] = []
+    for row in rows:
+        if not isinstance(row, (list, tuple)) or len(row) != 2:
+            raise InputError(f"{where}: {shown(row)}; expected a pair [work, microseconds]")
+        work, us = (checks.number(value, where, above=0) for value in row)
+        if points and work <= points[-1][0]:
+            raise InputError(f"{where}: work does not increase from point to point")
+        points.append((work, us))
+    return tuple(points)
 
 
-def _fit(row: Any, where: str) -> LineFit:
-    names = tuple(LineFit.__dataclass_fields__)
+def _line_fit(row: Any, where: str) -> LineFit | None:
+    if row is None:
+        return None
+    names = tuple(field.name for field in fields(LineFit))
     checks.mapping(row, names, where)
-    if missing := [name for name in names if name not in row]:
-        raise ValueError(f"{where}.{missing[0]} is missing")
-
+    for name in names:
+        if name not in row:
+            raise InputError(f"{where}.{name} is missing")
     return LineFit(
         alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{where}.alpha_ci_us"),
         beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
@@ -310,7 +297,3 @@ def _fit(row: Any, where: str) -> LineFit:
         points=checks.integer(row["points"], f"{where}.points"),
         work_range=checks.pair(row["work_range"], f"{where}.work_range"),
     )
-
-
-def _data() -> Any:
-    return resources.files("simdep") / "data" / "hardware"

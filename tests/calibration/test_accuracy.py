@@ -11,13 +11,13 @@ import pytest
 from samples import gemms, saved
 
 from simdep.calibration.accuracy import evaluate, fit_profile, speed_factor
-from simdep.calibration.measurements import Measurements, read_measurements, series_of
+from simdep.calibration.measurements import MeasuredTable, read_measurements, series_of
 from simdep.hardware.forms import Terms
 from simdep.hardware.profile import HardwareProfile, load_hardware, profile_from_dict
 
 
-def of(table: pd.DataFrame) -> list[Measurements]:
-    return [Measurements("t", table)]
+def of(table: pd.DataFrame) -> list[MeasuredTable]:
+    return [MeasuredTable("t", table)]
 
 
 def test_a_profile_of_measurements_predicts_them_and_comes_back_from_its_file(
@@ -132,7 +132,7 @@ def test_a_profile_with_a_malformed_kernel_is_refused_by_the_field() -> None:
 SERIES = [f"bf16,{m},4096,4096,{10 + m / 20}" for m in (1, 16, 64, 128, 256, 512, 1024, 2048)]
 
 
-def table_of(rows: list[str], folder: Path, header: str = "dtype,m,n,k,us") -> Measurements:
+def table_of(rows: list[str], folder: Path, header: str = "dtype,m,n,k,us") -> MeasuredTable:
     file = folder / "mine.csv"
     file.write_text("\n".join([header, *rows]) + "\n")
     return read_measurements(file)
@@ -197,7 +197,7 @@ def test_messages_without_an_operation_are_point_to_point_and_a_phase_is_known(
         list(series_of(measured))
 
 
-# Columns that tell measurements apart
+# OperationColumns that tell measurements apart
 
 DEEPEP = "mode,phase,node_num,sms,hidden_size,topk,num_experts,tokens_per_rank,us"
 TOKENS = (256, 512, 1024, 2048, 4096)

@@ -93,13 +93,6 @@ def test_the_ends_of_an_array_are_its_extrapolations() -> None:
     assert kernel.us(m=sizes, n=64, k=64).tolist() == [kernel.us(m=m, n=64, k=64) for m in sizes]
 
 
-def test_an_interval_is_that_of_the_errors_on_shapes_left_out() -> None:
-    seen, unseen = (Errors(10, 1, 1, p95, 0, 1) for p95 in (5, 25))
-    kernel = Kernel("gemm", {}, linear(1, 1), "measured", "test", fit=seen, held_out=unseen)
-    assert kernel.interval(100) == pytest.approx((80, 400 / 3))
-    assert Kernel("gemm", {}, linear(1, 1), "assumed", "test").interval(100) == (100, 100)
-
-
 def test_a_kernel_comes_back_from_its_json() -> None:
     for kernel in load_hardware("h100").kernels:
         assert kernel_from_dict(kernel.to_dict(), "kernel") == kernel

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdep.hardware.forms import Knee, Table, Terms, form_from_dict, linear, p_norm
+from simdep.hardware.forms import Knee, PointTable, Terms, form_from_dict, linear, p_norm
 
 positive = st.floats(1e-3, 1e6)
 sizes = st.lists(positive, min_size=1, max_size=5)
@@ -81,8 +81,8 @@ GRID = {"one": np.ones(9), "m": np.repeat([1.0, 10.0, 100.0], 3), "n": np.tile([
 TIMES = np.array([5.0, 7.0, 6.0, 8.0, 9.0, 20.0, 30.0, 25.0, 60.0])
 
 
-def table(others: tuple[str, ...] = ("n",)) -> Table:
-    return Table.through(Terms({"one": 1.0, "m": 0.1}), "m", others, GRID, TIMES)
+def table(others: tuple[str, ...] = ("n",)) -> PointTable:
+    return PointTable.through(Terms({"one": 1.0, "m": 0.1}), "m", others, GRID, TIMES)
 
 
 def test_a_table_gives_back_its_measurements() -> None:
@@ -102,7 +102,7 @@ def test_a_table_lies_between_its_neighbours_along_its_axis_and_may_fall() -> No
 
 def test_points_measured_more_than_once_take_their_median() -> None:
     work = {"one": np.ones(3), "m": np.ones(3)}
-    twice = Table.through(linear(1, 0, "m"), "m", (), work, np.array([1.0, 2.0, 9.0]))
+    twice = PointTable.through(linear(1, 0, "m"), "m", (), work, np.array([1.0, 2.0, 9.0]))
     assert twice({"one": np.ones(1), "m": np.ones(1)}) == pytest.approx([2.0])
 
 
@@ -116,7 +116,7 @@ def test_points_measured_more_than_once_take_their_median() -> None:
         table(),
     ],
 )
-def test_a_form_comes_back_from_its_json(form: Terms | Knee | Table) -> None:
+def test_a_form_comes_back_from_its_json(form: Terms | Knee | PointTable) -> None:
     assert form_from_dict(form.to_dict(), "form") == form
 
 

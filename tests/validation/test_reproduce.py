@@ -15,8 +15,8 @@ from simdep.validation.reproduce.fastafd import COLOCATED, FASTAFD, DecodeSetup,
 from simdep.validation.reproduce.findep import FINDEP
 from simdep.validation.reproduce.findep_kernels import inversions
 from simdep.validation.reproduce.result import (
-    Point,
     Publication,
+    PublishedPoint,
     Reproduction,
     error_summary,
     published,
@@ -253,7 +253,7 @@ def test_a_step_of_fastafd_with_a_hidden_ffn_is_attention_alone() -> None:
 
 def test_errors_of_no_points_are_none() -> None:
     assert error_summary([]).mape_pct is None
-    point = Point({}, 2.0, 3.0, "us", "predicted")
+    point = PublishedPoint({}, 2.0, 3.0, "us", "predicted")
     assert error_summary([point]).mape_pct == pytest.approx(50)
 
 

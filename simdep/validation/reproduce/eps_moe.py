@@ -28,8 +28,8 @@ from simdep.simulation.engine import simulated_makespan_us
 from simdep.validation.reproduce.result import (
     Check,
     Parameter,
-    Point,
     Publication,
+    PublishedPoint,
     Reproduction,
     error_summary,
     published,
@@ -265,17 +265,17 @@ def _prefill_us(
     )
 
 
-def _point(row: Mapping[str, Any], constants: _Constants, evidence: CostEvidence) -> Point:
+def _point(row: Mapping[str, Any], constants: _Constants, evidence: CostEvidence) -> PublishedPoint:
     columns = {key: value for key, value in row.items() if key != "unit"}
     figure, unit = EpsMoeFigure.of(row), str(row["unit"])
     reason = _not_modelled(figure)
     if reason:
-        return Point(columns, figure.value, None, unit, "not-modelled", reason)
+        return PublishedPoint(columns, figure.value, None, unit, "not-modelled", reason)
     predicted = _predicted(figure, constants, evidence)
     if figure.is_calibrated:
         reason = "a constant is taken from this figure"
-        return Point(columns, figure.value, predicted, unit, "calibrated", reason)
-    return Point(columns, figure.value, predicted, unit, "predicted")
+        return PublishedPoint(columns, figure.value, predicted, unit, "calibrated", reason)
+    return PublishedPoint(columns, figure.value, predicted, unit, "predicted")
 
 
 def _not_modelled(figure: EpsMoeFigure) -> str:
@@ -347,7 +347,7 @@ def _parameters(constants: _Constants) -> tuple[Parameter, ...]:
     )
 
 
-def _checks(points: Sequence[Point]) -> tuple[Check, ...]:
+def _checks(points: Sequence[PublishedPoint]) -> tuple[Check, ...]:
     rows = [{**point.columns, "predicted": point.predicted} for point in points]
     frame = pd.DataFrame(rows).dropna(subset="predicted")
     return (
@@ -358,7 +358,7 @@ def _checks(points: Sequence[Point]) -> tuple[Check, ...]:
     )
 
 
-def _budget_check(points: Iterable[Point]) -> Check:
+def _budget_check(points: Iterable[PublishedPoint]) -> Check:
     budget = [point for point in points if point.columns["part"] == "sm-budget"]
     mape = error_summary([point for point in budget if point.role == "predicted"]).mape_pct
     assert mape is not None, "an SM budget is predicted"

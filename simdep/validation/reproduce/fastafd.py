@@ -30,8 +30,8 @@ from simdep.validation.reproduce.result import (
     Check,
     MeasuredColumns,
     Parameter,
-    Point,
     Publication,
+    PublishedPoint,
     Reproduction,
     error_summary,
     published,
@@ -167,19 +167,19 @@ def _calibrated_token_us(table: pd.DataFrame) -> float:
     return float(brentq(miss, 0, 1))
 
 
-def _point(columns: Mapping[str, Any], token_us: float) -> Point:
+def _point(columns: Mapping[str, Any], token_us: float) -> PublishedPoint:
     value, unit = columns["step_ms"], "ms a step"
     reason = _not_modelled(columns)
     if reason:
-        return Point(columns, value, None, unit, "not-modelled", reason)
+        return PublishedPoint(columns, value, None, unit, "not-modelled", reason)
     setup = DecodeSetup.of(columns)
     try:
         us = decode_step_us(setup, token_us)
     except ValueError as error:  # such as more FFN GPUs than experts
-        return Point(columns, value, None, unit, "not-modelled", str(error))
+        return PublishedPoint(columns, value, None, unit, "not-modelled", str(error))
     others = {"tokens_per_s_per_gpu": setup.tokens_per_s(us)}
     role, reason = _role(setup, value)
-    return Point(columns, value, us / 1e3, unit, role, reason, others)
+    return PublishedPoint(columns, value, us / 1e3, unit, role, reason, others)
 
 
 def _not_modelled(columns: Mapping[str, Any]) -> str:
@@ -243,7 +243,7 @@ def _parameters(token_us: float) -> tuple[Parameter, ...]:
     )
 
 
-def _checks(points: Sequence[Point]) -> tuple[Check, ...]:
+def _checks(points: Sequence[PublishedPoint]) -> tuple[Check, ...]:
     mape = error_summary(points).mape_pct
     assert mape is not None, "every published row is predicted"
     checks = [Check("all rows of step time", "MAPE <= 4 %", f"{mape:.2f} %", mape <= 4)]
@@ -260,11 +260,11 @@ def _checks(points: Sequence[Point]) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _measured_tokens_per_s(point: Point) -> float:
+def _measured_tokens_per_s(point: PublishedPoint) -> float:
     return DecodeSetup.of(point.columns).tokens_per_s(1e3 * point.columns["step_ms"])
 
 
-def _predicted_tokens_per_s(point: Point) -> float:
+def _predicted_tokens_per_s(point: PublishedPoint) -> float:
     return point.others["tokens_per_s_per_gpu"]
 
 

@@ -51,8 +51,8 @@ from simdep.validation.reproduce.result import (
     Check,
     MeasuredColumns,
     Parameter,
-    Point,
     Publication,
+    PublishedPoint,
     Reproduction,
     published,
     range_remarks,
@@ -103,12 +103,14 @@ def reproduce_findep(measured: pd.DataFrame | None = None) -> Reproduction:
     return Reproduction(FINDEP, points, parameters, checks, tuple(remarks))
 
 
-def _point(row: Mapping[str, Any], h20: HardwareProfile, kernel_times: StageTimesModel) -> Point:
+def _point(
+    row: Mapping[str, Any], h20: HardwareProfile, kernel_times: StageTimesModel
+) -> PublishedPoint:
     columns = {key: cell for key, cell in row.items() if key != "unit"}
     value, unit = row["value"], str(row["unit"])
     reason = _not_modelled(row, unit)
     if reason:
-        return Point(columns, value, None, unit, "not-modelled", reason)
+        return PublishedPoint(columns, value, None, unit, "not-modelled", reason)
     setup = FindepSetup.of(row)
     others: dict[str, float] = {}
     try:
@@ -117,9 +119,9 @@ def _point(row: Mapping[str, Any], h20: HardwareProfile, kernel_times: StageTime
             others["predicted_from_kernels"] = kernels
         predicted = _predicted(setup, unit, h20)
     except ValueError as error:  # a configuration that can't be, such as more EG GPUs than experts
-        return Point(columns, value, None, unit, "not-modelled", str(error))
+        return PublishedPoint(columns, value, None, unit, "not-modelled", str(error))
     role, reason = _role(setup, value, unit)
-    return Point(columns, value, predicted, unit, role, reason, others)
+    return PublishedPoint(columns, value, predicted, unit, role, reason, others)
 
 
 def _role(setup: FindepSetup, value: float | None, unit: str) -> tuple[str, str]:

@@ -102,7 +102,7 @@ StageTimesModel = Callable[[Scenario], StageTimes]
 
 
 @dataclass(frozen=True)
-class Configuration:
+class FindepConfiguration:
     """A scenario with its stage times, and its makespan by closed form."""
 
     makespan_us: float
@@ -160,7 +160,7 @@ def best_configuration(
     model: StageTimesModel,
     splits: Sequence[Split],
     token_budget: int,
-) -> Configuration:
+) -> FindepConfiguration:
     """The configuration of a system with the highest throughput.
 
     It chooses split, r1, r2 and order as far as the setup leaves them open, with `token_budget`
@@ -204,10 +204,10 @@ def _bases(
     return scenarios
 
 
-def _configured(scenario: Scenario, model: StageTimesModel) -> Configuration:
+def _configured(scenario: Scenario, model: StageTimesModel) -> FindepConfiguration:
     times = model(scenario)
     us, order = _closed_form(scenario, times)
-    return Configuration(us, replace(scenario, order=order), times)
+    return FindepConfiguration(us, replace(scenario, order=order), times)
 
 
 def _closed_form(scenario: Scenario, times: StageTimes) -> tuple[float, str]:

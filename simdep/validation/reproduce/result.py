@@ -55,7 +55,7 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Point:
+class PublishedPoint:
     """One published figure: its columns, its value, and what simdep predicts for it.
 
     `published` is None where a user asks for a prediction and has no measurement. `others` holds
@@ -134,12 +134,12 @@ class Reproduction:
     """One publication, reproduced: points, parameters, checks on the points, and remarks."""
 
     publication: Publication
-    points: tuple[Point, ...]
+    points: tuple[PublishedPoint, ...]
     parameters: tuple[Parameter, ...]
     checks: tuple[Check, ...]
     remarks: tuple[str, ...] = ()
 
-    def with_role(self, role: str) -> list[Point]:
+    def with_role(self, role: str) -> list[PublishedPoint]:
         """The points of a role."""
         return [point for point in self.points if point.role == role]
 
@@ -157,7 +157,7 @@ class Reproduction:
         return {"rows": [{**label, **point.to_dict()} for point in self.points], "summary": summary}
 
 
-def error_summary(points: Sequence[Point]) -> ErrorSummary:
+def error_summary(points: Sequence[PublishedPoint]) -> ErrorSummary:
     """Number of points, mean absolute and largest percentage error, and bias."""
     errors = [point.error_pct for point in points if point.error_pct is not None]
     if not errors:
