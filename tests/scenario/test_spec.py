@@ -406,7 +406,7 @@ def cost_row(**change: Any) -> dict[str, Any]:
         ({**as_json(), "nmae": "x"}, "unknown key of profile 'nmae'; did you mean 'name'?"),
         (
             {**as_json(), "format": 3},
-            "profile format 3 is not known; this version reads formats 1 and 2",
+            "profile format 3 is not known; expected 1 or 2",
         ),
         ({**as_json(), "name": ""}, "name=''; expected a text"),
         (
@@ -429,7 +429,7 @@ def cost_row(**change: Any) -> dict[str, Any]:
         (cost_row(fit={"mape": 1}), "unknown key of costs[0].fit 'mape'; did you mean 'mape_pct'?"),
         (
             cost_row(points=[1, 2]),
-            "costs[0].points=[1, 2]; it is a list of pairs [work, microseconds]",
+            "costs[0].points: 1; expected a pair [work, microseconds]",
         ),
         (
             cost_row(points=[[1, 2], [1, 3]]),
