@@ -46,7 +46,7 @@ class Adapted:
 def set_up(scenario: Scenario) -> SetUp:
     """The scenario with what its policy's paper has, where it leaves that open.
 
-    An open r1 becomes the policy's own. Samples that are not stated are then r1 * m_a. Raises
+    An open r1 becomes the policy's base. Samples that are not stated are then r1 * m_a. Raises
     ValueError for an unknown policy, for stated samples that its r1 does not divide, and for a
     split that it does not have.
     """
@@ -58,14 +58,14 @@ def set_up(scenario: Scenario) -> SetUp:
     changed: dict[str, Any] = {"deployment": deployment, "split": _own_split(scenario, policy)}
     if r1 != scenario.r1:
         changed |= _recut(scenario, policy, r1)
-    found = redrawn(replace(scenario, **changed), scenario)
+    complete = redrawn(replace(scenario, **changed), scenario)
     filled = [f"r1={r1}"] if r1 != scenario.r1 else []
     filled += [
         f"{name}={getattr(deployment, name)}"
         for name in policy.setup
         if name != "r1" and getattr(deployment, name) != getattr(scenario.deployment, name)
     ]
-    return SetUp(found, tuple(filled))
+    return SetUp(complete, tuple(filled))
 
 
 def adapted(
@@ -82,73 +82,73 @@ def adapted(
     Groups become colocated GPUs and the other way round, divided as `split` (ag, eg) says, by
     default into halves. The samples of all GPUs stay as many as they are where whole samples allow
     it, else they become the nearest number that does. Parameters are those given, else those that
-    the scenario states, if the policy has them, else the policy's own. The policy that the scenario
+    the scenario states, if the policy has them, else the policy's base. The policy that the scenario
     itself states gets exactly what it states, as `set_up` has it. Raises ValueError for an unknown
     policy, a split of another number of GPUs, and a scenario that does not allow it.
     """
-    asked, completed = find(policy), set_up(scenario)
-    own = completed.scenario
+    target, completed = find(policy), set_up(scenario)
+    base = completed.scenario
     stated = {"r1": r1, "r2": r2, "order": order}
     parameters = {key: value for key, value in stated.items() if value is not None}
     if policy == scenario.policy and not _is_open(scenario, "policy"):
-        found = _with_parameters(own, parameters)
-        return Adapted(found, tuple(changes_between(own, found, asked)), completed.assumptions)
-    found = _moved(scenario, own, asked, split, parameters)
-    before = replace(own, deployment=scenario.deployment, split=scenario.split)
-    return Adapted(found, tuple(changes_between(before, found, asked)))
+        same = _with_parameters(base, parameters)
+        return Adapted(same, tuple(changes_between(base, same, target)), completed.assumptions)
+    moved = _moved(scenario, base, target, split, parameters)
+    before = replace(base, deployment=scenario.deployment, split=scenario.split)
+    return Adapted(moved, tuple(changes_between(before, moved, target)))
 
 
-def _with_parameters(own: Scenario, parameters: dict[str, Any]) -> Scenario:
+def _with_parameters(base: Scenario, parameters: dict[str, Any]) -> Scenario:
     """The same scenario in another granularity or order."""
     changed = dict(parameters)
-    if parameters.get("r1", own.r1) != own.r1:
+    if parameters.get("r1", base.r1) != base.r1:
         changed |= {"micro_batches": (), "chunks": ()}
-    if parameters.get("r2", own.r2) != own.r2:
+    if parameters.get("r2", base.r2) != base.r2:
         changed["chunks"] = ()
-    if not own.has_model:
-        changed["workload"] = replace(own.workload, samples=parameters.get("r1", own.r1))
-    return redrawn(replace(own, **changed), own)
+    if not base.has_model:
+        changed["workload"] = replace(base.workload, samples=parameters.get("r1", base.r1))
+    return redrawn(replace(base, **changed), base)
 
 
 def _moved(
     scenario: Scenario,
-    own: Scenario,
-    asked: Policy,
+    base: Scenario,
+    target: Policy,
     split: tuple[int, int] | None,
     parameters: dict[str, Any],
 ) -> Scenario:
     """The scenario under a policy that is not the one it states."""
     deployment = scenario.deployment
     if scenario.has_model:
-        deployment = _placed(deployment, asked, split)
-    r1 = own.r1
-    if "r1" not in asked.parameters:
-        r1 = asked.r1
+        deployment = _placed(deployment, target, split)
+    r1 = base.r1
+    if "r1" not in target.parameters:
+        r1 = target.r1
     elif "r1" not in scenario.given and not scenario.micro_batches:
-        r1 = asked.setup.get("r1", own.r1)
+        r1 = target.setup.get("r1", base.r1)
     fixed = {"r2": 1, "order": "ASAS"}
     chosen: dict[str, Any] = {"r1": r1} | {
-        name: getattr(own, name) if name in asked.parameters else value
+        name: getattr(base, name) if name in target.parameters else value
         for name, value in fixed.items()
     }
     chosen |= parameters
-    samples = _samples(scenario, own, deployment, chosen["r1"], fixed="r1" in parameters)
-    same_r1 = chosen["r1"] == own.r1
-    same_batches = same_r1 and samples == own.workload.samples
-    same_chunks = same_r1 and "r2" in asked.parameters and chosen["r2"] == own.r2
-    by = scenario.split if scenario.split in asked.splits else asked.splits[0]
-    found = replace(
-        own,
-        deployment=_filled(scenario, deployment, asked),
-        workload=replace(own.workload, samples=samples),
-        policy=asked.name,
-        micro_batches=own.micro_batches if same_batches else (),
-        chunks=own.chunks if same_chunks and by == "token" else (),
+    samples = _samples(scenario, base, deployment, chosen["r1"], fixed="r1" in parameters)
+    same_r1 = chosen["r1"] == base.r1
+    same_batches = same_r1 and samples == base.workload.samples
+    same_chunks = same_r1 and "r2" in target.parameters and chosen["r2"] == base.r2
+    by = scenario.split if scenario.split in target.splits else target.splits[0]
+    moved = replace(
+        base,
+        deployment=_filled(scenario, deployment, target),
+        workload=replace(base.workload, samples=samples),
+        policy=target.name,
+        micro_batches=base.micro_batches if same_batches else (),
+        chunks=base.chunks if same_chunks and by == "token" else (),
         split=by,
-        merge_last=own.merge_last and "merge_last" in asked.parameters,
+        merge_last=base.merge_last and "merge_last" in target.parameters,
         **chosen,
     )
-    return redrawn(found, own)
+    return redrawn(moved, base)
 
 
 def _is_open(scenario: Scenario, name: str) -> bool:
@@ -218,36 +218,36 @@ def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
     }
 
 
-def redrawn(found: Scenario, before: Scenario) -> Scenario:
+def redrawn(scenario: Scenario, before: Scenario) -> Scenario:
     """The scenario with its routing drawn for the chunks that it has now."""
-    if found.ranks is None or found.tokens_routed == before.tokens_routed:
-        return found
-    model = found.model
-    ranks = found.ranks.redrawn(
-        model.experts, top_k=model.top_k, tokens=found.tokens_routed, layers=found.layers
+    if scenario.ranks is None or scenario.tokens_routed == before.tokens_routed:
+        return scenario
+    model = scenario.model
+    ranks = scenario.ranks.redrawn(
+        model.experts, top_k=model.top_k, tokens=scenario.tokens_routed, layers=scenario.layers
     )
-    return replace(found, ranks=ranks)
+    return replace(scenario, ranks=ranks)
 
 
-def _placed(where: Deployment, asked: Policy, split: tuple[int, int] | None) -> Deployment:
+def _placed(deployment: Deployment, target: Policy, split: tuple[int, int] | None) -> Deployment:
     """As many GPUs, colocated or in two groups as the policy has them."""
-    n = where.gpus
-    if asked.colocated:
-        if where.colocated:
-            return where
-        return replace(where, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
-    if split is None and not where.colocated:
-        return where
+    n = deployment.gpus
+    if target.colocated:
+        if deployment.colocated:
+            return deployment
+        return replace(deployment, ag=n, eg=n, colocated=True, shared_on="ag", duplex="full")
+    if split is None and not deployment.colocated:
+        return deployment
     ag, eg = split or (n - n // 2, n // 2)
     if min(ag, eg) < 1 or ag + eg != n:
         raise ValueError(f"{ag}:{eg} does not split {n} GPUs into two groups of at least 1")
-    return replace(where, ag=ag, eg=eg, colocated=False, comm_sms_from="all")
+    return replace(deployment, ag=ag, eg=eg, colocated=False, comm_sms_from="all")
 
 
 def _samples(
-    scenario: Scenario, own: Scenario, deployment: Deployment, r1: int, *, fixed: bool
+    scenario: Scenario, base: Scenario, deployment: Deployment, r1: int, *, fixed: bool
 ) -> int:
-    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `own` as that
+    """Samples of a GPU with attention: a multiple of r1, in all as near to those of `base` as that
     allows.
 
     Where the scenario leaves both r1 and the samples open, m_a stays, as in `set_up`.
@@ -256,12 +256,12 @@ def _samples(
         return r1
     is_open = _is_open(scenario, "r1") and not states_samples(scenario)
     if is_open and not fixed and _groups(deployment) == _groups(scenario.deployment):
-        return r1 * own.m_a
-    total = own.workload.samples * own.deployment.ag
+        return r1 * base.m_a
+    total = base.workload.samples * base.deployment.ag
     return r1 * max(1, round(total / (deployment.ag * r1)))
 
 
-def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
+def changes_between(old: Scenario, new: Scenario, target: Policy) -> list[str]:
     """What differs; a granularity or an order that the policy itself determines is not listed."""
     changes = []
     if _groups(old.deployment) != _groups(new.deployment):
@@ -270,7 +270,7 @@ def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
     if before != after and new.has_model:
         each = f"{new.workload.samples} on each GPU with attention"
         changes.append(f"{before} samples in all became {after}, {each}")
-    free = {"order": "order" in asked.parameters, "split": len(asked.splits) > 1}
+    free = {"order": "order" in target.parameters, "split": len(target.splits) > 1}
     shown = [name for name in _GRANULARITY if free.get(name, True)]
     for was, now, names in ((old, new, shown), (old.deployment, new.deployment, _PLACEMENT)):
         for name in names:
@@ -280,8 +280,12 @@ def changes_between(old: Scenario, new: Scenario, asked: Policy) -> list[str]:
     return changes
 
 
-def _groups(where: Deployment) -> str:
-    return f"{where.gpus} colocated GPUs" if where.colocated else f"{where.ag}+{where.eg} GPUs"
+def _groups(deployment: Deployment) -> str:
+    return (
+        f"{deployment.gpus} colocated GPUs"
+        if deployment.colocated
+        else f"{deployment.ag}+{deployment.eg} GPUs"
+    )
 
 
 def _text(value: Any) -> str:
