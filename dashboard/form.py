@@ -56,7 +56,10 @@ class FormField:
 
     @property
     def label(self) -> str:
-        return f"{self.declared.label} ({self.declared.unit})".removesuffix(" ()")
+        """With the unit, unless the label counts in it."""
+        label, unit = self.declared.label, self.declared.unit
+        counted = unit.lower() in label.lower().split()
+        return f"{label} ({unit})" if unit and not counted else label
 
     @property
     def hint(self) -> str:

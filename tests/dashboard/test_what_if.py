@@ -312,16 +312,16 @@ def test_a_field_whose_address_was_refused_can_be_changed() -> None:
 def test_a_field_that_is_declared_appears_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its label, its unit and what holds where it is left open."""
     field = Integer(
-        name="pods",
+        name="power",
         table="deployment",
-        label="Pods",
-        help="pods of the deployment",
+        label="Power",
+        help="power of the deployment",
         default=1,
-        unit="pods",
+        unit="W",
     )
-    monkeypatch.setitem(FIELDS, "pods", field)
-    widget = page(**SMALL).number_input(key="pods")
-    assert (widget.label, widget.help) == ("Pods (pods)", "Pods of the deployment. Default: 1.")
+    monkeypatch.setitem(FIELDS, "power", field)
+    widget = page(**SMALL).number_input(key="power")
+    assert (widget.label, widget.help) == ("Power (W)", "Power of the deployment. Default: 1.")
     assert widget.value is None
     assert widget.placeholder == "1"
 
