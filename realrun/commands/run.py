@@ -25,7 +25,7 @@ from simdep.cli.output import check_paths, emit
 from simdep.file_kinds import SCHEDULE
 
 if TYPE_CHECKING:
-    from realrun.validation.campaign import Campaign, Measurements
+    from realrun.validation.campaign import Campaign, CampaignMeasurements
 
 HELP = "execute one schedule and show its measured timeline"
 EXAMPLES = """
@@ -103,7 +103,7 @@ def _check_torchrun() -> None:
         raise ValueError(f"RANK is set and {missing[0]} is not; torchrun sets both")
 
 
-def _measured(campaign: Campaign, folder: Path) -> Measurements | None:
+def _measured(campaign: Campaign, folder: Path) -> CampaignMeasurements | None:
     """What ranks of this command's own measured, or those of torchrun; None on all but rank 0."""
     from realrun.validation.campaign import measure, measure_here
 

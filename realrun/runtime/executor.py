@@ -3,10 +3,12 @@ says.
 
 The rank walks the FIFO of its group's compute stream. Before a task it waits for the transfers
 named in `after`; after a task it posts the transfers that `Schedule.posts_after` names. Nothing
-else decides an order. How many tokens are routed to each expert
-is known only by routing real tokens, so a schedule is first walked once, task by task, with the
-counts sent ahead of each message (`record_routing`); inputs and weights stay the same, so the
-counts of every later run are known, and a run that routes otherwise raises RuntimeError.
+else decides an order.
+
+How many tokens are routed to each expert is known only by routing real tokens, so a schedule is
+first walked once, task by task, with the counts sent ahead of each message (`record_routing`).
+Inputs and weights stay the same, so the counts of every later run are known; a run that routes
+otherwise raises RuntimeError.
 """
 
 from __future__ import annotations

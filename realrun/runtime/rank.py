@@ -100,9 +100,8 @@ class Rank:
         place, numerics = self.world.place, self.world.numerics
         if place.on_ag:
             return AttentionLayer(model, layer, numerics)
-        return ExpertLayer(
-            model, layer, rank_experts(model.experts, place.eg, place.index), numerics
-        )
+        experts = rank_experts(model.experts, place.eg, place.index)
+        return ExpertLayer(model, layer, experts, numerics)
 
     def executor(self, case_id: str) -> Executor:
         """The executor of a case, made ready if it is not; all ranks call it."""

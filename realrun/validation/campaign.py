@@ -57,7 +57,7 @@ class Campaign:
 
 
 @dataclass
-class Measurements:
+class CampaignMeasurements:
     """What a campaign measured: the timelines of each case in order of measurement, and calibration
     points."""
 
@@ -65,9 +65,9 @@ class Measurements:
     disturbed: dict[int, list[Timeline]] = field(default_factory=dict)
     points: Points = field(default_factory=new_points)
 
-    def only(self, indices: Sequence[int]) -> Measurements:
+    def only(self, indices: Sequence[int]) -> CampaignMeasurements:
         """These cases, numbered anew, with all calibration points."""
-        return Measurements(
+        return CampaignMeasurements(
             _renumbered(self.timelines, indices), _renumbered(self.disturbed, indices), self.points
         )
 
@@ -84,7 +84,7 @@ def _renumbered(
 
 def measure(
     campaign: Campaign, folder: Path, progress: Progress = lambda done, total: None
-) -> Measurements:
+) -> CampaignMeasurements:
     """Run a campaign, or the rest of it, in `folder`; raises RuntimeError naming a rank that
     failed.
 
@@ -92,7 +92,7 @@ def measure(
     """
     plans = list(_plans(campaign))
     total, done = sum(len(plan.jobs) for plan in plans), 0
-    measurements = Measurements()
+    measurements = CampaignMeasurements()
     for plan in plans:
         place = folder / f"ranks-{plan.ag}+{plan.eg}"
         results = place / "results.jsonl"
@@ -113,7 +113,7 @@ def measure(
     return measurements
 
 
-def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
+def measure_here(campaign: Campaign, folder: Path) -> CampaignMeasurements | None:
     """Run a campaign of one deployment as one of the ranks that torchrun started; None on all ranks
     but rank 0."""
     (plan,) = _plans(campaign)
@@ -125,13 +125,13 @@ def measure_here(campaign: Campaign, folder: Path) -> Measurements | None:
     work_through(plan, results)
     if not leads:
         return None
-    measurements = Measurements()
+    measurements = CampaignMeasurements()
     read_results(plan, results, campaign.cases, measurements)
     return measurements
 
 
 def read_results(
-    plan: Plan, results: Path, cases: Sequence[Case], measurements: Measurements
+    plan: Plan, results: Path, cases: Sequence[Case], measurements: CampaignMeasurements
 ) -> None:
     """Add the results of a plan to `measurements`.
 

@@ -22,7 +22,7 @@ from realrun.calibration.effects import halves, interference, link_speeds
 from realrun.calibration.points import early
 from realrun.calibration.profile import in_situ, profile_from
 from realrun.cases import Case
-from realrun.validation.campaign import Measurements
+from realrun.validation.campaign import CampaignMeasurements
 from realrun.validation.decomposition import (
     PARTS,
     Slowness,
@@ -60,7 +60,7 @@ class Evidence:
 
     cases: Sequence[Case]
     profile: HardwareProfile
-    measured: Measurements
+    measured: CampaignMeasurements
     foreign: Mapping[str, HardwareProfile] = field(default_factory=dict)
 
     @cached_property

@@ -65,7 +65,7 @@ _BASE = {
 }
 _CHUNKS, _MICRO_BATCHES = (1, 2, 4, 8), (1, 2, 4)
 _WAITS = ("attention", "shared", "expert")
-Candidates = dict[tuple[Any, ...], list[Case]]  # of each row, which the best predicted one fills
+_Candidates = dict[tuple[Any, ...], list[Case]]  # of each row, which the best predicted one fills
 _Row = dict[str, Any]
 
 
@@ -73,9 +73,9 @@ def _case(**fields: Any) -> Case:
     return Case.from_dict(_BASE | fields)
 
 
-def _candidates_of_monotonicity() -> Candidates:
+def _candidates_of_monotonicity() -> _Candidates:
     grid = [(m_a, 1) for m_a in (1, 2, 4, 8)] + [(1, r1) for r1 in (2, 4, 8)]
-    candidates: Candidates = {}
+    candidates: _Candidates = {}
     for m_a, r1 in grid:
         cases = candidates[m_a, r1] = []
         for r2 in _CHUNKS:
@@ -85,8 +85,8 @@ def _candidates_of_monotonicity() -> Candidates:
     return candidates
 
 
-def _candidates_of_speedup() -> Candidates:
-    candidates: Candidates = {}
+def _candidates_of_speedup() -> _Candidates:
+    candidates: _Candidates = {}
     for rate in RATES:
         pppipe = candidates[rate, "pppipe"] = []
         findep = candidates[rate, "findep"] = []
@@ -98,8 +98,8 @@ def _candidates_of_speedup() -> Candidates:
     return candidates
 
 
-def _candidates_of_orders() -> Candidates:
-    candidates: Candidates = {}
+def _candidates_of_orders() -> _Candidates:
+    candidates: _Candidates = {}
     for name, instance in INSTANCES.items():
         times, layers, r1 = instance.times, instance.layers, instance.r1
         case = _case(
@@ -121,7 +121,7 @@ def _candidates_of_orders() -> Candidates:
     return candidates
 
 
-CANDIDATES: dict[str, Callable[[], Candidates]] = {
+CANDIDATES: dict[str, Callable[[], _Candidates]] = {
     "monotonicity": _candidates_of_monotonicity,
     "speedup": _candidates_of_speedup,
     "orders": _candidates_of_orders,

@@ -103,7 +103,7 @@ def test_a_calibration_leaves_its_profile_and_nothing_else(
     points = new_points()
     for work in (1e6, 2e6, 4e6):
         points[PointKey("gemm")][work] += [work / 1e3] * 4
-    measured = campaign.Measurements(points=points)
+    measured = campaign.CampaignMeasurements(points=points)
     monkeypatch.setattr(campaign, "measure", lambda *args: measured)
     monkeypatch.chdir(tmp_path)
     assert main(["calibrate", "--backend=gloo", "--scale=0.0625", "--out=mine.json", "--json"]) == 0

@@ -26,7 +26,7 @@ from realrun.plan import Plan, PlannedCase  # noqa: E402
 from realrun.runtime.launch import spawn  # noqa: E402
 from realrun.runtime.layers import AttentionLayer, Expert, Numerics, norm, rotate  # noqa: E402
 from realrun.runtime.stamps import Stamps, timeline_of  # noqa: E402
-from realrun.validation.campaign import Campaign, Measurements, measure, read_results  # noqa: E402
+from realrun.validation.campaign import Campaign, CampaignMeasurements, measure, read_results  # noqa: E402
 from simdep.policies import Job, build, find  # noqa: E402
 from simdep.scenario.models import MLA, ModelSpec, load_model  # noqa: E402
 from simdep.schedule import Kind, Schedule  # noqa: E402
@@ -237,12 +237,12 @@ def test_a_killed_rank_ends_the_others_and_is_named_and_results_stay(tmp_path: P
     assert "rank 1 (EG0) was killed by SIGKILL" in said
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
     plan = Plan.load(tmp_path / "ranks-1+1" / "plan.json")
-    found = Measurements()
+    found = CampaignMeasurements()
     read_results(plan, tmp_path / "ranks-1+1" / "results.jsonl", [case], found)
     assert runs_of(found) >= 2
 
 
-def runs_of(found: Measurements) -> int:
+def runs_of(found: CampaignMeasurements) -> int:
     """How many runs of the first case there are, disturbed ones included."""
     return len(found.timelines.get(0, [])) + len(found.disturbed.get(0, []))
 

@@ -16,7 +16,7 @@ from realrun.__main__ import main
 from realrun.calibration.profile import in_situ
 from realrun.cases import Case, load_cases
 from realrun.runtime.stamps import Stamps, timeline_of
-from realrun.validation.campaign import Measurements
+from realrun.validation.campaign import CampaignMeasurements
 from realrun.validation.case_sets import standard_cases
 from realrun.validation.evaluate import Evidence, trained, validation_result
 from realrun.validation.report import table_of
@@ -47,13 +47,13 @@ def result_of(factors: list[list[float]], cases: list[Case] = CASES) -> dict[str
     return validation_result(Evidence(cases, PROFILE, measured(factors)))
 
 
-def measured(factors: list[list[float]]) -> Measurements:
+def measured(factors: list[list[float]]) -> CampaignMeasurements:
     """Each case measured as its prediction times its factors."""
     runs = {
         i: [stretched(model_of(CASES[i], PROFILE).timeline(), f) for f in row]
         for i, row in enumerate(factors)
     }
-    return Measurements(timelines=runs)
+    return CampaignMeasurements(timelines=runs)
 
 
 def test_an_error_is_predicted_minus_measured_relative_to_measured() -> None:
