@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import dashboard.answers
 import simdep
+from dashboard.answers import answer, question_of
 from simdep.analysis.metrics import METRICS
 from simdep.cli.run import main
 from simdep.policies import BUILTIN, Policy, find
@@ -154,19 +155,20 @@ def test_a_scenario_has_one_answer(fields: dict[str, Any]) -> None:
     """The same makespan and the same metrics under the same keys, or the same refusal."""
     found = answers(fields)
     expected = found["python"]
-    for way, answer in found.items():
+    for way, result in found.items():
         if isinstance(expected, str):
-            assert isinstance(answer, str), f"{way} answers what Python refuses: {expected}"
-            assert _rule(expected) in answer, way
+            assert isinstance(result, str), f"{way} answers what Python refuses: {expected}"
+            assert _rule(expected) in result, way
             continue
-        assert isinstance(answer, dict), f"{way} refuses: {answer}"
-        keys = [key for key in METRICS if way != "sweep" or key in answer]
-        assert not _differing(answer, expected, keys), way
+        assert isinstance(result, dict), f"{way} refuses: {result}"
+        keys = [key for key in METRICS if way != "sweep" or key in result]
+        assert not _differing(result, expected, keys), way
 
 
 @of_scenarios
-def test_a_policy_on_the_command_line_is_that_of_compare(fields: dict[str, Any]) -> None:
-    """What `simulate --policy P` answers is what `compare P` gives for a file without a policy."""
+def test_a_policy_on_the_command_line_is_that_of_compare_and_page(fields: dict[str, Any]) -> None:
+    """What `simulate --policy P` answers is what `compare P` gives for a file without a policy, and
+    the page for a form without one."""
     file = FOLDER / "open.toml"
     policy = str(fields["policy"])
     rest = {name: value for name, value in fields.items() if name != "policy"}
@@ -177,6 +179,7 @@ def test_a_policy_on_the_command_line_is_that_of_compare(fields: dict[str, Any])
     compared = printed("compare", policy, str(file))
     assert isinstance(compared, dict), compared
     assert not _differing(compared["policies"][0], alone, METRICS)
+    assert not _differing(answer(question_of(rest), policy).metrics, alone, METRICS)
 
 
 def _differing(one: Answer, other: Answer, keys: Iterable[str]) -> dict[str, Any]:
