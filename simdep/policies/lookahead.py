@@ -34,7 +34,7 @@ def best_order(stages: StageTable, layers: int, r1: int) -> tuple[Sequenced, ...
     aass = tuple((kind, t, mb) for t in range(layers) for kind in kinds for mb in micro_batches)
     candidates = [asas, aass]
     if stages.shared[0] and r1 > 1:
-        candidates += dict.fromkeys(_patient(stages, layers, r1, share) for share in PATIENCE)
+        candidates += dict.fromkeys(list_order(stages, layers, r1, share) for share in PATIENCE)
     return min(candidates, key=lambda sequence: order_makespan(stages, sequence, r1))
 
 
@@ -87,7 +87,7 @@ class _Streams:
         self.done[mb] = self.ag
 
 
-def _patient(stages: StageTable, layers: int, r1: int, patience: float) -> tuple[Sequenced, ...]:
+def list_order(stages: StageTable, layers: int, r1: int, patience: float) -> tuple[Sequenced, ...]:
     """One list schedule. Once its state comes back some layers later, the steps in between are
     repeated to the end."""
     streams, begun, pending = _Streams(stages, r1), [0] * r1, list[int]()

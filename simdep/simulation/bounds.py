@@ -2,16 +2,17 @@
 faster. `lower_bound_us` takes one schedule, `makespan_bounds` many configurations of equal
 micro-batches at once.
 
-Each bound is the load of one stream with the least that has to come before it (head) and after it
-(tail), or the longest chain of dependencies. A micro-batch needs G in a layer, from the start of
-its attention to its last E2A, and at least H = max(G, attention + shared) before its next layer. So
-no task of the last layer starts before the H of all layers before it, and each of these bounds
-holds twice: for all layers from 0 on, and for the last one from then on.
+Each bound of a configuration is the load of one stream with the least that has to come before it
+and after it. A micro-batch needs G in a layer, from the start of its attention to its last E2A. So
+no task of the last layer starts before the G of all layers before it, and each bound holds twice:
+for all layers from 0 on, and for the last one from then on.
 
-    AG     all attention and shared experts; or all but the shared experts of the last layer, and then G - attention,
-           since only those need not precede the last attention
+    AG     all attention and shared experts; or all but the shared experts of the last layer, and
+           then G - attention, since only those need not precede the last attention
     A2E    attention, all A2E, the shortest E and E2A; EG and E2A likewise
-    chain  the H of all layers
+
+The longest chain of a micro-batch is among them: G is at most the bound of A2E, EG or E2A in the
+last layer, and a layer of longer shared experts at most that of AG.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def makespan_bounds(batch: StageTable, layers: int, r1: int | NDArray[np.int64])
     attention = batch.attention  # [layers, n], or [1, n] for layers that are alike
     loads, others = _chunks(batch)
     transfers = np.maximum.reduce([load + other for load, other in zip(loads, others, strict=True)])
-    chain = attention + np.maximum(transfers, batch.shared)
-    before = (layers - 1) * chain[0] if len(chain) == 1 else chain[:-1].sum(axis=0)
+    passage = attention + transfers
+    before = (layers - 1) * passage[0] if len(passage) == 1 else passage[:-1].sum(axis=0)
     total = layers * attention[0] if len(attention) == 1 else attention.sum(axis=0)
 
     def of_layers(count: int, first: Array, total: Array) -> Array:
@@ -125,12 +126,12 @@ def makespan_bounds(batch: StageTable, layers: int, r1: int | NDArray[np.int64])
         shared = r1 * batch.shared
         ag = r1 * total + np.maximum(count * shared, (count - 1) * shared + transfers)
         streams = [count * r1 * load + other for load, other in zip(loads, others, strict=True)]
-        found: Array = np.maximum(ag, first + np.maximum.reduce(streams))
-        return found
+        bounds: Array = np.maximum(ag, first + np.maximum.reduce(streams))
+        return bounds
 
-    last = before + np.maximum(of_layers(1, attention[-1], attention[-1]), chain[-1])
-    found: Array = np.maximum(of_layers(layers, attention[0], total), last)
-    return found
+    last = before + of_layers(1, attention[-1], attention[-1])
+    bounds: Array = np.maximum(of_layers(layers, attention[0], total), last)
+    return bounds
 
 
 def _chunks(batch: StageTable) -> tuple[list[Array], list[Array]]:

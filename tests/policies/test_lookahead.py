@@ -14,7 +14,7 @@ from schedules import dep_streams, findep
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, parse_order
-from simdep.policies.lookahead import best_order, lookahead_order, order_makespan
+from simdep.policies.lookahead import best_order, list_order, lookahead_order, order_makespan
 from simdep.schedule import Kind, Sequenced
 from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import makespan_bounds
@@ -129,6 +129,58 @@ def test_layers_and_chunks_that_differ_are_looked_at() -> None:
             steps = parse_order(word, r1)
             other = tuple((kind, layer, mb) for layer in range(layers) for kind, mb in steps)
             assert order_makespan(stages, found, r1) <= order_makespan(stages, other, r1)
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.5, 1.0])
+def test_no_step_is_repeated_where_layers_differ(patience: float) -> None:
+    """A list schedule looks at the attention of every layer: here the first half of the layers are
+    alike, and the others are not."""
+    random = Random(5)
+    for _ in range(100):
+        attention = [2.0] * 12 + [float(random.randint(1, 30)) for _ in range(12)]
+        others = draw(random, 4) + 1
+        shared, chunks = others[0], others[1:]
+        stages = StageTable(
+            np.array(attention)[:, None],
+            shared,
+            np.ones((1, 1)),
+            *(chunks[i : i + 1] for i in range(3)),
+        )
+        assert list_order(stages, 24, 3, patience) == step_by_step(stages, 24, 3, patience)
+
+
+def step_by_step(
+    stages: StageTable, layers: int, r1: int, patience: float
+) -> tuple[Sequenced, ...]:
+    """Ready attention first; while none is, pending shared experts, unless they would hold up an
+    attention about to become ready."""
+    attention, shared = stages.attention[:, 0], float(stages.shared[0])
+    a2e, expert, e2a = (float(us[0, 0]) for us in (stages.a2e, stages.expert, stages.e2a))
+    free = dict.fromkeys(("AG", "A2E", "EG", "E2A"), 0.0)
+    back, layer, pending = [0.0] * r1, [0] * r1, list[int]()
+    sequence: list[Sequenced] = []
+    while len(sequence) < 2 * layers * r1:
+        to_come = [mb for mb in range(r1) if mb not in pending and layer[mb] < layers]
+        ready = {mb: max(free["AG"], back[mb]) for mb in to_come}
+        first = min(to_come, key=lambda mb: (ready[mb], layer[mb], mb), default=None)
+        idle = first is not None and ready[first] > free["AG"]
+        fits = first is None or ready[first] >= free["AG"] + (1 - patience) * shared
+        if pending and (first is None or (idle and fits)):
+            mb = min(pending, key=lambda mb: (back[mb], layer[mb]))
+            pending.remove(mb)
+            sequence.append((Kind.SHARED, layer[mb] - 1, mb))
+            free["AG"] += shared
+            continue
+        assert first is not None
+        sequence.append((Kind.ATTENTION, layer[first], first))
+        free["AG"] = ready[first] + float(attention[layer[first]])
+        end = free["AG"]
+        for stream, us in (("A2E", a2e), ("EG", expert), ("E2A", e2a)):
+            end = free[stream] = max(end, free[stream]) + us
+        back[first] = end
+        layer[first] += 1
+        pending.append(first)
+    return tuple(sequence)
 
 
 # What it does

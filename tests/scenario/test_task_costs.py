@@ -4,6 +4,7 @@ again here."""
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdep.costs import StageTimes
-from simdep.hardware.links import link_cost
+from simdep.hardware.datasheet import datasheet_kernels
+from simdep.hardware.links import link_cost, port_cost
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
 from simdep.policies import schedule_for
 from simdep.scenario import work
@@ -273,6 +275,27 @@ def test_a_split_with_the_share_of_a_figure_takes_its_numbers_but_labels_them_as
     cost = link_cost(BOX, Kind.A2E, 4, 4)
     assert (cost.alpha_us, cost.beta_us, cost.label) == (20, 3, "assumed")
     assert cost.source == "link of box at 4:4 assumed from its figure at 2:2 (measured)"
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_order_of_the_figures_in_a_profile_is_no_matter(order: tuple[int, ...]) -> None:
+    shuffled = replace(BOX, costs=tuple(BOX.costs[position] for position in order))
+    for ag, eg in ((1, 9), (3, 5), (5, 3), (9, 1)):
+        assert link_cost(shuffled, Kind.A2E, ag, eg) == link_cost(BOX, Kind.A2E, ag, eg)
+
+
+def test_a_port_beyond_its_table_goes_on_as_its_kernel_does() -> None:
+    """The table ends at 1 GiB."""
+    profile = HardwareProfile("h20", "", ())
+    port = port_cost(profile, Kind.A2E, "intra-node")
+    assert profile.machine is not None
+    [kernel] = [
+        kernel
+        for kernel in datasheet_kernels(profile.machine)
+        if kernel.op == "p2p" and kernel.matches({"link": "intra-node"})
+    ]
+    for size in (2**30, 2**32, 2**35):
+        assert port(size) == pytest.approx(kernel.us(bytes=size), rel=1e-6)
 
 
 @pytest.mark.parametrize(("ag", "eg", "alpha", "nearest"), [(1, 9, 10, "1:3"), (9, 1, 60, "3:1")])

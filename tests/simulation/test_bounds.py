@@ -8,6 +8,7 @@ from functools import cache
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules import findep
@@ -74,7 +75,63 @@ def test_a_bound_never_exceeds_the_best_of_all_orders_of_the_ag() -> None:
     assert tight > 360
 
 
-def test_a_bound_never_exceeds_a_schedule_that_serves_every_stream_in_an_order_of_its_own() -> None:
+@pytest.mark.parametrize(
+    ("times", "layers", "r1", "r2", "optimum"),
+    [
+        # G of two layers, then E2A in the last one
+        (StageTimes(attention=12, expert=6, a2e=12, e2a=12, shared=11), 3, 1, 2, 162),
+        # E2A, after the first attention and the shortest A2E and E
+        (StageTimes(attention=8, expert=4, a2e=7, e2a=9, shared=2), 1, 2, 2, 55),
+        # EG of both layers, after the first attention and A2E and before the last E2A
+        (StageTimes(attention=1, expert=9, a2e=7, e2a=6, shared=7), 2, 2, 2, 86),
+        # A2E of both layers, and the shortest E and E2A
+        (StageTimes(attention=3, expert=3, a2e=5, e2a=2, shared=6), 2, 2, 2, 48),
+        # A2E of the last layer, after G of the first
+        (StageTimes(attention=10, expert=11, a2e=12, e2a=6, shared=2), 2, 2, 1, 90),
+        # AG, all shared experts among it
+        (StageTimes(attention=3, expert=1, a2e=1, e2a=4, shared=4), 1, 3, 1, 21),
+        # AG but for its shared experts, then the way of the last micro-batch
+        (StageTimes(attention=12, expert=3, a2e=1, e2a=5, shared=1), 1, 3, 2, 50),
+    ],
+)
+def test_each_bound_is_the_best_of_all_orders_somewhere(
+    times: StageTimes, layers: int, r1: int, r2: int, optimum: float
+) -> None:
+    assert best_of_all_orders(times, layers, r1, r2) == optimum
+    assert bound(times, layers, r1, r2) == optimum
+    assert lower_bound_us(findep(layers, r1, r2), times) == optimum
+
+
+def test_the_bound_of_a_stream_counts_what_comes_before_and_after_it() -> None:
+    """Two tasks of 5 us, each after one of 2 us and before one of 1 us on streams of their own."""
+    first, last = Task(Kind.ATTENTION, 0, 0, tokens=2), Task(Kind.ATTENTION, 0, 1, tokens=2)
+    works = [Task(Kind.SHARED, 0, mb, tokens=5, after=(f"A[0.{mb}]",)) for mb in (0, 1)]
+    ends = [Task(Kind.CORE, 0, mb, tokens=1, after=(f"S[0.{mb}]",)) for mb in (0, 1)]
+    schedule = Schedule(
+        {"P": (first,), "Q": (last,), "X": tuple(works), "R": (ends[0],), "S": (ends[1],)}
+    )
+    assert lower_bound_us(schedule, exactly) == 2 + 5 + 5 + 1 == longest_path_us(schedule, exactly)
+
+
+def test_the_bound_of_a_chain_is_its_length() -> None:
+    """Three tasks that wait for each other, on streams of their own."""
+    schedule = Schedule(
+        {
+            "X": (Task(Kind.ATTENTION, 0, 0, tokens=3),),
+            "Y": (Task(Kind.SHARED, 0, 0, tokens=4, after=("A[0.0]",)),),
+            "Z": (Task(Kind.ATTENTION, 1, 0, tokens=5, after=("S[0.0]",)),),
+        }
+    )
+    assert lower_bound_us(schedule, exactly) == 3 + 4 + 5
+
+
+def test_the_bound_of_an_empty_schedule_is_0() -> None:
+    assert lower_bound_us(Schedule({}), exactly) == 0
+
+
+def test_a_bound_never_exceeds_a_schedule_that_executes_every_stream_in_an_order_of_its_own() -> (
+    None
+):
     """Orders of A2E, EG and E2A that differ from that of attention, drawn as random list
     schedules."""
     random = Random(1)

@@ -20,7 +20,8 @@ from strategies import all_ag_orders, layers, policy_schedules, random_schedules
 
 from simdep.costs import StageTimes
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.engine import simulate_schedule
+from simdep.simulation.engine import simulate_schedule, simulated_makespan_us
+from simdep.simulation.longest_path import longest_path_us
 from simdep.timeline import Timeline
 
 Spans = dict[str, tuple[float, float]]  # task name -> start and end
@@ -183,6 +184,14 @@ def test_whole_costs_give_whole_times() -> None:
 
 def test_an_empty_stream_holds_up_nothing() -> None:
     assert run(Schedule({"X": (), "Y": (attention(0),)}), A0=4) == {"A[0.0]": (0, 4)}
+
+
+def test_an_empty_schedule_takes_no_time() -> None:
+    empty = Schedule({"X": ()})
+    assert simulate_schedule(empty, lambda task: 1).makespan_us == 0
+    assert (
+        simulated_makespan_us(empty, lambda task: 1) == longest_path_us(empty, lambda task: 1) == 0
+    )
 
 
 # The same input, the same timeline

@@ -87,6 +87,17 @@ def test_noise_varies_computations_around_their_cost_and_leaves_transfers() -> N
     assert expert.std() / expert.mean() == pytest.approx(0.1, rel=0.15)
 
 
+def test_noise_leaves_the_mean_of_computations_as_it_is() -> None:
+    """1,440 computations of 1 us with a coefficient of variation of 1: a mean of 1 +- 0.03."""
+    schedule, times = findep(60, 4, 4), StageTimes(1, 1, 0, 0, 1)
+    tasks = simulate_schedule(schedule, times, HostOverheads(noise=1)).by_task()
+    computed = tasks[~tasks["kind"].isin(["a2e", "e2a"])]
+    spent = (computed["end_us"] - computed["start_us"]).astype(float)
+    assert len(spent) == 1440
+    assert spent.mean() == pytest.approx(1, abs=0.08)
+    assert spent.std() == pytest.approx(1, abs=0.2)
+
+
 def test_noise_is_the_same_for_the_same_seed() -> None:
     spans = [span(findep(2, 2, 2), HostOverheads(noise=0.2, seed=seed)) for seed in (1, 1, 2)]
     assert spans[0] == spans[1] != spans[2]

@@ -412,6 +412,10 @@ def test_every_ag_rank_sends_by_its_own_routing_beside_shared_experts_on_the_eg(
     assert work.us["A2E[0.0.0]"].tolist() == [TIMES.a2e, TIMES.a2e]
 
 
+def test_ranks_without_a_task_take_no_time() -> None:
+    assert alike(Schedule({}), 2, 3).makespan_us == 0
+
+
 def test_two_factors_of_one_straggler_multiply() -> None:
     ranks = Ranks(stragglers=(Straggler("AG", 0, 2), Straggler("AG", 0, 3)))
     work = rank_work(naive(1, shared=False), 2, 2, ranks, RankCosts.of_stages(TIMES))
