@@ -83,7 +83,7 @@ def test_solving_deepseek_v2_on_3_and_5_h20(
         first_ms = 1e3 * (time.perf_counter() - began)
         ms = 1e3 * best_s(lambda: solve(problem, method, max_r1=8, max_r2=16))
     tell(
-        f"solve {method}, {found.cuts} cuts, gap {found.gap_pct:.2g} %",
+        f"solve {method}, {found.configurations} configurations, gap {found.gap_pct:.2g} %",
         ms,
         "ms",
         f"< {wanted_ms} ms",
