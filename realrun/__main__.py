@@ -1,52 +1,15 @@
-"""The command line of realrun, and `python -m realrun`."""
+"""`python -m realrun`, and the entry point of `realrun`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 
-from realrun.commands import calibrate, experiment, run, validate
-from simdep.cli.parser import Parser, add_command
-from simdep.cli.run import run_command
-
-_ABOUT = """Run schedules of disaggregated MoE layers for real, beside simdep's predictions.
-
-Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 internal error or a rank
-that failed, 2 bad input, 3 infeasible (memory), 4 a validation over its tolerance or a calibration
-that misses its own points.
-"""
-_COMMANDS = {
-    "run": run,
-    "calibrate": calibrate,
-    "validate": validate,
-    "experiment": experiment,
-}
+from simdep.entry import run_program
 
 
-def command_parser() -> Parser:
-    """The parser of every command and its flags."""
-    examples = "".join(module.EXAMPLES for module in _COMMANDS.values()).split("\n")
-    parser = Parser(
-        "realrun",
-        description=_ABOUT,
-        epilog="\n  ".join(["examples:", *filter(None, examples)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser
-    )
-    for name, module in _COMMANDS.items():
-        command = add_command(commands, name, module.HELP, module.EXAMPLES)
-        module.add_flags(command)
-        command.set_defaults(run=module.run)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command line; the exit code."""
-    args = command_parser().parse_args(argv)
-    return run_command("realrun", lambda: args.run(args))
+    return run_program("realrun", "realrun.cli")
 
 
 if __name__ == "__main__":

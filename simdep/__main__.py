@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from simdep.cli.run import main
+from simdep.entry import run_program
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    return run_program("simdep", "simdep.cli.run")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,17 @@ import pytest
 from places import ROOT
 
 FLOORS = (
-    ("simdep", "version", "checks", "file_kinds", "files", "precedence", "schedule", "units"),
+    (
+        "simdep",
+        "version",
+        "checks",
+        "entry",
+        "file_kinds",
+        "files",
+        "precedence",
+        "schedule",
+        "units",
+    ),
     ("timeline", "costs", "hardware"),
     ("scenario", "calibration", "traces"),
     ("simulation",),

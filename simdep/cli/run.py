@@ -28,6 +28,7 @@ from simdep.cli import (
     sweep,
 )
 from simdep.cli.parser import Parser, add_command
+from simdep.entry import INTERRUPTED
 from simdep.files import shown_path
 from simdep.version import VERSION
 
@@ -55,7 +56,6 @@ EXTRAS = {  # packages that are optional
     "psutil": "real",
     "rich": "real",
 }
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def run_command(prog: str, command: Callable[[], int]) -> int:
@@ -71,10 +71,7 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except KeyboardInterrupt as interrupt:
-            print(f"{prog}: {sentence(interrupt) or 'interrupted'}", file=sys.stderr)
-            return INTERRUPTED
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
             code, message = _exit_code(error)
             print(f"{prog}: {message}", file=sys.stderr)
             return code
@@ -83,8 +80,11 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
     return code
 
 
-def _exit_code(error: Exception) -> tuple[int, str]:
+def _exit_code(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and its sentence; raises an error that is a fault of simdep."""
+    if _is_interrupt(error):
+        is_own = isinstance(error, KeyboardInterrupt)
+        return INTERRUPTED, (sentence(error) if is_own else "") or "interrupted"
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return 2, f"this needs {error.name}; pip install 'simdep[{EXTRAS[error.name]}]'"
     if isinstance(error, (MemoryError, OverflowError, RecursionError)):
@@ -96,6 +96,14 @@ def _exit_code(error: Exception) -> tuple[int, str]:
     if isinstance(error, (RuntimeError, OSError)):
         return 1, sentence(error, max_lines=20)
     raise error
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a library that it ends while it loads says something
+    else."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

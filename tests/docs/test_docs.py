@@ -16,8 +16,8 @@ from places import ROOT
 from samples import events, gemms, saved
 
 import simdep
-from realrun.__main__ import command_parser
-from simdep.__main__ import main
+from realrun.cli import command_parser
+from simdep.cli.run import main
 from simdep.policies import POLICIES
 
 DOCS = ROOT / "simdep" / "docs"

@@ -16,9 +16,9 @@ pytest.importorskip("torch")
 
 from schedules import findep
 
-from realrun.__main__ import main
 from realrun.backends import registry
 from realrun.calibration.points import PointKey, new_points
+from realrun.cli import main
 from realrun.validation import campaign
 from simdep.hardware.profile import Cost, HardwareProfile
 
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_a_run_with_one_line(scenario: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("command", ["", "run", "calibrate", "validate", "experiment"])
 def test_help_does_not_load_torch(command: str) -> None:
     code = (
-        "import sys\nfrom realrun.__main__ import main\n"
+        "import sys\nfrom realrun.cli import main\n"
         "try:\n    main([*sys.argv[1:], '--help'])\n"
         "finally:\n    print(sorted({'torch', 'numpy', 'pandas', 'plotly'} & set(sys.modules)))\n"
     )

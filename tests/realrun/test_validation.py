@@ -12,9 +12,9 @@ pytest.importorskip("torch")
 from cases import small_case
 from schedules import naive
 
-from realrun.__main__ import main
 from realrun.calibration.profile import in_situ
 from realrun.cases import Case, load_cases
+from realrun.cli import main
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.validation.campaign import CampaignMeasurements
 from realrun.validation.case_sets import standard_cases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realrun.__main__ import main as realrun
+from realrun.cli import main as realrun
 from simdep.cli.run import main as simdep
 
 
