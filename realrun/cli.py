@@ -46,4 +46,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = command_parser().parse_args(argv)
     return run_command("realrun", lambda: args.run(args))
-

@@ -68,6 +68,7 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
         warnings.simplefilter("always")
         try:
             code = command()
+            sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -16,46 +18,74 @@ from cli import run
 from foreign import EVENTS, GEMM, SCENARIO
 from places import ROOT
 
+from simdep.entry import INTERRUPTED
+
 SERVED = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 2 --samples 2 --seq-len 8"
-COMMANDS = {  # what Ctrl-C interrupts -> the command
-    "simdep.simulation.engine.simulate_schedule": f"simdep simulate {SERVED}",
-    "simdep.simulation.rank_times.simulate_ranks": f"simdep simulate {SERVED} --per-rank",
-    "simdep.schedule.Schedule.load": "simdep simulate --schedule x.json",
-    "simdep.planning.solver.solve": f"simdep solve {SERVED}",
-    "simdep.policies.load": f"simdep compare naive {SERVED}",
-    "simdep.files.read_toml": "simdep explain scenario.toml",
-    "simdep.calibration.accuracy.fit_profile": "simdep fit gemm.csv --out out.json",
-    "simdep.calibration.sources.load_measurements": "simdep costs evaluate gemm.csv --hardware h100",
-    "simdep.hardware.profile.load_hardware": "simdep hardware show h20",
-    "simdep.validation.replay.read_events": "simdep replay events.csv",
-    "simdep.validation.reproduce.result.read_measured": "simdep reproduce --measured gemm.csv",
-    "simdep.policies.find": "simdep policies naive",
-    "realrun.validation.campaign.measure": "realrun run --rounds 1",
-    "realrun.cases.load_cases": "realrun validate --schedules gemm.csv",
-    "realrun.validation.campaign.spawn": "realrun calibrate --out out.json",
-}
+COMMANDS = (
+    f"simdep simulate {SERVED} --json",
+    f"simdep simulate {SERVED} --per-rank --trace trace.json",
+    f"simdep explain {SERVED} --against pppipe",
+    f"simdep compare naive findep {SERVED}",
+    f"simdep sweep {SERVED} --vary r1=1,2 --out table.csv",
+    f"simdep solve {SERVED}",
+    "simdep policies naive",
+    "simdep hardware show h20",
+    "simdep fit gemm.csv --form linear --out out.json",
+    "simdep costs evaluate gemm.csv --hardware h100",
+    "simdep replay events.csv",
+    "simdep reproduce fastafd",
+)
+SHARES = (0.01, 0.1, 0.3, 0.6, 0.9)  # of the function calls of a command, when Ctrl-C comes
 
 
-def interrupted(*_: Any, **__: Any) -> Any:
-    raise KeyboardInterrupt
+class Calls:
+    """Counts the calls of functions, and raises KeyboardInterrupt at one of them."""
+
+    def __init__(self, last: float = math.inf) -> None:
+        self.count, self.last = 0, last
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        self.count += event == "call"
+        if self.count >= self.last:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    def of(self, command: str) -> int:
+        """The exit code of a command, in what `simdep.entry` puts around it."""
+        sys.setprofile(self)
+        try:
+            return run(command)
+        except KeyboardInterrupt:  # before the command or after it
+            print("simdep: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        finally:
+            sys.setprofile(None)
 
 
-@pytest.mark.parametrize("place", COMMANDS)
-def test_ctrl_c_ends_a_command_with_one_line(
-    place: str,
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_at_any_moment_ends_a_command_with_one_line(
+    command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Written files are whole; what was there before stays, or the new one is complete."""
     monkeypatch.chdir(tmp_path)
-    for name, content in (("scenario.toml", SCENARIO), ("gemm.csv", GEMM), ("events.csv", EVENTS)):
+    for name, content in (("gemm.csv", GEMM), ("events.csv", EVENTS)):
         Path(name).write_text(content)
-    monkeypatch.setattr(place, interrupted)
-    command = COMMANDS[place]
-    assert run(command) == 130
-    last = capsys.readouterr().err.splitlines()[-1]  # a progress bar may stand before it
-    assert last == f"{command.split()[0]}: interrupted"
-    assert not Path("out.json").exists()
+    assert run(command) == 0  # loads what is loaded once
+    whole = {path: path.read_bytes() for path in Path().iterdir()}
+    calls = Calls()
+    calls.of(command)
+    for share in SHARES:
+        capsys.readouterr()
+        assert Calls(share * calls.count).of(command) == 130
+        said = [line for line in capsys.readouterr().err.splitlines() if ": note: " not in line]
+        assert len(said) == 1
+        assert said[0].startswith(("simdep: interrupted", "simdep: stopped at "))
+        assert {path for path in Path().iterdir() if path.suffix == ".part"} == set()
+    for path, content in whole.items():
+        assert len(path.read_bytes()) == len(content)
 
 
 def started(command: str, folder: Path) -> subprocess.Popen[str]:
@@ -88,7 +118,6 @@ def wait_for(path: Path) -> None:
 
 def test_a_sweep_keeps_its_finished_points(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "scenario.toml").write_text(SCENARIO)
-    (tmp_path / "policies.py").write_text(SLOW)
     words = "sweep scenario.toml --vary r1=1,2 --vary r2=1..64 --vary seq_len=64..2048:2"
     program = started(f"simdep {words} --out table.csv", tmp_path)
     time.sleep(6)
