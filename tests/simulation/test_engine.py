@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SUPPORT
 from schedules import findep, naive
 from strategies import all_ag_orders, layers, policy_schedules, random_schedules, with_shared
 
@@ -220,7 +221,7 @@ def test_the_table_does_not_depend_on_the_hash_seed_of_the_process() -> None:
     tables = [
         subprocess.run(
             [sys.executable, "-c", PRINT_TABLE],
-            env=os.environ | {"PYTHONHASHSEED": seed},
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(SUPPORT)},
             capture_output=True,
             text=True,
             check=True,
