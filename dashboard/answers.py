@@ -21,7 +21,8 @@ from simdep.planning.axes import Axis
 from simdep.planning.choice import Choice, simulate_choice, solve_samples
 from simdep.planning.comparison import comparison_rows, readable_row
 from simdep.planning.solver import Solution
-from simdep.planning.sweep import Sweep, run
+from simdep.planning.sweep import Sweep
+from simdep.planning.sweep_rows import sweep_rows
 from simdep.prediction import Prediction
 from simdep.scenario.fields import FIELDS, override
 from simdep.scenario.spec import Scenario
@@ -83,7 +84,7 @@ def configurations(question: Question, order: str) -> pd.DataFrame:
     r2 = tuple(range(1, min(tokens, MAX_R2) + 1))
     base = tables_of(question) | {"schedule": {"policy": "findep", "order": order}}
     rows: list[dict[str, Any]] = []
-    for block in run(Sweep(base, (Axis("r1", r1), Axis("r2", r2)))):
+    for block in sweep_rows(Sweep(base, (Axis("r1", r1), Axis("r2", r2)))):
         rows += block
     points = pd.DataFrame(rows)
     if "makespan_us" not in points:

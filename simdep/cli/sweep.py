@@ -189,9 +189,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`simdep sweep`: evaluate every point, keep what is done, print the best."""
-    from simdep.planning.sweep import RESULTS, Sweep
+    from simdep.planning.sweep import Sweep
+    from simdep.planning.sweep_rows import NUMBERS
 
-    known(args.value, RESULTS, "column to plot")
+    known(args.value, NUMBERS, "column to plot")
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
         raise ValueError(
@@ -233,7 +234,7 @@ def _evaluate(
     """Add the points that are missing to `done`; False if Ctrl-C ended that early."""
     from tqdm import tqdm
 
-    from simdep.planning.sweep import run
+    from simdep.planning.sweep_rows import sweep_rows
 
     saved = time.perf_counter()
     finished = True
@@ -243,7 +244,7 @@ def _evaluate(
     )
     remaining = iter(missing)
     try:
-        for block in run(sweep, missing, notes):
+        for block in sweep_rows(sweep, missing, notes):
             for row, point in zip(block, remaining, strict=False):  # takes no point too many
                 done[tuple(point.values())] = row
             bar.update(len(block))

@@ -8,7 +8,7 @@ equal as whole tokens allow: at most two runs of equal chunks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from simdep import checks
 from simdep.costs import StageCosts
 from simdep.hardware.extrapolation import Assumption
-from simdep.planning.stage_cache import StageCache
+from simdep.planning.stage_cache import StageCache, undivided
 from simdep.scenario.memory import Footprint, Integers
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -111,10 +111,11 @@ class Problem:
         does not model: host overheads (unless `ideal`), ranks that differ, groups of experts,
         colocated groups.
         """
-        cache = cache or StageCache()
-        costs = ScenarioCosts(scenario, cache.evidence)
-        (costs.host.ideal if ideal else costs.host).refuse("the solver")
-        scenario = _undivided(scenario)
+        _check_modelled(scenario)
+        stages = (cache or StageCache()).stages(scenario)
+        scenario = undivided(scenario)
+        host = stages.costs.host
+        (host.ideal if ideal else host).refuse("the solver")
         deployment, model = scenario.deployment, scenario.model
         return cls(
             layers=scenario.layers,
@@ -122,10 +123,10 @@ class Problem:
             tokens_per_sample=scenario.workload.tokens_per_sample,
             total_tokens_per_sample=scenario.workload.tokens_per_sample * deployment.ag,
             expert_share=deployment.ag * model.top_k / model.experts,
-            stages=cache.stages(scenario),
-            footprint=Footprint.of(scenario),
+            stages=stages,
+            footprint=stages.footprint,
             scenario=scenario,
-            costs=costs,
+            costs=stages.costs,
         )
 
     @property
@@ -163,10 +164,10 @@ class Problem:
         return self.samples // np.array(r1[::-1])
 
 
-def _undivided(scenario: Scenario) -> Scenario:
-    """The scenario without policy and granularity; raises ValueError for what is not modelled."""
+def _check_modelled(scenario: Scenario) -> None:
+    """Raise ValueError for what the solver does not model."""
     not_modelled = {
-        "stage times, which have no sizes": scenario.stage_times is not None,
+        "stage times given by hand": scenario.stage_times is not None,
         "ranks that differ": scenario.ranks is not None,
         "colocated groups": scenario.deployment.colocated,
         "groups of experts": scenario.split == "expert",
@@ -174,7 +175,6 @@ def _undivided(scenario: Scenario) -> Scenario:
     for name, used in not_modelled.items():
         if used:
             raise ValueError(f"solve does not model {name}; use simulate or compare")
-    return replace(scenario, micro_batches=(), chunks=(), merge_last=False, r1=1, r2=1)
 
 
 def _divisors(number: int) -> list[int]:

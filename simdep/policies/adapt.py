@@ -54,8 +54,10 @@ def set_up(scenario: Scenario) -> SetUp:
     if scenario.has_model and policy.colocated != scenario.deployment.colocated:
         return SetUp(scenario)  # refused where the schedule is made
     deployment = _filled(scenario, scenario.deployment, policy)
-    r1 = _own_r1(scenario, policy)
-    changed: dict[str, Any] = {"deployment": deployment, "split": _own_split(scenario, policy)}
+    r1, split = _own_r1(scenario, policy), _own_split(scenario, policy)
+    if deployment is scenario.deployment and (r1, split) == (scenario.r1, scenario.split):
+        return SetUp(scenario)
+    changed: dict[str, Any] = {"deployment": deployment, "split": split}
     if r1 != scenario.r1:
         changed |= _recut(scenario, policy, r1)
     complete = redrawn(replace(scenario, **changed), scenario)
@@ -168,7 +170,7 @@ def states_samples(scenario: Scenario) -> bool:
 def _filled(scenario: Scenario, deployment: Deployment, policy: Policy) -> Deployment:
     """The deployment with the set-up of a policy in the fields that the scenario leaves open; stage
     times alone say nothing of it."""
-    if not scenario.has_model:
+    if not policy.setup or not scenario.has_model:
         return deployment
     setup = policy.setup_on(sms_known=deployment.hardware.machine is not None)
     fields = Deployment.__dataclass_fields__

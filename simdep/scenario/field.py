@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from simdep import checks
@@ -39,7 +40,7 @@ class Field:
     replaces: tuple[str, ...] = ()
     example: Any = None
 
-    @property
+    @cached_property  # every point of a sweep asks for it
     def path(self) -> tuple[str, ...]:
         """Its keys in the nested tables of a file."""
         names = tuple(self.name.split("."))

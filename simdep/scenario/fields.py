@@ -489,17 +489,35 @@ def _stated_in(path: tuple[str, ...], table: Any) -> Iterator[tuple[Field, Any]]
         checks.mapping(table, _keys(path), path[-1])
     for key, value in table.items():
         inner = (*path, key)
-        if (isinstance(value, Mapping) or key not in FIELDS) and _keys(inner):
+        field = None if isinstance(value, Mapping) else _find(inner)
+        if field is not None:
+            yield field, value
+        elif _is_table(inner):
             yield from _stated_in(inner, value)
         else:
             yield _field_at(inner), value
 
 
+def _is_table(path: tuple[str, ...]) -> bool:
+    """Whether fields stand below there in a file."""
+    depth = len(path)
+    return any(len(f.path) > depth and f.path[:depth] == path for f in FIELDS.values())
+
+
+def _find(path: tuple[str, ...]) -> Field | None:
+    """The field that stands there in a file, if there is one."""
+    for name in (".".join(path[1:]), ".".join(path)):
+        field = FIELDS.get(name)
+        if field is not None and field.path == path:
+            return field
+    return None
+
+
 def _field_at(path: tuple[str, ...]) -> Field:
     """The field that stands there in a file; raises InputError with the nearest key."""
-    for name in (".".join(path[1:]), ".".join(path)):
-        if name in FIELDS and FIELDS[name].path == path:
-            return FIELDS[name]
+    field = _find(path)
+    if field is not None:
+        return field
     place = path[-2] if path[1:] else "scenario"
     checks.known(path[-1], _keys(path[:-1]), f"key of {place}")
     raise AssertionError(path)

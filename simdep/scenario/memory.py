@@ -177,6 +177,16 @@ class Footprint:
         eg = {"chunk activations": expert}
         return _by_group(scenario, ag, eg, scenario.workload.element_bytes)
 
+    def missing_bytes(self, m_a: int, r2: int, r1: int) -> int:
+        """Bytes missing on a GPU of the group that lacks most; 0 if everything fits."""
+        if self.available_bytes is None:
+            return 0
+        needed = []
+        for group, parts in self.activations(m_a, r2).items():
+            constant = sum(self.weights[group].values()) + sum(parts.values())
+            needed.append(constant + r1 * m_a * sum(self.sample[group].values()))
+        return max(0, max(needed) - self.available_bytes)
+
     def largest_r1(self, m_a: Integers, r2: Integers) -> Integers:
         """The most micro-batches of m_a samples in r2 chunks that fit, 0 where not even one does.
 

@@ -9,7 +9,7 @@ microseconds; tokens are a number, whole or not, or an array of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,7 +52,6 @@ class ScenarioCosts:
         self._operations = OperationCosts(scenario)
         self._attention = AttentionCosts(scenario, self._operations)
         self._experts = ExpertCosts(scenario, self._operations)
-        self._sources = self._sources_by_kind()
         self._known_us: dict[tuple[Any, ...], float] = {}
 
     def __call__(self, task: Task) -> float:
@@ -72,7 +71,7 @@ class ScenarioCosts:
         `layer` counts layers with experts; `groups` are the groups of experts that chunks are cut
         into, where they are cut by expert.
         """
-        us: Tokens = self._first(self._sources[kind], tokens, layer, groups)
+        us: Tokens = self._first(self._sources(kind), tokens, layer, groups)
         return us + self.combine(tokens) if layer and kind in _OPENS_LAYER else us
 
     def attention_class(self, layer: int) -> tuple[bool, tuple[int, ...]]:
@@ -82,7 +81,7 @@ class ScenarioCosts:
 
     def attention(self, tokens: Tokens, layer: int = 0) -> Tokens:
         """Attention of a layer alone, without `combine`."""
-        us: Tokens = self._first(self._sources[Kind.ATTENTION], tokens, layer, 1)
+        us: Tokens = self._first(self._sources(Kind.ATTENTION), tokens, layer, 1)
         return us
 
     def combine(self, tokens: Tokens) -> Tokens:
@@ -140,8 +139,14 @@ class ScenarioCosts:
             sources[link.op] = link
         return CostEvidence(sources).costs
 
-    def _sources_by_kind(self) -> Mapping[Kind, tuple[CostSource, ...]]:
-        attention, experts, links = self._attention, self._experts, self.links
+    def _sources(self, kind: Kind) -> tuple[CostSource, ...]:
+        if kind.is_transfer:
+            return (partial(self.links.message, kind),)
+        return self._computations[kind]
+
+    @cached_property
+    def _computations(self) -> Mapping[Kind, tuple[CostSource, ...]]:
+        attention, experts = self._attention, self._experts
         computed: dict[str, tuple[CostSource, ...]] = {
             "grouped": (experts.one_by_one, experts.grouped, experts.plain),
             "plain": (experts.plain,),
@@ -154,8 +159,6 @@ class ScenarioCosts:
             Kind.CORE: (attention.core,),
             Kind.SHARED: (experts.measured_shared, experts.shared),
             Kind.EXPERT: (experts.measured, *computed[expert_gemm]),
-            Kind.A2E: (partial(links.message, Kind.A2E),),
-            Kind.E2A: (partial(links.message, Kind.E2A),),
         }
 
     def _first(self, sources: Iterable[CostSource], tokens: Any, layer: int, groups: int) -> Any:

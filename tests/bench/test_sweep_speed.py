@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from simdep.planning.axes import Axis
-from simdep.planning.sweep import Sweep, run
+from simdep.planning.sweep import Sweep
+from simdep.planning.sweep_rows import sweep_rows
 
 pytestmark = pytest.mark.bench
 BASE: dict[str, Any] = {
@@ -44,7 +45,7 @@ def test_10000_points_of_every_layer_of_a_model_take_less_than_10_s(
 ) -> None:
     sweep = Sweep(BASE | {"model": model}, tuple(map(Axis.parse, texts)))
     began = time.perf_counter()
-    rows = [row for block in run(sweep) for row in block]
+    rows = [row for block in sweep_rows(sweep) for row in block]
     seconds = time.perf_counter() - began
     print(
         f"{model}, {' x '.join(texts)}: {len(rows):,} points in {seconds:.2f} s, {len(rows) / seconds:,.0f} a second"

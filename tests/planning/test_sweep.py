@@ -15,8 +15,8 @@ from cli import one_sentence, run
 from simdep.planning.axes import Axis
 from simdep.planning.problem import Problem
 from simdep.planning.solver import solve
-from simdep.planning.sweep import Sweep, results
-from simdep.planning.sweep import run as points_of
+from simdep.planning.sweep import Sweep
+from simdep.planning.sweep_rows import prediction_row, sweep_rows
 from simdep.policies import schedule_for
 from simdep.prediction import Prediction, simulate
 from simdep.scenario.spec import Scenario
@@ -38,7 +38,7 @@ def sweep(*texts: str, **changes: Any) -> Sweep:
 
 
 def rows_of(asked: Sweep, points: Any = None) -> list[dict[str, Any]]:
-    return [row for block in points_of(asked, points) for row in block]
+    return [row for block in sweep_rows(asked, points) for row in block]
 
 
 def by_engine(scenario: Scenario) -> float:
@@ -166,8 +166,33 @@ def test_every_point_is_what_the_engine_gives(number: int) -> None:
 def test_a_point_has_the_same_numbers_alone_and_among_others() -> None:
     asked = sweep("r1=1,2,4", "r2=1,3", "model=deepseek-v2-lite,gpt-oss-120b")
     for point, row in zip(asked.points(), rows_of(asked), strict=True):
-        alone = results(simulate(asked.scenario(point)))
+        alone = prediction_row(simulate(asked.scenario(point)))
         assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("order=asas,lookahead", "r1=1,2,4", "r2=1,3"),
+        ("dispatch=per-expert,per-gpu,broadcast", "a2e_dtype=fp8,bf16", "e2a_dtype=fp8,bf16"),
+        ("comm_sms=0,8", "expert_gemm=grouped,plain,cheaper", "dtype=bf16,fp8"),
+        ("memory_gbytes=1,10", "layers=1,2,5", "model=deepseek-v2-lite,gpt-oss-120b"),
+        ("contention=0,0.1", "link.alpha_us=1,5", "link.gbytes_per_s=20,40"),
+        ("hardware=h20,h100,epyc-2-cores", "phase=prefill,decode", "scale=0.25,0.5"),
+    ],
+)
+def test_points_that_share_costs_have_only_those_that_are_theirs(texts: tuple[str, ...]) -> None:
+    """Every field that a cost depends on tells two points apart."""
+    asked = sweep(*texts, schedule={"r2": 2})
+    rows = rows_of(asked)
+    for point, row in zip(asked.points(), rows, strict=True):
+        try:
+            expected = prediction_row(simulate(asked.scenario(point)))
+        except ValueError as error:
+            assert row["reason"] == str(error)
+        else:
+            assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert len({str(list(row.values())[len(texts) :]) for row in rows}) > len(rows) / 2
 
 
 @pytest.mark.parametrize(
@@ -299,7 +324,7 @@ def test_a_stopped_sweep_goes_on_where_it_was_left(
 
     out = tmp_path / f"table.{suffix}"
     with monkeypatch.context() as patch:
-        patch.setattr("simdep.planning.sweep.run", interrupted)
+        patch.setattr("simdep.planning.sweep_rows.sweep_rows", interrupted)
         assert run(f"{words} --out {out}") == 130
     assert "stopped at 5 of 12 points; the same command goes on" in capsys.readouterr().err
     assert run(f"{words} --out {out}") == 0
@@ -320,7 +345,7 @@ def test_a_finished_sweep_is_not_done_again(
     assert run(words) == 0
     first = json.loads(capsys.readouterr().out)["rows"]
     monkeypatch.setattr(
-        "simdep.planning.sweep.run",
+        "simdep.planning.sweep_rows.sweep_rows",
         lambda asked, points, notes: iter([[{"r1": 0}] * len(points)]),
     )
     assert run(words) == 0

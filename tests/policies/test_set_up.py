@@ -13,7 +13,7 @@ from cli import one_sentence, run
 from simdep.planning.axes import Axis
 from simdep.planning.choice import Choice, simulate_choice
 from simdep.planning.sweep import Sweep
-from simdep.planning.sweep import run as rows_of
+from simdep.planning.sweep_rows import sweep_rows as rows_of
 from simdep.policies import adapted, set_up
 from simdep.prediction import simulate
 from simdep.scenario.spec import Scenario
