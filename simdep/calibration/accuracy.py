@@ -86,7 +86,9 @@ def fit_profile(
 
 def _only_machine(measurements: Sequence[MeasuredTable]) -> str:
     """The one machine that tables name; empty where they name none or several."""
-    names = {machine for measured in measurements for machine in measured.machines}
+    names: set[str] = set()
+    for measured in measurements:
+        names |= set(measured.machines)
     return names.pop() if len(names) == 1 else ""
 
 

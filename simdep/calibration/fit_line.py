@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from simdep.checks import InputError
 from simdep.hardware.profile import Cost, LineFit
 
 
@@ -37,26 +39,36 @@ def fit_line(
     fewer than 3 sizes of work or a time that is not positive.
     """
     x, y = np.asarray(work, float), np.asarray(us, float)
-    if len(np.unique(x)) < 3:
-        raise ValueError(
-            f"{op}: {len(np.unique(x))} sizes of work measured; a line and its error need at least 3"
-        )
+    sizes = len(np.unique(x))
+    if sizes < 3:
+        need = "a line and its error need at least 3"
+        raise InputError(f"{op}: {sizes} sizes of work measured; {need}")
     if not (y > 0).all():
-        raise ValueError(f"{op}: {y.min()} us measured; a time is more than 0")
+        raise InputError(f"{op}: {y.min()} us measured; a time is more than 0")
     design = np.column_stack([1 / y, x / y])
     (alpha, beta), residual = optimize.nnls(design, np.ones_like(y))
     spread = residual**2 / (len(x) - 2) * np.linalg.inv(design.T @ design)
-    reach = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(np.diag(spread))
+    half_widths = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(np.diag(spread))
     predicted = alpha + beta * x
     fit = LineFit(
-        alpha_ci_us=(max(0.0, float(alpha - reach[0])), float(alpha + reach[0])),
-        beta_ci_us=(max(0.0, float(beta - reach[1])), float(beta + reach[1])),
-        r2=float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-        if np.ptp(y)
-        else 1.0,
+        alpha_ci_us=_interval(alpha, half_widths[0]),
+        beta_ci_us=_interval(beta, half_widths[1]),
+        r2=_r2(y, predicted),
         mape_pct=float(100 * np.abs(predicted / y - 1).mean()),
         points=len(x),
         work_range=(float(x.min()), float(x.max())),
     )
-    points = tuple((float(a), float(b)) for a, b in zip(x, y, strict=True)) if keep_points else ()
+    points = tuple(zip(x.tolist(), y.tolist(), strict=True)) if keep_points else ()
     return Cost(op, float(alpha), float(beta), "measured", source, ag, eg, shape, points, fit)
+
+
+def _interval(value: float, half_width: float) -> tuple[float, float]:
+    """A confidence interval of a value that is at least 0."""
+    return max(0.0, float(value - half_width)), float(value + half_width)
+
+
+def _r2(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    if not np.ptp(measured):
+        return 1.0
+    spread = ((measured - measured.mean()) ** 2).sum()
+    return float(1 - ((measured - predicted) ** 2).sum() / spread)

@@ -105,9 +105,13 @@ def read_table(path: Path, expected: str = MEASUREMENTS) -> pd.DataFrame:
     source = files.read_csv(path, expected, remarks=True)
     with files.context(path, expected):
         table = source.frame()
-    words = table.select_dtypes(["object", "string"]).columns
-    table[words] = table[words].map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+    texts = table.select_dtypes(["object", "string"]).columns
+    table[texts] = table[texts].map(_stripped)
     return table
+
+
+def _stripped(cell: Any) -> Any:
+    return cell.strip() if isinstance(cell, str) else cell
 
 
 def read_measurements(path: Path) -> MeasuredTable:
@@ -118,40 +122,44 @@ def read_measurements(path: Path) -> MeasuredTable:
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table with features as numbers and data types by their names here."""
     operations = operations_of(table.columns)
     if "us" not in table:
-        raise ValueError("column us is missing; it holds the measured microseconds")
+        raise InputError("column us is missing; it holds the measured microseconds")
     for column in ("us", *operations[0].features):
-        low = -1 if column == "sms" else 0
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = ~(np.isfinite(numbers) & (numbers > low))
-        if wrong.any():
-            line = wrong.idxmax()
-            rule = f"expected a finite number > {low}"
-            value = checks.shown_text(str(table[column][line]))
-            raise ValueError(f"line {line}: {column}={value}; {rule}")
-        table[column] = numbers.astype(float)
+        table[column] = _numbers(table[column])
     if table.empty:
-        raise ValueError("it has no rows; give at least one measurement")
-    for column in _MACHINE_COLUMNS:
-        if column in table and table[column].isna().any():
-            line = table[column].isna().idxmax()
-            raise InputError(f"line {line}: {column} is empty; every row names its machine")
+        raise InputError("it has no rows; give at least one measurement")
     for column in operations[0].required:
         if column not in table:
-            raise ValueError(f"column {column} is missing; it says which kernel ran")
-    for column in {word for op in operations for word in (*op.attributes, *op.selects)} & set(
-        table.columns
-    ):
-        if table[column].isna().any():
-            raise ValueError(
-                f"line {table[column].isna().idxmax()}: {column} is empty; it says which kernel ran"
-            )
+            raise InputError(f"column {column} is missing; it says which kernel ran")
+    _check_filled(table, operations)
     if "dtype" in table:
         table["dtype"] = table["dtype"].astype(str).str.lower().replace(DTYPE_NAMES)
         for line, dtype in table["dtype"].drop_duplicates().items():
             checks.known(dtype, DTYPE_BYTES, f"dtype in line {line}")
     return table.reset_index(drop=True)
+
+
+def _numbers(cells: pd.Series[Any]) -> pd.Series[float]:
+    """The cells of a column as finite numbers above 0, of `sms` at least 0."""
+    low = -1 if cells.name == "sms" else 0
+    numbers = pd.to_numeric(cells, errors="coerce")
+    wrong = ~(np.isfinite(numbers) & (numbers > low))
+    if wrong.any():
+        line = wrong.idxmax()
+        value = checks.shown_text(str(cells[line]))
+        raise InputError(f"line {line}: {cells.name}={value}; expected a finite number > {low}")
+    return numbers.astype(float)
+
+
+def _check_filled(table: pd.DataFrame, operations: list[Operation]) -> None:
+    """Raise InputError for an empty cell that should say which kernel ran."""
+    for operation in operations:
+        for column in (*operation.attributes, *operation.selects):
+            if column in table and table[column].isna().any():
+                line = table[column].isna().idxmax()
+                raise InputError(f"line {line}: {column} is empty; it says which kernel ran")
 
 
 def operations_of(columns: Collection[str]) -> list[Operation]:
@@ -260,7 +268,7 @@ def _window(operation: Operation, rows: pd.DataFrame) -> tuple[NDArray[np.bool_]
     with_more = shapes["us"].cummin().reindex(rows.index)
     is_failed = (rows.us > _FAILED * with_more).to_numpy() & is_reached
     counts = {
-        "fewer than one copy of a token a rank": int((~is_reached).sum()),
+        "fewer than one routed token a rank": int((~is_reached).sum()),
         f"slower than {_FAILED} x the same operation with more tokens": int(is_failed.sum()),
     }
     skipped = {reason: count for reason, count in counts.items() if count}

@@ -206,70 +206,70 @@ def p_norm(values: Array, power: float) -> Array:
     return np.where(largest > 0, total, 0)
 
 
-def form_from_dict(data: Any, where: str) -> Form:
+def form_from_dict(data: Any, place: str) -> Form:
     """A form from its JSON table; raises ValueError naming the field at fault."""
     if not isinstance(data, Mapping):
-        raise InputError(f"{where}={shown(data)}; expected a table")
-    kind = checks.known(str(data.get("form")), ("terms", "knee", "table"), f"{where}.form")
+        raise InputError(f"{place}={shown(data)}; expected a table")
+    kind = checks.known(str(data.get("form")), ("terms", "knee", "table"), f"{place}.form")
     if kind == "terms":
-        return _terms_from_dict(data, where)
+        return _terms_from_dict(data, place)
     if kind == "knee":
-        return _knee_from_dict(data, where)
-    return _table_from_dict(data, where)
+        return _knee_from_dict(data, place)
+    return _table_from_dict(data, place)
 
 
-def _terms_from_dict(data: Mapping[str, Any], where: str) -> Terms:
-    checks.mapping(data, ("form", "adds", "races", "power"), where)
+def _terms_from_dict(data: Mapping[str, Any], place: str) -> Terms:
+    checks.mapping(data, ("form", "adds", "races", "power"), place)
     power = math.inf
     if data.get("power") is not None:
-        power = checks.number(data["power"], f"{where}.power")
+        power = checks.number(data["power"], f"{place}.power")
     if power < 1:
-        raise InputError(f"{where}.power={power}; expected a number >= 1, the power of a p-norm")
-    additive = _coefficients(data.get("adds", {}), f"{where}.adds")
-    overlapping = _coefficients(data.get("races", {}), f"{where}.races")
+        raise InputError(f"{place}.power={power}; expected a number >= 1, the power of a p-norm")
+    additive = _coefficients(data.get("adds", {}), f"{place}.adds")
+    overlapping = _coefficients(data.get("races", {}), f"{place}.races")
     if not additive and not overlapping:
-        raise InputError(f"{where} has neither adds nor races; a form has at least one term")
+        raise InputError(f"{place} has neither adds nor races; a form has at least one term")
     return Terms(additive, overlapping, power)
 
 
-def _knee_from_dict(data: Mapping[str, Any], where: str) -> Knee:
-    checks.mapping(data, ("form", "work", "floor_us", "alpha_us", "beta_us"), where)
+def _knee_from_dict(data: Mapping[str, Any], place: str) -> Knee:
+    checks.mapping(data, ("form", "work", "floor_us", "alpha_us", "beta_us"), place)
     return Knee(
-        work=checks.string(data.get("work"), f"{where}.work"),
-        floor_us=checks.number(data.get("floor_us"), f"{where}.floor_us"),
-        alpha_us=checks.number(data.get("alpha_us"), f"{where}.alpha_us"),
-        beta_us=checks.number(data.get("beta_us"), f"{where}.beta_us"),
+        work=checks.string(data.get("work"), f"{place}.work"),
+        floor_us=checks.number(data.get("floor_us"), f"{place}.floor_us"),
+        alpha_us=checks.number(data.get("alpha_us"), f"{place}.alpha_us"),
+        beta_us=checks.number(data.get("beta_us"), f"{place}.beta_us"),
     )
 
 
-def _table_from_dict(data: Mapping[str, Any], where: str) -> PointTable:
-    checks.mapping(data, ("form", "base", "axis", "others", "points"), where)
-    base = form_from_dict(data.get("base"), f"{where}.base")
+def _table_from_dict(data: Mapping[str, Any], place: str) -> PointTable:
+    checks.mapping(data, ("form", "base", "axis", "others", "points"), place)
+    base = form_from_dict(data.get("base"), f"{place}.base")
     if not isinstance(base, Terms):
-        raise InputError(f"{where}.base is a {data['base']['form']}; a table stands over terms")
+        raise InputError(f"{place}.base is a {data['base']['form']}; a table stands over terms")
     others = data.get("others", ())
     if not isinstance(others, (list, tuple)):
-        raise InputError(f"{where}.others={shown(others)}; expected a list of names")
-    others = tuple(checks.string(name, f"{where}.others") for name in others)
-    axis = checks.string(data.get("axis"), f"{where}.axis")
-    return PointTable(base, axis, others, _points(data.get("points"), len(others) + 2, where))
+        raise InputError(f"{place}.others={shown(others)}; expected a list of names")
+    others = tuple(checks.string(name, f"{place}.others") for name in others)
+    axis = checks.string(data.get("axis"), f"{place}.axis")
+    return PointTable(base, axis, others, _points(data.get("points"), len(others) + 2, place))
 
 
-def _points(data: Any, width: int, where: str) -> tuple[tuple[float, ...], ...]:
+def _points(data: Any, width: int, place: str) -> tuple[tuple[float, ...], ...]:
     if not isinstance(data, (list, tuple)) or not data:
-        raise InputError(f"{where}.points is missing; a table has at least one row")
+        raise InputError(f"{place}.points is missing; a table has at least one row")
     points = []
     for row in data:
         if not isinstance(row, (list, tuple)) or len(row) != width:
-            raise InputError(f"{where}.points: {shown(row)} is not a row of {width} numbers")
-        points.append(tuple(checks.number(value, f"{where}.points", above=0) for value in row))
+            raise InputError(f"{place}.points: {shown(row)} is not a row of {width} numbers")
+        points.append(tuple(checks.number(value, f"{place}.points", above=0) for value in row))
     return tuple(points)
 
 
-def _coefficients(data: Any, where: str) -> dict[str, float]:
+def _coefficients(data: Any, place: str) -> dict[str, float]:
     if not isinstance(data, Mapping):
-        raise InputError(f"{where}={shown(data)}; expected a table of microseconds by work")
+        raise InputError(f"{place}={shown(data)}; expected a table of microseconds by work")
     coefficients = {}
     for name, value in data.items():
-        coefficients[checks.string(name, where)] = checks.number(value, f"{where}.{name}")
+        coefficients[checks.string(name, place)] = checks.number(value, f"{place}.{name}")
     return coefficients

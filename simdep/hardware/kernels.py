@@ -140,50 +140,50 @@ class Kernel:
         }
 
 
-def kernel_from_dict(row: Any, where: str) -> Kernel:
+def kernel_from_dict(row: Any, place: str) -> Kernel:
     """A kernel from its JSON table; raises ValueError naming the field at fault."""
-    checks.mapping(row, tuple(field.name for field in fields(Kernel)), where)
+    checks.mapping(row, tuple(field.name for field in fields(Kernel)), place)
     for key in ("op", "form", "label", "source"):
         if key not in row:
-            raise InputError(f"{where}.{key} is missing")
-    operation = OPERATIONS[checks.known(row["op"], OPERATIONS, f"{where}.op")]
+            raise InputError(f"{place}.{key} is missing")
+    operation = OPERATIONS[checks.known(row["op"], OPERATIONS, f"{place}.op")]
     return Kernel(
         op=operation.name,
-        variant=_variant(row.get("variant", {}), operation, f"{where}.variant"),
-        form=_form(row["form"], operation, f"{where}.form"),
-        label=checks.known(row["label"], LABELS, f"{where}.label"),
-        source=checks.string(row["source"], f"{where}.source"),
-        ranges=_ranges(row.get("ranges", {}), operation, f"{where}.ranges"),
-        fit=_errors(row.get("fit"), f"{where}.fit"),
-        held_out=_errors(row.get("held_out"), f"{where}.held_out"),
-        sms=checks.integer(row.get("sms", 0), f"{where}.sms", 0),
+        variant=_variant(row.get("variant", {}), operation, f"{place}.variant"),
+        form=_form(row["form"], operation, f"{place}.form"),
+        label=checks.known(row["label"], LABELS, f"{place}.label"),
+        source=checks.string(row["source"], f"{place}.source"),
+        ranges=_ranges(row.get("ranges", {}), operation, f"{place}.ranges"),
+        fit=_errors(row.get("fit"), f"{place}.fit"),
+        held_out=_errors(row.get("held_out"), f"{place}.held_out"),
+        sms=checks.integer(row.get("sms", 0), f"{place}.sms", 0),
     )
 
 
-def _variant(data: Any, operation: Operation, where: str) -> dict[str, str]:
-    checks.mapping(data, operation.attributes, where)
-    return {name: checks.string(value, f"{where}.{name}") for name, value in data.items()}
+def _variant(data: Any, operation: Operation, place: str) -> dict[str, str]:
+    checks.mapping(data, operation.attributes, place)
+    return {name: checks.string(value, f"{place}.{name}") for name, value in data.items()}
 
 
-def _form(data: Any, operation: Operation, where: str) -> Form:
-    form = form_from_dict(data, where)
+def _form(data: Any, operation: Operation, place: str) -> Form:
+    form = form_from_dict(data, place)
     for quantity in form.quantities:
-        checks.known(quantity, operation.quantities, f"quantity of {operation.name} in {where}")
+        checks.known(quantity, operation.quantities, f"quantity of {operation.name} in {place}")
     return form
 
 
-def _ranges(data: Any, operation: Operation, where: str) -> dict[str, tuple[float, float]]:
-    checks.mapping(data, operation.features, where)
-    return {name: checks.pair(value, f"{where}.{name}") for name, value in data.items()}
+def _ranges(data: Any, operation: Operation, place: str) -> dict[str, tuple[float, float]]:
+    checks.mapping(data, operation.features, place)
+    return {name: checks.pair(value, f"{place}.{name}") for name, value in data.items()}
 
 
-def _errors(row: Any, where: str) -> Errors | None:
+def _errors(row: Any, place: str) -> Errors | None:
     if row is None:
         return None
     count, *names = (field.name for field in fields(Errors))
-    checks.mapping(row, (count, *names), where)
+    checks.mapping(row, (count, *names), place)
     for name in (count, *names):
         if name not in row:
-            raise InputError(f"{where}.{name} is missing")
-    values = {name: checks.finite(row[name], f"{where}.{name}") for name in names}
-    return Errors(n=checks.integer(row[count], f"{where}.{count}"), **values)
+            raise InputError(f"{place}.{name} is missing")
+    values = {name: checks.finite(row[name], f"{place}.{name}") for name in names}
+    return Errors(n=checks.integer(row[count], f"{place}.{count}"), **values)

@@ -116,32 +116,21 @@ def _attention_prefill(columns: OperationColumns) -> Quantities:
     batch, length, heads, kv_heads, dim = _features(
         columns, "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"
     )
-    causal = batch * heads * length**2  # of two products, half of each under the mask
-    moved = 2 * batch * length * dim * (2 * heads + 2 * kv_heads)
-    return _prefill_work(batch, length, heads, causal * dim, moved) | {
-        "num_key_value_heads": kv_heads
-    }
+    work = _core_work(columns, length)
+    work["num_key_value_heads"] = kv_heads
+    work["query_tiles"] = batch * heads * np.ceil(length / _QUERY_TILE)
+    work["macs"] = batch * heads * length**2 * dim  # two products, half of each under the mask
+    work["bytes"] = 2 * batch * length * dim * (2 * heads + 2 * kv_heads)
+    return work | {"isl": length}
 
 
 def _mla_prefill(columns: OperationColumns) -> Quantities:
     batch, length, heads = _features(columns, "batch_size", "isl", "num_heads")
-    macs = batch * heads * length**2 * (_KEY_DIM + _VALUE_DIM) / 2
-    moved = 2 * batch * length * heads * (2 * _KEY_DIM + 2 * _VALUE_DIM)
-    return _prefill_work(batch, length, heads, macs, moved)
-
-
-def _prefill_work(
-    batch: Array, length: Array, heads: Array, macs: Array, moved: Array
-) -> dict[str, Array]:
-    return {
-        "one": np.ones_like(length),
-        "isl": length,
-        "batch_size": batch,
-        "num_heads": heads,
-        "query_tiles": batch * heads * np.ceil(length / _QUERY_TILE),
-        "macs": macs,
-        "bytes": moved,
-    }
+    work = _core_work(columns, length)
+    work["query_tiles"] = batch * heads * np.ceil(length / _QUERY_TILE)
+    work["macs"] = batch * heads * length**2 * (_KEY_DIM + _VALUE_DIM) / 2
+    work["bytes"] = 2 * batch * length * heads * (2 * _KEY_DIM + 2 * _VALUE_DIM)
+    return work | {"isl": length}
 
 
 def _attention_decode(columns: OperationColumns) -> Quantities:
@@ -149,34 +138,29 @@ def _attention_decode(columns: OperationColumns) -> Quantities:
         columns, "batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"
     )
     group = np.ceil(heads / kv_heads / 8) * 8  # queries of a KV head fill tensor-core tiles of 8
-    kv_bytes = 2 * 2 * batch * length * kv_heads * dim
-    macs = 2 * batch * kv_heads * group * length * dim
-    return _decode_work(batch, length, heads, kv_bytes, macs) | {
-        "num_key_value_heads": kv_heads,
-        "kv_rows": batch * kv_heads,
-    }
+    work = _core_work(columns, length)
+    work["num_key_value_heads"] = kv_heads
+    work["query_rows"] = batch * heads
+    work["kv_rows"] = batch * kv_heads
+    work["kv_bytes"] = 2 * 2 * batch * length * kv_heads * dim
+    work["macs"] = 2 * batch * kv_heads * group * length * dim
+    return work | {"kv_len": length}
 
 
 def _mla_decode(columns: OperationColumns) -> Quantities:
     batch, length, heads = _features(columns, "batch_size", "kv_len", "num_heads")
     key = _LATENT_DIM + _ROPE_DIM
-    kv_bytes = 2 * batch * length * key
-    macs = batch * np.ceil(heads / 16) * 16 * length * (key + _LATENT_DIM)
-    return _decode_work(batch, length, heads, kv_bytes, macs)
+    work = _core_work(columns, length)
+    work["query_rows"] = batch * heads
+    work["kv_bytes"] = 2 * batch * length * key
+    work["macs"] = batch * np.ceil(heads / 16) * 16 * length * (key + _LATENT_DIM)
+    return work | {"kv_len": length}
 
 
-def _decode_work(
-    batch: Array, length: Array, heads: Array, kv_bytes: Array, macs: Array
-) -> dict[str, Array]:
-    return {
-        "one": np.ones_like(length),
-        "kv_len": length,
-        "batch_size": batch,
-        "num_heads": heads,
-        "query_rows": batch * heads,
-        "kv_bytes": kv_bytes,
-        "macs": macs,
-    }
+def _core_work(columns: OperationColumns, length: Array) -> dict[str, Array]:
+    """What attention cores of any form have in common."""
+    batch, heads = _features(columns, "batch_size", "num_heads")
+    return {"one": np.ones_like(length), "batch_size": batch, "num_heads": heads}
 
 
 def _moe_experts(columns: OperationColumns) -> Quantities:

@@ -95,7 +95,7 @@ class Cost:
         """
         if not self.points:
             return self.alpha_us * startups + self.beta_us * work
-        if isinstance(work, np.ndarray):  # type: ignore[unreachable]  # of ScenarioCosts, many at a time
+        if isinstance(work, np.ndarray):  # type: ignore[unreachable]
             return self._through_points(work)  # type: ignore[unreachable]
         above = bisect.bisect_left(self.points, (work, 0.0))
         if above == len(self.points) or work < self.points[0][0]:
@@ -248,52 +248,52 @@ def profile_from_dict(data: Any) -> HardwareProfile:
     )
 
 
-def _cost(row: Any, where: str) -> Cost:
-    checks.mapping(row, tuple(field.name for field in fields(Cost)), where)
+def _cost(row: Any, place: str) -> Cost:
+    checks.mapping(row, tuple(field.name for field in fields(Cost)), place)
     for key in ("op", "alpha_us", "beta_us", "label", "source"):
         if key not in row:
-            raise InputError(f"{where}.{key} is missing")
+            raise InputError(f"{place}.{key} is missing")
     return Cost(
-        op=checks.known(row["op"], COST_OPERATIONS, f"{where}.op"),
-        alpha_us=checks.number(row["alpha_us"], f"{where}.alpha_us"),
-        beta_us=checks.number(row["beta_us"], f"{where}.beta_us"),
-        label=checks.known(row["label"], LABELS, f"{where}.label"),
-        source=checks.string(row["source"], f"{where}.source"),
-        ag=checks.integer(row.get("ag", 0), f"{where}.ag", 0),
-        eg=checks.integer(row.get("eg", 0), f"{where}.eg", 0),
+        op=checks.known(row["op"], COST_OPERATIONS, f"{place}.op"),
+        alpha_us=checks.number(row["alpha_us"], f"{place}.alpha_us"),
+        beta_us=checks.number(row["beta_us"], f"{place}.beta_us"),
+        label=checks.known(row["label"], LABELS, f"{place}.label"),
+        source=checks.string(row["source"], f"{place}.source"),
+        ag=checks.integer(row.get("ag", 0), f"{place}.ag", 0),
+        eg=checks.integer(row.get("eg", 0), f"{place}.eg", 0),
         shape=str(row.get("shape", "")),
-        points=_points(row.get("points", ()), f"{where}.points"),
-        fit=_line_fit(row.get("fit"), f"{where}.fit"),
+        points=_points(row.get("points", ()), f"{place}.points"),
+        fit=_line_fit(row.get("fit"), f"{place}.fit"),
     )
 
 
-def _points(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
+def _points(rows: Any, place: str) -> tuple[tuple[float, float], ...]:
     if not isinstance(rows, (list, tuple)):
-        raise InputError(f"{where}={shown(rows)}; expected a list of pairs [work, microseconds]")
+        raise InputError(f"{place}={shown(rows)}; expected a list of pairs [work, microseconds]")
     points: list[tuple[float, float]] = []
     for row in rows:
         if not isinstance(row, (list, tuple)) or len(row) != 2:
-            raise InputError(f"{where}: {shown(row)}; expected a pair [work, microseconds]")
-        work, us = (checks.number(value, where, above=0) for value in row)
+            raise InputError(f"{place}: {shown(row)}; expected a pair [work, microseconds]")
+        work, us = (checks.number(value, place, above=0) for value in row)
         if points and work <= points[-1][0]:
-            raise InputError(f"{where}: work does not increase from point to point")
+            raise InputError(f"{place}: work does not increase from point to point")
         points.append((work, us))
     return tuple(points)
 
 
-def _line_fit(row: Any, where: str) -> LineFit | None:
+def _line_fit(row: Any, place: str) -> LineFit | None:
     if row is None:
         return None
     names = tuple(field.name for field in fields(LineFit))
-    checks.mapping(row, names, where)
+    checks.mapping(row, names, place)
     for name in names:
         if name not in row:
-            raise InputError(f"{where}.{name} is missing")
+            raise InputError(f"{place}.{name} is missing")
     return LineFit(
-        alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{where}.alpha_ci_us"),
-        beta_ci_us=checks.pair(row["beta_ci_us"], f"{where}.beta_ci_us"),
-        r2=checks.finite(row["r2"], f"{where}.r2"),
-        mape_pct=checks.number(row["mape_pct"], f"{where}.mape_pct"),
-        points=checks.integer(row["points"], f"{where}.points"),
-        work_range=checks.pair(row["work_range"], f"{where}.work_range"),
+        alpha_ci_us=checks.pair(row["alpha_ci_us"], f"{place}.alpha_ci_us"),
+        beta_ci_us=checks.pair(row["beta_ci_us"], f"{place}.beta_ci_us"),
+        r2=checks.finite(row["r2"], f"{place}.r2"),
+        mape_pct=checks.number(row["mape_pct"], f"{place}.mape_pct"),
+        points=checks.integer(row["points"], f"{place}.points"),
+        work_range=checks.pair(row["work_range"], f"{place}.work_range"),
     )

@@ -71,9 +71,9 @@ class Straggler:
 class Ranks:
     """What sets ranks apart; the default is FinDEP's model, in which they are all alike.
 
-    Without `routing` every EG rank gets as many tokens, whatever the number of experts. `batches` are
-    the samples of every AG rank (none: all have those of the scenario). `law` is the text that a
-    routing was drawn by, such as "power-law:1.2"; empty for counts.
+    Without `routing` every EG rank gets as many tokens, whatever the number of experts. `batches`
+    are the samples of every AG rank (none: all have those of the scenario). `law` is the text that
+    a routing was drawn by, such as "power-law:1.2"; empty for counts.
     """
 
     routing: Routing | None = None

@@ -164,7 +164,7 @@ class ModelSpec:
         return self.layers - self.dense_layers
 
     def local_experts(self, eg: int) -> int:
-        """Experts of an EG GPU, of `eg` of them; where they do not divide evenly, of the fullest."""
+        """Experts of one of `eg` GPUs; of the fullest where they do not divide evenly."""
         return -(-self.experts // eg)
 
     @property

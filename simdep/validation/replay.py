@@ -2,9 +2,9 @@
 explains.
 
 A run is a CSV with the columns of `EVENT_COLUMNS`: computations and sends of the nodes `attention`
-and `ffn`, by layer and micro-batch. Every computation takes its measured time, in the order in which
-its node ran it; sending takes its measured time of the node that sends. Waits for messages are not
-replayed: they are what the simulation predicts. The one constant is the host gap before every
+and `ffn`, by layer and micro-batch. Every computation takes its measured time, in the order in
+which its node ran it; sending takes its measured time of the node that sends. Waits for messages
+are not replayed: they are what the simulation predicts. The one constant is the host gap before every
 computation. It is fitted on the first half of the layers, so that the makespan of the whole run is
 a prediction.
 """
@@ -206,8 +206,8 @@ def _by_start(events: pd.DataFrame) -> pd.DataFrame:
 def _send_us(ordered: pd.DataFrame) -> dict[tuple[str, int, int], float]:
     """Microseconds of every send by its node, layer and micro-batch."""
     sends = ordered[ordered.op == _SEND]
-    us: dict[tuple[str, int, int], float] = sends.set_index(["node", "layer", "mb"]).us.to_dict()  # type: ignore[assignment]
-    return us
+    columns = [sends[column].tolist() for column in ("node", "layer", "mb", "us")]
+    return {(node, layer, mb): us for node, layer, mb, us in zip(*columns, strict=True)}
 
 
 def _tasks(

@@ -237,7 +237,7 @@ def _parameters(token_us: float) -> tuple[Parameter, ...]:
         Parameter("expert row", 1e3 * token_us, "ns a Qwen3 row", "fitted", f"the row {row}"),
         *baselines,
         Parameter("grouped GEMM", grouped, "us, us an expert", "published", scaled),
-        Parameter("power of the race", _OVERLAP_POWER, "", "measured", profile),
+        Parameter("power of the overlap", _OVERLAP_POWER, "", "measured", profile),
         Parameter("dispatch", _DISPATCH, "FP8 out, BF16 back", "assumed", once),
         Parameter("link", 675, "GB/s of a GPU", "assumed", sheet),
     )

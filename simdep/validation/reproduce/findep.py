@@ -314,7 +314,7 @@ def _remarks(h20: HardwareProfile, linear_times: StageTimesModel) -> list[str]:
         "transfers a layer and nothing hidden, comes out within 20 %.",
         f"Route (b) without its three additions is {alone:.0f} % off (MAPE): kernels alone leave "
         "out the host. Its bf16 products are twice the time of the fp8 ones that were measured on "
-        "H20; its attention core is priced by multiply-accumulates from kernels of at most 64 "
+        "H20; its attention core follows the multiply-accumulates of kernels of at most 64 "
         "heads; links of Testbed D are those of DGX-H100.",
         "Pairs of points that route (b) puts in the wrong order were measured within 1.2 % of each "
         "other, all on Testbed D: m_a = 4 against r1 = 2 at S = 4096, and S = 2048 against S = "

@@ -279,7 +279,7 @@ def fitted_h20(figures: Iterable[FindepFigure]) -> HardwareProfile:
     """
     different = _different(figures)
     configurations = [_open_configurations(figure.setup) for figure in different]
-    features = [[_features(scenario) for scenario in some] for some in configurations]
+    features = [list(map(_features, some)) for some in configurations]
     tokens = np.array([_tokens(some[0]) for some in configurations])
     target = np.log(np.array([figure.value for figure in different]) / 1e3)
 

@@ -236,8 +236,9 @@ def _nearest(
     best = min(known, key=lambda each: len(missing[each]) / len(known[each].needed))
     if missing[best]:
         columns = known[best]
+        names = " or ".join(publication.name for publication in known)
         raise InputError(
-            f"expected the columns of {' or '.join(each.name for each in known)}; for {best.name} "
+            f"expected the columns of {names}; for {best.name} "
             f"({','.join(columns.needed)}) it lacks {','.join(missing[best])}",
             path,
         )
