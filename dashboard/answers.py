@@ -1,6 +1,6 @@
 """Answers to what-if questions: functions of plain values, cached by them.
 
-What is cached is shared by all visitors and never changed. What has no answer raises ValueError or
+What is cached is shared by all visitors and never changed. What has no answer raises InputError or
 InfeasibleError, one sentence. Times are microseconds.
 """
 
@@ -17,6 +17,7 @@ import streamlit as st
 from dashboard.widgets import changed
 from simdep.analysis import figures
 from simdep.analysis.per_rank import shown_tracks
+from simdep.checks import InputError
 from simdep.planning.axes import Axis
 from simdep.planning.choice import Choice, simulate_choice, solve_samples
 from simdep.planning.comparison import comparison_rows, readable_row
@@ -88,7 +89,7 @@ def configurations(question: Question, order: str) -> pd.DataFrame:
         rows += block
     points = pd.DataFrame(rows)
     if "makespan_us" not in points:
-        raise ValueError(points["reason"].iloc[0])
+        raise InputError(points["reason"].iloc[0])
     return points
 
 

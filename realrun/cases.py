@@ -54,7 +54,7 @@ class Case:
 
     @classmethod
     def from_dict(cls, entry: Any) -> Case:
-        """A checked case from an entry of a schedules file; raises ValueError naming the field at
+        """A checked case from an entry of a schedules file; raises InputError naming the field at
         fault."""
         checks.mapping(entry, (*SPEED_KEYS, *TABLES, *FIELDS), "schedule")
         by_name = {key: value for key, value in entry.items() if key not in TABLES}
@@ -63,13 +63,13 @@ class Case:
         for key in by_name:
             table = tables.get(FIELDS[key].table)
             if isinstance(table, Mapping) and key in table:
-                raise ValueError(f"{key} is given twice, in its table and by name; give it once")
+                raise InputError(f"{key} is given twice, in its table and by name; give it once")
         return cls.from_tables(override(tables, by_name), speed)
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], speed: Mapping[str, Any]) -> Case:
         """A checked case from the tables of a scenario file; `speed` holds the link's own keys,
-        which go before the link of the tables. Raises ValueError naming the field at fault."""
+        which go before the link of the tables. Raises InputError naming the field at fault."""
         scenario = Scenario.from_dict(tables, UNMEASURED)
         link_speed = _speed(tables, speed)
         # The link is the runner's to keep; `scenario_on` puts it back for a prediction
@@ -83,13 +83,13 @@ class Case:
         return case.checked()
 
     def checked(self) -> Case:
-        """This case; raises ValueError naming what can't be run."""
+        """This case; raises InputError naming what can't be run."""
         check_supported(self.scenario)
         check_executable(self.schedule)
         self._check_tokens()
         messages = len(self.schedule.streams["A2E"])
         if messages > MAX_MESSAGES:
-            raise ValueError(
+            raise InputError(
                 f"the schedule has {messages:,} messages in each direction; a real run has at most "
                 f"{MAX_MESSAGES:,}"
             )
@@ -100,30 +100,30 @@ class Case:
         has_shared = any(task.kind is Kind.SHARED for task in self.schedule)
         if has_shared != self.scenario.model.has_shared:
             needs = "has no" if has_shared else "has"
-            raise ValueError(
+            raise InputError(
                 f"the schedule has {'' if has_shared else 'no '}tasks of shared experts; "
                 f"model {self.model} {needs} shared experts"
             )
         for task in self.schedule.streams["AG"]:
             if task.tokens % self.seq_len:
-                raise ValueError(
+                raise InputError(
                     f"{task}: tokens={task.tokens}; expected whole samples of "
                     f"seq_len={self.seq_len} tokens"
                 )
 
     def with_schedule(self, schedule: Schedule) -> Case:
-        """The same scenario with a schedule of one's own; raises ValueError for one that can't be
+        """The same scenario with a schedule of one's own; raises InputError for one that can't be
         run."""
         # Ranks hold as many layers as the schedule walks
         scenario = replace(self.scenario, layers=schedule.layers)
         return replace(self, scenario=scenario, custom=schedule).checked()
 
     def on_backend(self, dtype: str, link: str) -> Case:
-        """The case as ranks compute it and are linked; raises ValueError for a data type that was
+        """The case as ranks compute it and are linked; raises InputError for a data type that was
         stated and is another."""
         workload = self.scenario.workload
         if workload.dtype != dtype and "dtype" in self.scenario.given:
-            raise ValueError(
+            raise InputError(
                 f"dtype={workload.dtype!r}: the ranks of this machine compute in {dtype}"
             )
         scenario = replace(self.scenario, workload=replace(workload, dtype=dtype))
@@ -246,7 +246,7 @@ def _speed(tables: Mapping[str, Any], own: Mapping[str, Any]) -> LinkSpeed:
 
 
 def load_cases(path: Path) -> list[Case]:
-    """The cases of a schedules file, a JSON list of entries; raises ValueError naming the file and
+    """The cases of a schedules file, a JSON list of entries; raises InputError naming the file and
     the entry."""
     entries = files.read_json(path, CASES)
     with files.context(path, CASES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from realrun.place import MAX_MESSAGES
-from simdep.checks import shown
+from simdep.checks import InputError, shown
 from simdep.policies import find
 from simdep.scenario.models import GQA, ModelSpec
 from simdep.scenario.spec import Scenario
@@ -20,25 +20,25 @@ def check_supported(scenario: Scenario) -> None:
     """
     deployment, workload = scenario.deployment, scenario.workload
     if deployment.colocated:
-        raise ValueError(f"gpus={deployment.ag}: realrun runs an AG and an EG; give ag and eg")
+        raise InputError(f"gpus={deployment.ag}: realrun runs an AG and an EG; give ag and eg")
     ranks = deployment.ag + deployment.eg
     if ranks > MAX_RANKS:
-        raise ValueError(f"ag + eg = {ranks:,} ranks; one host runs at most {MAX_RANKS}")
+        raise InputError(f"ag + eg = {ranks:,} ranks; one host runs at most {MAX_RANKS}")
     messages = scenario.layers * scenario.r1 * scenario.r2
     if messages > MAX_MESSAGES:
-        raise ValueError(
+        raise InputError(
             f"layers * r1 * r2 = {messages:,} messages; a real run has at most {MAX_MESSAGES:,}"
         )
     if find(scenario.policy).colocated:
-        raise ValueError(
+        raise InputError(
             f"policy={scenario.policy!r} is for colocated GPUs; realrun runs an AG and an EG"
         )
     if scenario.stage_times is not None:
-        raise ValueError("costs: a real run takes the times that it takes; leave the table out")
+        raise InputError("costs: a real run takes the times that it takes; leave the table out")
     if scenario.ranks is not None:
-        raise ValueError("ranks: in a real run ranks differ as they do; leave the table out")
+        raise InputError("ranks: in a real run ranks differ as they do; leave the table out")
     if deployment.contention is not None:
-        raise ValueError(
+        raise InputError(
             f"contention={deployment.contention:g}: a real run has that of the machine; "
             "leave it out"
         )
@@ -59,7 +59,7 @@ def check_supported(scenario: Scenario) -> None:
 
 def _check_only(field: str, value: Any, supported: tuple[Any, ...]) -> None:
     if value not in supported:
-        raise ValueError(
+        raise InputError(
             f"{field}={shown(value)}: realrun runs {field}={shown(supported[-1])} only"
         )
 
@@ -74,7 +74,7 @@ def _check_model(model: ModelSpec) -> None:
     elif model.moe_every > 1:
         missing = "alternating dense layers"
     if missing:
-        raise ValueError(
+        raise InputError(
             f"model={model.name!r} has {missing}, which realrun does not compute; "
             "simdep predicts it"
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.schedule import Task
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class HostOverheads:
 
     def __post_init__(self) -> None:
         if not 0 <= self.contention < 0.5:
-            raise ValueError(
+            raise InputError(
                 f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5"
             )
 
@@ -66,7 +67,7 @@ class HostOverheads:
         them."""
         if self.terms:
             hint = "" if self.terms == ["half_duplex"] else " (--ideal)"
-            raise ValueError(
+            raise InputError(
                 f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave these terms out{hint}"
             )
 
@@ -83,7 +84,7 @@ IDEAL = HostOverheads()  # the paper's model
 class StageTimes:
     """Microseconds of every task by its kind; whole numbers keep the simulation exact.
 
-    A schedule that cuts attention in two raises ValueError: it needs `HalvedTimes`.
+    A schedule that cuts attention in two raises InputError: it needs `HalvedTimes`.
     """
 
     attention: float
@@ -95,14 +96,14 @@ class StageTimes:
     def __call__(self, task: Task) -> float:
         value: float | None = getattr(self, task.kind.label, None)
         if value is None:
-            raise ValueError(
+            raise InputError(
                 f"{task}: its schedule cuts attention in two; add projection and core to the stage times"
             )
         return value
 
     @classmethod
     def parse(cls, text: str) -> StageTimes:
-        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises ValueError naming the
+        """From `attention=1000,shared=300,a2e=50,expert=200,e2a=50`; raises InputError naming the
         part at fault.
 
         `projection=700,core=300` stand for attention=1000, cut in two.
@@ -111,19 +112,19 @@ class StageTimes:
 
     @classmethod
     def of(cls, times: Mapping[str, float]) -> StageTimes:
-        """From the microseconds of stages; raises ValueError for one that is missing or given
+        """From the microseconds of stages; raises InputError for one that is missing or given
         twice."""
         halves = {"projection", "core"} & times.keys()
         if halves and (len(halves) == 1 or "attention" in times):
-            raise ValueError(
+            raise InputError(
                 "stage times: give attention, or in its place both projection and core"
             )
         for missing in sorted({"expert", "a2e", "e2a"} - times.keys()):
-            raise ValueError(f"stage times: {missing} is missing; only shared may be left out")
+            raise InputError(f"stage times: {missing} is missing; only shared may be left out")
         if halves:
             return HalvedTimes(attention=times["projection"] + times["core"], **times)
         if "attention" not in times:
-            raise ValueError("stage times: attention is missing; only shared may be left out")
+            raise InputError("stage times: attention is missing; only shared may be left out")
         return StageTimes(**times)
 
 
@@ -137,19 +138,19 @@ class HalvedTimes(StageTimes):
 
 
 def parse_stages(text: str) -> dict[str, float]:
-    """The microseconds of stages in a text such as `attention=1000,a2e=50`; raises ValueError
+    """The microseconds of stages in a text such as `attention=1000,a2e=50`; raises InputError
     naming the part at fault."""
     times: dict[str, float] = {}
     for part in text.split(","):
         key, equals, value = (word.strip() for word in part.partition("="))
         checks.known(key, STAGES, "stage")
         if not equals or key in times:
-            raise ValueError(f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS")
+            raise InputError(f"stage times {text!r}: write each stage once, as {key}=MICROSECONDS")
         try:
             number = int(value) if value.isdigit() else float(value)
             times[key] = checks.number(number, f"stage time {key}")
         except ValueError:
-            raise ValueError(f"stage time {key}={value!r}; expected a finite number >= 0") from None
+            raise InputError(f"stage time {key}={value!r}; expected a finite number >= 0") from None
     return times
 
 
@@ -165,10 +166,10 @@ class Line:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Line:
-        """From `ALPHA+BETA` (or `ALPHA`); raises ValueError naming the place."""
+        """From `ALPHA+BETA` (or `ALPHA`); raises InputError naming the place."""
         numbers = re.fullmatch(rf"({_NUMBER})(?:\+({_NUMBER}))?", text.strip())
         if not numbers:
-            raise ValueError(
+            raise InputError(
                 f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit of work"
             )
         alpha, beta = (checks.number(float(each or 0), where) for each in numbers.groups())
@@ -208,20 +209,20 @@ class StageCosts:
 
     @classmethod
     def parse(cls, text: str, tokens_per_sample: int = 1) -> StageCosts:
-        """From `attention=A+B,shared=A+B,expert=A+B,link=A+B`; raises ValueError for the part at
+        """From `attention=A+B,shared=A+B,expert=A+B,link=A+B`; raises InputError for the part at
         fault."""
         lines: dict[str, Line] = {}
         for part in text.split(","):
             key, equals, value = (word.strip() for word in part.partition("="))
             checks.known(key, ("attention", "shared", "expert", "link"), "stage")
             if not equals or key in lines:
-                raise ValueError(
+                raise InputError(
                     f"stage costs {text!r}: write each stage once, as {key}=ALPHA+BETA"
                 )
             lines[key] = Line.parse(value, f"stage cost {key}")
         for missing in ("attention", "expert", "link"):
             if missing not in lines:
-                raise ValueError(
+                raise InputError(
                     f"stage costs {text!r}: {missing} is missing; only shared may be left out"
                 )
         return cls(

@@ -150,7 +150,7 @@ def simulate(
     """Simulate a scenario, with the set-up of its policy where it leaves fields open.
 
     `schedule` replaces that of the policy; `ideal` leaves out host overheads; `noise` is the
-    coefficient of variation of computation times, drawn by `seed`. Raises ValueError where policy,
+    coefficient of variation of computation times, drawn by `seed`. Raises InputError where policy,
     granularity and workload do not fit together, or the hardware profile lacks a cost.
     """
     completed = set_up(scenario)

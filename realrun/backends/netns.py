@@ -16,6 +16,8 @@ import threading
 from collections.abc import Sequence
 from types import TracebackType
 
+from simdep.checks import InputError
+
 DEVICE = "simdep"  # the end of the pair in either namespace
 _ADDRESSES = ("10.213.79.1", "10.213.79.2")
 _MTU = 65535  # every packet costs the computing cores an interrupt
@@ -85,7 +87,7 @@ def check_available() -> None:
         lack = f"the program {missing[0]} (of iproute2 and util-linux)"
     else:
         return
-    raise ValueError(
+    raise InputError(
         f"--link tbf makes network namespaces and needs {lack}; use --link shm or shaped"
     )
 
@@ -114,7 +116,7 @@ def _new_namespace() -> int:
     thread.start()
     thread.join()
     if not files:
-        raise ValueError(
+        raise InputError(
             "--link tbf: this system refuses to make a network namespace; use --link shm or shaped"
         )
     return files[0]

@@ -7,6 +7,7 @@ import warnings
 from realrun.backends.base import Device
 from realrun.backends.gloo import CpuDevice, free_host_bytes
 from realrun.backends.nccl import CudaDevice, free_gpu_bytes, usable_gpus
+from simdep.checks import InputError
 
 BACKEND_DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend compute in
 
@@ -14,7 +15,7 @@ BACKEND_DTYPES = {"gloo": "fp32", "nccl": "bf16"}  # what the ranks of a backend
 def choose_backend(requested: str, local_ranks: int) -> str:
     """gloo or nccl; `auto` is nccl where every rank can have a GPU, and warns where only some can.
 
-    Raises ValueError where nccl is requested and this host has too few GPUs.
+    Raises InputError where nccl is requested and this host has too few GPUs.
     """
     gpus = usable_gpus()
     if requested == "auto":
@@ -26,7 +27,7 @@ def choose_backend(requested: str, local_ranks: int) -> str:
             )
         return "gloo"
     if requested == "nccl" and gpus < local_ranks:
-        raise ValueError(
+        raise InputError(
             f"backend nccl needs a GPU for each of {local_ranks} ranks; this host has {gpus}"
         )
     return requested

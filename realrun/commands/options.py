@@ -111,7 +111,7 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def case_of(args: argparse.Namespace) -> Case:
-    """The case of SCENARIO.toml and flags; raises ValueError naming the field at fault."""
+    """The case of SCENARIO.toml and flags; raises InputError naming the field at fault."""
     from realrun.cases import Case
     from simdep.policies import load_policy
 
@@ -129,7 +129,7 @@ def case_of(args: argparse.Namespace) -> Case:
 def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     """The cases in the precision of their backend and over the link of the flags.
 
-    Raises ValueError for flags that do not go together, InfeasibleError for cases that do not fit
+    Raises InputError for flags that do not go together, InfeasibleError for cases that do not fit
     into memory.
     """
     from realrun.backends import netns
@@ -139,7 +139,7 @@ def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     ready = [_ready(case, args) for case in cases]
     if any(case.link == "tbf" for case in ready):
         if "RANK" in os.environ:
-            raise ValueError(
+            raise InputError(
                 "--link tbf: torchrun's ranks stand in one network namespace; "
                 "start without torchrun"
             )
@@ -155,7 +155,7 @@ def _ready(case: Case, args: argparse.Namespace) -> Case:
 
     backend = choose_backend(args.backend, case.ag + case.eg)
     if backend == "nccl" and args.link is not None:
-        raise ValueError(f"--link {args.link}: it is between CPU ranks; GPUs are linked by NCCL")
+        raise InputError(f"--link {args.link}: it is between CPU ranks; GPUs are linked by NCCL")
     link = GPU_LINK if backend == "nccl" else args.link or LINKS[0]
     speed = case.speed
     for flag, field in (("link_mbytes_per_s", "mbytes_per_s"), ("link_alpha_us", "alpha_us")):
@@ -164,7 +164,7 @@ def _ready(case: Case, args: argparse.Namespace) -> Case:
             continue
         name = f"--{flag.replace('_', '-')}"
         if link not in CHOSEN_SPEED:
-            raise ValueError(f"{name} {value:g}: the link {link} is as fast as it goes")
+            raise InputError(f"{name} {value:g}: the link {link} is as fast as it goes")
         above = 0 if field == "mbytes_per_s" else None
         speed = replace(speed, **{field: checks.number(value, name, above=above)})
     if link not in CHOSEN_SPEED and speed != LinkSpeed():
@@ -175,7 +175,7 @@ def _ready(case: Case, args: argparse.Namespace) -> Case:
 
 
 def run_folder(out: Path | None) -> Path:
-    """The folder of --out, or a new one; raises ValueError where it is a file."""
+    """The folder of --out, or a new one; raises InputError where it is a file."""
     if out is None:
         return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if os.path.isfile(out):

@@ -21,6 +21,7 @@ from realrun.commands.options import (
     run_folder,
 )
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.cli.output import check_paths, emit
 from simdep.file_kinds import SCHEDULE
 
@@ -100,7 +101,7 @@ def _check_torchrun() -> None:
     """Raise ValueError for a rank that does not know the others."""
     missing = [name for name in _TORCHRUN if name not in os.environ]
     if "RANK" in os.environ and missing:
-        raise ValueError(f"RANK is set and {missing[0]} is not; torchrun sets both")
+        raise InputError(f"RANK is set and {missing[0]} is not; torchrun sets both")
 
 
 def _measured(campaign: Campaign, folder: Path) -> CampaignMeasurements | None:

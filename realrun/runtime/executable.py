@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from simdep.checks import InputError
 from simdep.schedule import Kind, Schedule, Task
 
 # What a task of a stream may wait for: a rank knows the end of its own computation and of what
@@ -15,7 +16,7 @@ def check_executable(schedule: Schedule) -> None:
     """Raise ValueError unless the schedule has DEP's four streams, every layer has the same work,
     and every task waits for its data."""
     if set(schedule.streams) != set(_VISIBLE):
-        raise ValueError(
+        raise InputError(
             f"realrun runs the streams {', '.join(_VISIBLE)}; "
             f"this schedule has {', '.join(schedule.streams)}"
         )
@@ -28,22 +29,22 @@ def check_executable(schedule: Schedule) -> None:
         ancestors[task.name] = set(direct).union(*(ancestors[name] for name in direct))
         for needed in schedule.data_of(task):
             if needed not in ancestors[task.name]:
-                raise ValueError(f"{task} does not wait for {needed}, whose result it needs")
+                raise InputError(f"{task} does not wait for {needed}, whose result it needs")
 
 
 def _check_task(task: Task, schedule: Schedule) -> None:
     stream = schedule.stream_of[task.name]
     if stream != task.kind.stream:
-        raise ValueError(f"{task} stands in stream {stream}; realrun runs it in {task.kind.stream}")
+        raise InputError(f"{task} stands in stream {stream}; realrun runs it in {task.kind.stream}")
     if task.kind in (Kind.PROJECTION, Kind.CORE):
-        raise ValueError(f"{task}: realrun computes attention as one task, A[layer.mb]")
+        raise InputError(f"{task}: realrun computes attention as one task, A[layer.mb]")
     if task.groups > 1:
-        raise ValueError(
+        raise InputError(
             f"{task} is one of {task.groups} groups of experts; realrun cuts chunks by token"
         )
     for needed in task.after:
         if schedule.stream_of[needed] not in _VISIBLE[stream]:
-            raise ValueError(
+            raise InputError(
                 f"{task} waits for {needed}, whose end its rank can't see in a real run"
             )
 
@@ -66,10 +67,10 @@ def _check_layers(schedule: Schedule) -> None:
 def _check_chunks(schedule: Schedule, chunks: list[Task], whole: str, tokens: int) -> None:
     chunk_tokens = sum(chunk.tokens for chunk in chunks)
     if chunk_tokens != tokens:
-        raise ValueError(f"the chunks of {whole} hold {chunk_tokens} tokens; it has {tokens}")
+        raise InputError(f"the chunks of {whole} hold {chunk_tokens} tokens; it has {tokens}")
     for number, chunk in enumerate(sorted(chunks, key=lambda task: task.chunk or 0)):
         if chunk.chunk != number:
-            raise ValueError(f"{chunk}: the chunks of {whole} are not numbered from 0")
+            raise InputError(f"{chunk}: the chunks of {whole} are not numbered from 0")
         for kind in (Kind.EXPERT, Kind.E2A):
             _check_tokens(schedule, replace(chunk, kind=kind))
 
@@ -77,7 +78,7 @@ def _check_chunks(schedule: Schedule, chunks: list[Task], whole: str, tokens: in
 def _check_tokens(schedule: Schedule, expected: Task) -> None:
     """Whether a task is there, with as many tokens as its micro-batch or chunk has."""
     if expected.name not in schedule.stream_of:
-        raise ValueError(f"{expected} is missing; every layer has every micro-batch")
+        raise InputError(f"{expected} is missing; every layer has every micro-batch")
     tokens = schedule[expected.name].tokens
     if tokens != expected.tokens:
-        raise ValueError(f"{expected}: tokens={tokens}; expected {expected.tokens}")
+        raise InputError(f"{expected}: tokens={tokens}; expected {expected.tokens}")

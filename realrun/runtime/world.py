@@ -30,6 +30,7 @@ from realrun.backends.shared_memory import (
 from realrun.place import MAX_MESSAGES, RankPlace
 from realrun.runtime.launch import pin
 from realrun.runtime.layers import Numerics
+from simdep.checks import InputError
 
 _START_NS = 20_000_000  # ranks agree to start a run this long after they have all arrived
 
@@ -44,7 +45,7 @@ class World:
         """`backend` is gloo, nccl, or auto: nccl where every rank can have a GPU."""
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if size != ag + eg:
-            raise ValueError(f"ag={ag} and eg={eg} need {ag + eg} ranks, but {size} were started")
+            raise InputError(f"ag={ag} and eg={eg} need {ag + eg} ranks, but {size} were started")
         self.place = RankPlace(ag, eg, rank)
         chosen = choose_backend(backend, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
         self.device: Device = open_device(chosen, int(os.environ.get("LOCAL_RANK", rank)))
@@ -83,7 +84,7 @@ class World:
     def _check_one_host(self) -> None:
         hosts = {row["host"] for row in self.all_gather({"host": socket.gethostname()})}
         if len(hosts) > 1:
-            raise ValueError(
+            raise InputError(
                 f"ranks run on {len(hosts)} hosts, whose clocks differ; timelines need one host"
             )
 

@@ -25,6 +25,7 @@ from realrun.runtime.launch import spawn
 from realrun.runtime.stamps import Stamps, timeline_of
 from realrun.worker import work_through
 from simdep import files
+from simdep.checks import InputError
 from simdep.file_kinds import PLAN
 from simdep.timeline import Timeline
 
@@ -48,10 +49,10 @@ class Campaign:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        """Raises ValueError for more runs than a campaign can hold."""
+        """Raises InputError for more runs than a campaign can hold."""
         runs = self.rounds * len(self.cases)
         if runs > MAX_RUNS:
-            raise ValueError(
+            raise InputError(
                 f"--rounds={self.rounds}: {runs:,} runs; a campaign has at most {MAX_RUNS:,}"
             )
 
@@ -88,7 +89,7 @@ def measure(
     """Run a campaign, or the rest of it, in `folder`; raises RuntimeError naming a rank that
     failed.
 
-    Raises ValueError if the folder holds another campaign.
+    Raises InputError if the folder holds another campaign.
     """
     plans = list(_plans(campaign))
     total, done = sum(len(plan.jobs) for plan in plans), 0
@@ -203,7 +204,7 @@ def _keep_plan(plan: Plan, path: Path) -> None:
     text = plan.to_json()
     if path.exists():
         if files.read_text(path, expected=PLAN) != text:
-            raise ValueError(
+            raise InputError(
                 f"{path.parent} holds the results of another campaign; give another --out"
             )
         return

@@ -43,6 +43,7 @@ from realrun.validation.scores import (
     scores,
 )
 from realrun.validation.trial import Trial, model_of
+from simdep.checks import InputError
 from simdep.hardware.profile import HardwareProfile
 
 # Difference of two halves of a measurement above which it says more about the machine
@@ -152,7 +153,7 @@ def check_training(cases: Sequence[Case], training: int) -> None:
     """Raise ValueError where `training` schedules of each shape leave none to be predicted."""
     for members in grouped(cases, lambda case: case.shape):
         if training >= len(members):
-            raise ValueError(
+            raise InputError(
                 f"--in-situ={training} leaves none of the {len(members)} schedules of a shape "
                 "to predict"
             )
@@ -162,7 +163,7 @@ def trained(evidence: Evidence, training: int, seed: int) -> Evidence:
     """The evidence without `training` schedules of each shape, drawn at random, whose runs correct
     the calibration.
 
-    Raises ValueError where a shape has no schedule left to be predicted.
+    Raises InputError where a shape has no schedule left to be predicted.
     """
     draw, cases, measured = random.Random(seed), evidence.cases, evidence.measured
     check_training(cases, training)

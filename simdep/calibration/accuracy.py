@@ -62,7 +62,7 @@ def fit_profile(
     """A profile of kernels fitted to measurements, and every fit with its errors.
 
     `gpu_name` picks the rows of one machine, `form` is one of `FITS` or `auto`, `source` is the
-    stated origin of the kernels. Raises ValueError for too few rows, or a name that no row has.
+    stated origin of the kernels. Raises InputError for too few rows, or a name that no row has.
     """
     gpu = find_gpu(gpu_name or _only_machine(measurements) or name)
     series: list[tuple[Series, str]] = []
@@ -107,7 +107,7 @@ def best_kernel(series: Series, form: str, source: str, sms: int) -> Kernel:
     """The kernel of a series in a form; `auto` takes that with the smallest error on shapes left
     out.
 
-    Where the rows are too few for a table and a roofline, `auto` takes a line. Raises ValueError,
+    Where the rows are too few for a table and a roofline, `auto` takes a line. Raises InputError,
     naming the series, where they are too few for the form.
     """
 
@@ -227,7 +227,7 @@ def _filled(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def evaluate(measurements: Sequence[MeasuredTable], profile: HardwareProfile) -> Evaluation:
-    """Predictions of a profile beside measured rows; raises ValueError if it has a kernel for
+    """Predictions of a profile beside measured rows; raises InputError if it has a kernel for
     none."""
     pieces: list[pd.DataFrame] = []
     by_kernel: dict[str, KernelErrors] = {}
@@ -257,7 +257,7 @@ def speed_factor(
     """The factor that brings predictions to this machine's speed.
 
     It is the median of measured over predicted time over `anchors` rows, spread evenly over the
-    measured times. Raises ValueError if the profile has a kernel for none.
+    measured times. Raises InputError if the profile has a kernel for none.
     """
     points = []
     for series, kernel in _with_kernels(measurements, profile):

@@ -103,7 +103,7 @@ _FAMILIES = (
 def packaged_measurements(gpu: str) -> Iterator[MeasuredTable]:
     """The measurements of every family that the package has for a GPU; the largest of versions.
 
-    Raises ValueError if the package is not installed or does not know the GPU.
+    Raises InputError if the package is not installed or does not know the GPU.
     """
     if util.find_spec(_PACKAGE) is None:
         hint = "pip install 'simdep[aiconfigurator]'"

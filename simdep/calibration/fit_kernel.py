@@ -105,7 +105,7 @@ def fit_terms(
     """The coefficients (at least 0) and the power of a Terms form with the least robust relative
     error.
 
-    Work that is 0 everywhere takes no coefficient. Raises ValueError for fewer rows than
+    Work that is 0 everywhere takes no coefficient. Raises InputError for fewer rows than
     coefficients.
     """
     problem = _TermsProblem.of(_present(additive, work), _present(overlapping, work), work, us)
@@ -252,7 +252,7 @@ def fit_kernel(
 ) -> Kernel:
     """A kernel of one of `FITS`, with its errors on its own points and on shapes left out in turn.
 
-    Raises ValueError where the rows are too few for the form.
+    Raises InputError where the rows are too few for the form.
     """
     if sms:
         columns = {**columns, "gpu_sms": np.full(len(us), float(sms))}

@@ -35,7 +35,7 @@ def fit_line(
     points.
 
     `work` increases. With `keep_points` the cost goes through the points, and the line only beyond
-    them. Intervals are 95 %, from the weighted least-squares covariance. Raises ValueError for
+    them. Intervals are 95 %, from the weighted least-squares covariance. Raises InputError for
     fewer than 3 sizes of work or a time that is not positive.
     """
     x, y = np.asarray(work, float), np.asarray(us, float)

@@ -55,7 +55,7 @@ class MeasuredTable:
     def of_gpu(self, gpu: Gpu | None, name: str) -> MeasuredTable:
         """The rows of one machine, by its name or a name of its GPU.
 
-        Raises ValueError if a table of several machines has none of it.
+        Raises InputError if a table of several machines has none of it.
         """
         column = self._machine_column
         if column is None:
@@ -165,7 +165,7 @@ def _check_filled(table: pd.DataFrame, operations: list[Operation]) -> None:
 def operations_of(columns: Collection[str]) -> list[Operation]:
     """The operations whose columns a table has, those with the most columns.
 
-    Raises ValueError if there is none.
+    Raises InputError if there is none.
     """
     present = set(columns)
     fitting = [op for op in OPERATIONS.values() if present >= set(op.columns)]
@@ -183,7 +183,7 @@ def operations_of(columns: Collection[str]) -> list[Operation]:
 def series_of(measured: MeasuredTable) -> Iterator[Series]:
     """The series of a table, one for every operation and combination of attributes.
 
-    Raises ValueError where a column that is neither tells different measurements apart.
+    Raises InputError where a column that is neither tells different measurements apart.
     """
     table, origin = measured.table, measured.origin
     operations = operations_of(table.columns)

@@ -11,7 +11,7 @@ from simdep.calibration.measurements import MeasuredTable, read_measurements
 def load_measurements(source: str) -> list[MeasuredTable]:
     """The tables of a source: the path of a CSV file, or `aiconfigurator:GPU`.
 
-    Raises ValueError for a malformed file, a missing package, or a GPU that the package does not
+    Raises InputError for a malformed file, a missing package, or a GPU that the package does not
     have.
     """
     gpu = packaged_gpu(source)

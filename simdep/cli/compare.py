@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simdep.checks import InputError
 from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.parser import add_json
@@ -54,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if args.scenario is None and _is_file(policies[-1]):
         args.scenario = Path(policies.pop())
     if args.policy is not None:
-        raise ValueError(f"--policy {args.policy}: compare names its policies first; leave it out")
+        raise InputError(f"--policy {args.policy}: compare names its policies first; leave it out")
     if not policies:
-        raise ValueError("nothing to compare: name one policy or more, such as naive pppipe findep")
+        raise InputError("nothing to compare: name one policy or more, such as naive pppipe findep")
     predictions = compared_predictions(scenario_args.scenario(args), policies, load_policy)
     rows = comparison_rows(predictions)
     assumed = (prediction.assumed for prediction in predictions)

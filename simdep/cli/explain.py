@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simdep.checks import integer, number
+from simdep.checks import InputError, integer, number
 from simdep.cli import scenario_args
 from simdep.cli.explain_text import (
     CHANGES,
@@ -116,14 +116,14 @@ class _Subject:
 
     @classmethod
     def of(cls, prediction: Prediction) -> _Subject:
-        """Raises ValueError for more tasks of ranks than can be explained."""
+        """Raises InputError for more tasks of ranks than can be explained."""
         if prediction.ranks is None:
             costs, timeline = prediction.task_us, prediction.simulated
             return cls(prediction, prediction.schedule, costs, timeline)
         work = prediction.ranks.work
         if work.tasks > _MAX_RANK_TASKS:
             limit = f"explain takes {_MAX_RANK_TASKS:,}: use fewer layers or ranks"
-            raise ValueError(f"{work.tasks:,} tasks of all ranks; {limit}")
+            raise InputError(f"{work.tasks:,} tasks of all ranks; {limit}")
         schedule, costs = work.expand()
         return cls(prediction, schedule, costs, prediction.ranks.expanded)
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_paths(args)
     if args.out.suffix != ".json":
-        raise ValueError(f"--out {args.out}: a profile is a .json file")
+        raise InputError(f"--out {args.out}: a profile is a .json file")
     for flag in ("gpu", "name", "source"):
         if getattr(args, flag) == "":
             raise InputError(f"--{flag} is empty; leave it out")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.scenario_args import add_scenario_flags
@@ -109,17 +110,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def own_schedule(args: argparse.Namespace) -> Schedule | None:
-    """The schedule of --schedule, if it is given; raises ValueError for a flag beside it that says
+    """The schedule of --schedule, if it is given; raises InputError for a flag beside it that says
     how to divide or order the work."""
     if args.schedule is None:
         return None
     for name in _OF_POLICY:
         if getattr(args, name) is not None:
             flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"--schedule holds order and granularity; leave out {flag}")
+            raise InputError(f"--schedule holds order and granularity; leave out {flag}")
     schedule = Schedule.load(args.schedule)
     if args.layers not in (None, schedule.layers):
-        raise ValueError(
+        raise InputError(
             f"--layers {args.layers}: the schedule {args.schedule} has {schedule.layers}"
         )
     return schedule

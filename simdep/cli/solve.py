@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simdep import checks, files
+from simdep.checks import InputError
 from simdep.cli import scenario_args as given
 from simdep.cli.output import emit, table, tell
 from simdep.cli.parser import add_json
@@ -128,12 +129,12 @@ def _bare(args: argparse.Namespace) -> Problem:
     from simdep.planning.problem import Problem
 
     if args.stage_costs is not None and args.stage_times_model is not None:
-        raise ValueError("--stage-costs and --stage-times-model say the same; give one of them")
+        raise InputError("--stage-costs and --stage-times-model say the same; give one of them")
     names = [FIELDS[name].option for name in given.stated(args) if name not in _SIZES]
     if args.scenario is not None:
         names.insert(0, "scenario")
     if names:
-        raise ValueError(f"stage costs replace model and hardware; leave out {names[0]}")
+        raise InputError(f"stage costs replace model and hardware; leave out {names[0]}")
     sizes = {
         "layers": args.layers,
         "samples": args.samples,
@@ -174,7 +175,7 @@ def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
         if name not in data:
             if name == "shared":
                 continue
-            raise ValueError(f"{name} is missing; only shared may be left out")
+            raise InputError(f"{name} is missing; only shared may be left out")
         row = checks.mapping(data[name], ("alpha_us", "beta_us"), name)
         lines[name] = Line(
             *(checks.number(row.get(key, 0), f"{name}.{key}") for key in ("alpha_us", "beta_us"))

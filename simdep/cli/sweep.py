@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
     known(args.value, NUMBERS, "column to plot")
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
-        raise ValueError(
+        raise InputError(
             "nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary seq_len=1024,4096"
         )
     check_paths(args)

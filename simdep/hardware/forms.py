@@ -207,7 +207,7 @@ def p_norm(values: Array, power: float) -> Array:
 
 
 def form_from_dict(data: Any, place: str) -> Form:
-    """A form from its JSON table; raises ValueError naming the field at fault."""
+    """A form from its JSON table; raises InputError naming the field at fault."""
     if not isinstance(data, Mapping):
         raise InputError(f"{place}={shown(data)}; expected a table")
     kind = checks.known(str(data.get("form")), ("terms", "knee", "table"), f"{place}.form")

@@ -141,7 +141,7 @@ class Kernel:
 
 
 def kernel_from_dict(row: Any, place: str) -> Kernel:
-    """A kernel from its JSON table; raises ValueError naming the field at fault."""
+    """A kernel from its JSON table; raises InputError naming the field at fault."""
     checks.mapping(row, tuple(field.name for field in fields(Kernel)), place)
     for key in ("op", "form", "label", "source"):
         if key not in row:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from simdep.checks import InputError
 from simdep.hardware.datasheet import datasheet_kernels
 from simdep.hardware.kernels import Kernel
 from simdep.hardware.profile import Cost, HardwareProfile
@@ -60,12 +61,12 @@ def port_cost(profile: HardwareProfile, kind: Kind, link_class: str) -> Cost:
     """The cost of the bytes through the port of one GPU, from a measured point-to-point kernel or a
     data sheet.
 
-    Raises ValueError for a profile that has neither for the link class.
+    Raises InputError for a profile that has neither for the link class.
     """
     kernel = profile.kernel("p2p", link=link_class) or _data_sheet(profile, link_class)
     if kernel is None:
         has = f"hardware {profile.name} has no cost for {kind.label} or link"
-        raise ValueError(f"{has}, and no {link_class} kernel; give one as deployment.link")
+        raise InputError(f"{has}, and no {link_class} kernel; give one as deployment.link")
     sizes = np.geomspace(2**10, 2**30, 41)
     times = kernel.predict({"bytes": sizes})
     slope = float((times[-1] - times[-2]) / (sizes[-1] - sizes[-2]))

@@ -77,7 +77,7 @@ class Operation:
 
 
 def element_bytes(dtypes: NDArray[Any]) -> Array:
-    """Bytes of an element of every row; raises ValueError for a data type that is not known."""
+    """Bytes of an element of every row; raises InputError for a data type that is not known."""
     names = dtypes.tolist()
     sizes = {}
     for name in set(names):

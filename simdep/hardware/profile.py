@@ -189,7 +189,7 @@ def _json_value(value: Any) -> str:
 
 
 def load_hardware(name: str) -> HardwareProfile:
-    """A profile by its name, or from a JSON file; raises ValueError for an unknown name or a
+    """A profile by its name, or from a JSON file; raises InputError for an unknown name or a
     malformed file.
 
     A GPU without a profile of measured or published costs has one computed from its data sheet.
@@ -220,7 +220,7 @@ def _shipped() -> dict[str, Traversable]:
 
 
 def profile_from_dict(data: Any) -> HardwareProfile:
-    """A profile from its JSON form; raises ValueError naming the field at fault."""
+    """A profile from its JSON form; raises InputError naming the field at fault."""
     names = ("format", *(field.name for field in fields(HardwareProfile)))
     checks.mapping(data, (*names, "memory_bytes", "figures"), "profile")
     if data.get("format") not in (1, _FORMAT):

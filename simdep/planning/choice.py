@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simdep.checks import integer, known
+from simdep.checks import InputError, integer, known
 from simdep.planning.problem import Problem
 from simdep.planning.solver import Solution, solve
 from simdep.policies import Adapted, Policy, adapted, changes_between, find, set_up
@@ -33,7 +33,7 @@ class Choice:
 
     @classmethod
     def parse(cls, text: str, find: Callable[[str], Policy] = find) -> Choice:
-        """From `POLICY` or `POLICY:r1=2,r2=4,order=aass`; raises ValueError for the part at fault.
+        """From `POLICY` or `POLICY:r1=2,r2=4,order=aass`; raises InputError for the part at fault.
 
         `find` gives the policy of a name; that of a command line also knows `FILE.py:POLICY`.
         """
@@ -44,7 +44,7 @@ class Choice:
             key, equals, value = (word.strip() for word in part.partition("="))
             known(key, PARAMETERS, f"parameter in policy {text!r}:")
             if not equals or not value or key in parameters:
-                raise ValueError(f"policy {text!r}: write each parameter once, as {key}=VALUE")
+                raise InputError(f"policy {text!r}: write each parameter once, as {key}=VALUE")
             if key == "order":
                 parameters[key] = value
             else:
@@ -67,7 +67,7 @@ class Choice:
     def of(self, scenario: Scenario) -> Adapted:
         """The scenario under this policy, on as many GPUs, and what else that changes.
 
-        Raises ValueError if the policy can't be asked that, or if an r1 that was given does not
+        Raises InputError if the policy can't be asked that, or if an r1 that was given does not
         divide the samples.
         """
         found = adapted(scenario, self.policy, **self.parameters)
@@ -82,7 +82,7 @@ class Choice:
 
 
 def simulate_choice(choice: Choice, scenario: Scenario) -> Prediction:
-    """A policy simulated on a scenario, on as many GPUs; raises ValueError where it does not
+    """A policy simulated on a scenario, on as many GPUs; raises InputError where it does not
     fit."""
     found = choice.of(scenario)
     prediction = simulate(found.scenario)
@@ -94,11 +94,11 @@ def simulate_choice(choice: Choice, scenario: Scenario) -> Prediction:
 
 
 def simulate_solution(solution: Solution) -> Prediction:
-    """The best configuration of a solution, simulated; raises ValueError for one of stage costs
+    """The best configuration of a solution, simulated; raises InputError for one of stage costs
     alone."""
     scenario, best = solution.problem.scenario, solution.best
     if scenario is None:
-        raise ValueError("the solution is one of stage costs alone; give one of a scenario")
+        raise InputError("the solution is one of stage costs alone; give one of a scenario")
     choice = Choice.of_solution(solution)
     samples = replace(scenario.workload, samples=best.r1 * best.m_a)
     chosen = replace(
@@ -118,7 +118,7 @@ def simulate_solution(solution: Solution) -> Prediction:
 def solve_samples(scenario: Scenario) -> Solution:
     """The fastest policy, order and granularity of the scenario's samples.
 
-    Raises ValueError for what the solver does not model, InfeasibleError where the samples do not
+    Raises InputError for what the solver does not model, InfeasibleError where the samples do not
     fit into memory.
     """
     return solve(Problem.of(scenario, scenario.workload.samples))

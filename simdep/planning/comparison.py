@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from simdep.analysis.metrics import headed
-from simdep.checks import InfeasibleError
+from simdep.checks import InfeasibleError, InputError
 from simdep.planning.choice import (
     Choice,
     simulate_choice,
@@ -39,7 +39,7 @@ def compare(scenario: Scenario, policies: Iterable[Compared]) -> pd.DataFrame:
 
     A policy is a text such as `pppipe:r1=3` or `best`, a prediction, or a solution of
     `simdep.solve`. Another policy than that of the scenario gets as many GPUs and the nearest
-    samples that it allows; `changes` lists what that changed. Raises ValueError where a policy does
+    samples that it allows; `changes` lists what that changed. Raises InputError where a policy does
     not fit.
     """
     return pd.DataFrame(comparison_rows(compared_predictions(scenario, policies)))
@@ -87,7 +87,7 @@ def _prediction(scenario: Scenario, policy: Compared, find: Callable[[str], Poli
             policy = Choice.parse(policy, find)
         return simulate_choice(policy, scenario)
     except ValueError as error:
-        raise ValueError(f"{policy}: {error}") from None
+        raise InputError(f"{policy}: {error}") from None
     except InfeasibleError as error:
         raise InfeasibleError(f"{policy}: {error}") from None
 

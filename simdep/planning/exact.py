@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from simdep.checks import integer, number
+from simdep.checks import InputError, integer, number
 from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.longest_path import earliest_times, longest_path_us
@@ -81,7 +81,7 @@ def optimum(
     its result is never worse, and a good start may save most of the time. One worker gives the same
     result in every run that ends before its time limit.
 
-    Raises ValueError without OR-Tools, for a schedule that can never finish, for a start of other
+    Raises InputError without OR-Tools, for a schedule that can never finish, for a start of other
     tasks, and for a host with any term in use.
     """
     host.refuse("the exact optimum")
@@ -91,7 +91,7 @@ def optimum(
     ticks = {name: round(duration / unit) for name, duration in durations.items()}
     orders = [schedule, *starts]
     if not all(same_tasks(schedule, start) for start in orders):
-        raise ValueError("a start of the exact optimum has other tasks than the schedule")
+        raise InputError("a start of the exact optimum has other tasks than the schedule")
     start = min(orders, key=lambda order: longest_path_us(order, costs))
     answer = _solve(start, ticks, limit, count)
     makespan_us = longest_path_us(answer.schedule, costs)
@@ -291,7 +291,7 @@ def _cp_model() -> Any:
     try:
         from ortools.sat.python import cp_model
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "the exact optimum needs the package ortools; pip install 'simdep[exact]'"
         ) from None
     return cp_model

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.costs import StageCosts
 from simdep.hardware.extrapolation import Assumption
 from simdep.planning.stage_cache import StageCache, undivided
@@ -107,7 +108,7 @@ class Problem:
     ) -> Problem:
         """A scenario's model, hardware and workload; its own policy and granularity are left aside.
 
-        Problems with one `cache` share the costs of tasks. Raises ValueError for what the solver
+        Problems with one `cache` share the costs of tasks. Raises InputError for what the solver
         does not model: host overheads (unless `ideal`), ranks that differ, groups of experts,
         colocated groups.
         """
@@ -149,13 +150,13 @@ class Problem:
     def micro_batches(self, max_r1: int, max_r2: int, max_count: int) -> Integers:
         """Every m_a, smallest first: what fits once, or divides the fixed samples.
 
-        Raises ValueError where neither samples nor memory limit it, and for over `max_count`.
+        Raises InputError where neither samples nor memory limit it, and for over `max_count`.
         """
         if self.samples is None:
             assert self.footprint is not None, "without memory samples are fixed"
             largest = self.footprint.largest_m_a(max_r2)
             if largest > max_count:
-                raise ValueError(
+                raise InputError(
                     f"memory allows m_a up to {largest:,}; at most {max_count:,} are searched: "
                     "set --samples"
                 )
@@ -174,7 +175,7 @@ def _check_modelled(scenario: Scenario) -> None:
     }
     for name, used in not_modelled.items():
         if used:
-            raise ValueError(f"solve does not model {name}; use simulate or compare")
+            raise InputError(f"solve does not model {name}; use simulate or compare")
 
 
 def _divisors(number: int) -> list[int]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.checks import InputError
 from simdep.planning.problem import Problem
 from simdep.policies import parse_order
 from simdep.policies.lookahead import best_order, order_makespan
@@ -70,7 +71,7 @@ class Columns:
 class Space:
     """The pipeline configurations of a problem with at most `max_r1` and `max_r2`.
 
-    `m_a` holds every size of a micro-batch, smallest first. Raises ValueError for too many.
+    `m_a` holds every size of a micro-batch, smallest first. Raises InputError for too many.
     """
 
     def __init__(self, problem: Problem, max_r1: int, max_r2: int) -> None:
@@ -78,14 +79,14 @@ class Space:
         self.m_a = problem.micro_batches(max_r1, max_r2, MAX_COLUMNS)
         columns = int(self.max_chunks(self.m_a).sum())
         if columns > MAX_COLUMNS:
-            raise ValueError(
+            raise InputError(
                 f"{columns:,} pairs (m_a, r2); at most {MAX_COLUMNS:,} are searched: set --samples or --max-r2"
             )
         if len(self.m_a):
             smallest = self.columns(self.m_a[:1])
             r1 = int(smallest.max_r1.max(initial=0))
             if problem.layers * r1 > MAX_LAYERS_R1:
-                raise ValueError(
+                raise InputError(
                     f"layers={problem.layers} and up to r1={r1}: at most {MAX_LAYERS_R1:,} layers "
                     "of all micro-batches are searched; set --max-r1"
                 )

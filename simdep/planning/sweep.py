@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from simdep.checks import InputError
 from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.planning.axes import SPLIT, Axis
 from simdep.planning.choice import Choice
@@ -31,7 +32,7 @@ class Sweep:
     fastest.
 
     `solve` finds the best configuration and order of every point (`simdep.planning.solver`), for
-    its samples if these are given. Raises ValueError for axes that contradict each other.
+    its samples if these are given. Raises InputError for axes that contradict each other.
     """
 
     base: Mapping[str, Any]
@@ -42,17 +43,17 @@ class Sweep:
         names = [axis.name for axis in self.axes]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"--vary {name} is given twice; list its values in one")
+                raise InputError(f"--vary {name} is given twice; list its values in one")
             if self.solve and name in CHOSEN:
-                raise ValueError(f"--solve chooses {name} by itself; do not vary it")
+                raise InputError(f"--solve chooses {name} by itself; do not vary it")
         for name, others in _CONTRADICTIONS:
             varied = [other for other in others if other in names]
             if name in names and varied:
-                raise ValueError(
+                raise InputError(
                     f"--vary {name} and --vary {varied[0]} contradict each other; leave one out"
                 )
         if len(self) > MAX_POINTS:
-            raise ValueError(f"{len(self):,} points; a sweep has at most {MAX_POINTS:,}")
+            raise InputError(f"{len(self):,} points; a sweep has at most {MAX_POINTS:,}")
 
     def __len__(self) -> int:
         return math.prod(len(axis.values) for axis in self.axes)
@@ -69,7 +70,7 @@ class Sweep:
         hardware_named: Callable[[str], HardwareProfile] = load_hardware,
         model_named: Callable[[str], ModelSpec] = load_model,
     ) -> Scenario:
-        """The scenario of a point; raises ValueError where its values do not fit.
+        """The scenario of a point; raises InputError where its values do not fit.
 
         A varied policy has as many GPUs and its own parameters where nothing varies them, as in
         `simdep compare`. The last arguments give the profile and the model of a name.

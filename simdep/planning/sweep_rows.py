@@ -247,7 +247,7 @@ def _joint_table(points: Sequence[_Regular]) -> StageTable:
 
 @functools.cache
 def _steps(policy: str, order: str, r1: int, r2: int) -> tuple[Step, ...]:
-    """The AG order of a layer; raises ValueError where the policy does not have its parameters."""
+    """The AG order of a layer; raises InputError where the policy does not have its parameters."""
     build(policy, 1, r1, r2, order)
     return parse_order(order, r1)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from simdep.checks import InputError
 from simdep.policies.registry import Policy, find
 from simdep.scenario.spec import Deployment, Scenario
 
@@ -85,7 +86,7 @@ def adapted(
     default into halves. The samples of all GPUs stay as many as they are where whole samples allow
     it, else they become the nearest number that does. Parameters are those given, else those that
     the scenario states, if the policy has them, else the policy's base. The policy that the scenario
-    itself states gets exactly what it states, as `set_up` has it. Raises ValueError for an unknown
+    itself states gets exactly what it states, as `set_up` has it. Raises InputError for an unknown
     policy, a split of another number of GPUs, and a scenario that does not allow it.
     """
     target, completed = find(policy), set_up(scenario)
@@ -202,13 +203,13 @@ def _own_split(scenario: Scenario, policy: Policy) -> str:
 
 
 def _recut(scenario: Scenario, policy: Policy, r1: int) -> dict[str, Any]:
-    """What changes with the r1 of a policy; raises ValueError for samples that it can't divide."""
+    """What changes with the r1 of a policy; raises InputError for samples that it can't divide."""
     samples = scenario.workload.samples
     if not states_samples(scenario):
         samples = r1 * scenario.m_a
     elif samples % r1:
         other = ", or give r1" if "r1" in policy.parameters else ""
-        raise ValueError(
+        raise InputError(
             f"samples={samples}: policy {policy.name} has r1={r1} micro-batches, which does not "
             f"divide them; use a multiple of {r1}{other}"
         )
@@ -242,7 +243,7 @@ def _placed(deployment: Deployment, target: Policy, split: tuple[int, int] | Non
         return deployment
     ag, eg = split or (n - n // 2, n // 2)
     if min(ag, eg) < 1 or ag + eg != n:
-        raise ValueError(f"{ag}:{eg} does not split {n} GPUs into two groups of at least 1")
+        raise InputError(f"{ag}:{eg} does not split {n} GPUs into two groups of at least 1")
     return replace(deployment, ag=ag, eg=eg, colocated=False, comm_sms_from="all")
 
 

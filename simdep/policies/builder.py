@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from simdep.checks import InputError
 from simdep.policies.job import Job
 from simdep.schedule import DataFlow, Kind, Place, Schedule, Sequenced, Task, task_name
 
@@ -19,7 +20,7 @@ def on_groups(
 
     Transfers and experts follow the order of what they wait for: attention, or with
     `wait_for_shared` the shared experts. A job without shared experts, or with them on the EG,
-    leaves the steps of kind SHARED out. Raises ValueError for no layers, and for a sequence in
+    leaves the steps of kind SHARED out. Raises InputError for no layers, and for a sequence in
     which a step is missing or appears twice.
     """
     on_ag = job.shared and job.shared_on == "ag"
@@ -60,7 +61,7 @@ def assemble(
     chunk waits for E of another one, a later one than its own, and one A2E brings all chunks.
     """
     if job.layers < 1:
-        raise ValueError(f"layers={job.layers}: a schedule has at least 1 layer")
+        raise InputError(f"layers={job.layers}: a schedule has at least 1 layer")
     flow = DataFlow(
         chunks=job.chunks,
         shared_on=_shared_on(job),

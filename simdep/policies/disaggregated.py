@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from simdep.checks import InputError
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
 from simdep.policies.lookahead import best_order
@@ -78,7 +79,7 @@ def step3(job: Job) -> Schedule:
     """Attention, link and experts as stages of three micro-batches; tokens are broadcast, shared
     experts on the EG."""
     if job.shared and job.shared_on != "eg":
-        raise ValueError('policy step3 computes the shared experts on the EG; set shared_on = "eg"')
+        raise InputError('policy step3 computes the shared experts on the EG; set shared_on = "eg"')
     return on_groups(job, job.label("step3", "r1"), _asas(job), wait_for_shared=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from simdep.checks import InputError
 from simdep.costs import Costs, StageTimes
 from simdep.policies.orders import Partition, chunk_tokens, share_out
 from simdep.scenario.spec import Scenario
@@ -39,7 +40,7 @@ class Job:
     def of(cls, scenario: Scenario, costs: Costs | None = None) -> Job:
         """What a scenario asks for, by its `costs` if they are at hand.
 
-        Raises ValueError for a chunk without a token, for groups of experts that do not divide
+        Raises InputError for a chunk without a token, for groups of experts that do not divide
         those of a GPU, and for more than `MAX_TASKS` tasks.
         """
         _check_size(scenario.layers, scenario.r1, scenario.r2)
@@ -70,10 +71,10 @@ class Job:
         """A bare problem: r1 equal micro-batches of `tokens` tokens (default r2) in chunks as equal
         as these allow."""
         if layers < 1:
-            raise ValueError(f"layers={layers}: a schedule has at least 1 layer")
+            raise InputError(f"layers={layers}: a schedule has at least 1 layer")
         _check_size(layers, r1, r2)
         if r1 < 1:
-            raise ValueError(f"r1={r1}: the AG works on at least 1 micro-batch")
+            raise InputError(f"r1={r1}: the AG works on at least 1 micro-batch")
         partition = (chunk_tokens(r2 if tokens is None else tokens, r2),) * r1
         return cls(layers, partition, order, shared, costs=costs)
 
@@ -110,11 +111,11 @@ class Job:
         """Microseconds of a task of each kind in an inner layer, of the first micro-batch and its
         first chunk.
 
-        Shared experts count where the AG computes them. Raises ValueError where costs are not
+        Shared experts count where the AG computes them. Raises InputError where costs are not
         known.
         """
         if self.costs is None:
-            raise ValueError(
+            raise InputError(
                 "this policy looks at the costs of its tasks; give a scenario or stage times"
             )
         kinds = [Kind.ATTENTION, Kind.EXPERT, Kind.A2E, Kind.E2A]
@@ -168,7 +169,7 @@ def _check_size(layers: int, r1: int, r2: int) -> None:
     tasks = layers * r1 * (2 + 3 * r2)
     if tasks > MAX_TASKS:
         place = f"layers={layers}, r1={r1}, r2={r2}"
-        raise ValueError(f"{place}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")
+        raise InputError(f"{place}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")
 
 
 def _partition(scenario: Scenario) -> Partition:
@@ -179,7 +180,7 @@ def _partition(scenario: Scenario) -> Partition:
         if local % scenario.r2:
             divisors = ", ".join(str(n) for n in range(1, local + 1) if local % n == 0)
             rule = f"groups do not divide the {local} experts of a GPU; use {divisors}"
-            raise ValueError(f"r2={scenario.r2} {rule}")
+            raise InputError(f"r2={scenario.r2} {rule}")
         return tuple((n, *(0,) * (scenario.r2 - 1)) for n in tokens)
     if scenario.chunks:
         return tuple(

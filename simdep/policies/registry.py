@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.costs import Costs
 from simdep.policies.job import Job
 from simdep.scenario.spec import Scenario
@@ -46,7 +47,7 @@ class Policy:
     setup: Mapping[str, Any] = field(default_factory=dict)
 
     def schedule(self, job: Job) -> Schedule:
-        """The schedule of a job; raises ValueError for a parameter that the policy does not
+        """The schedule of a job; raises InputError for a parameter that the policy does not
         have."""
         self.check(job)
         return self.make(job)
@@ -62,19 +63,19 @@ class Policy:
         if "r1" not in self.parameters and job.r1 != self.r1:
             count = "one micro-batch" if self.r1 == 1 else f"{self.r1} micro-batches"
             rule = f"policy {self.name} has {count}; use r1={self.r1}{self._or_policy('pppipe')}"
-            raise ValueError(f"r1={job.r1}: {rule}")
+            raise InputError(f"r1={job.r1}: {rule}")
         if "r2" not in self.parameters and job.r2 != 1:
             rule = f"policy {self.name} does not divide micro-batches"
-            raise ValueError(f"r2={job.r2}: {rule}; use r2=1{self._or_policy('findep')}")
+            raise InputError(f"r2={job.r2}: {rule}; use r2=1{self._or_policy('findep')}")
         if "order" not in self.parameters and job.order.upper() not in ("ASAS", self.name.upper()):
             rule = f"policy {self.name} has no order to choose; leave it out, or use findep"
-            raise ValueError(f"order {job.order!r}: {rule}")
+            raise InputError(f"order {job.order!r}: {rule}")
         if job.split not in self.splits:
             rule = f"policy {self.name} cuts chunks by {' or '.join(self.splits)}"
-            raise ValueError(f"split={job.split!r}: {rule}")
+            raise InputError(f"split={job.split!r}: {rule}")
         if job.merge_last and "merge_last" not in self.parameters:
             rule = f"policy {self.name} has no chunks of the last layer to merge; leave it out"
-            raise ValueError(f"merge_last: {rule}")
+            raise InputError(f"merge_last: {rule}")
 
     def _or_policy(self, other: str) -> str:
         """The end of an error that names another policy, which is for two groups."""
@@ -97,7 +98,7 @@ def register(
     """Decorator: make a function from Job to Schedule a policy (fields as of `Policy`).
 
     Its name defaults to the function's, with hyphens; its summary is the first paragraph of the
-    docstring. Raises ValueError for a function without one, a parameter that does not exist, and a
+    docstring. Raises InputError for a function without one, a parameter that does not exist, and a
     name that another function has.
     """
     for parameter in parameters:
@@ -108,11 +109,11 @@ def register(
         summary = " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())
         if not summary:
             rule = "its first sentence says in `simdep policies` what it does"
-            raise ValueError(f"policy {title} has no docstring; {rule}")
+            raise InputError(f"policy {title} has no docstring; {rule}")
         known = POLICIES.get(title)
         if known and _origin(known.make) != _origin(make):
             place = known.make.__module__
-            raise ValueError(f"policy {title} exists already, from {place}; give another name")
+            raise InputError(f"policy {title} exists already, from {place}; give another name")
         POLICIES[title] = Policy(
             title, make, summary, source, colocated, parameters, r1, splits, setup or {}
         )
@@ -122,14 +123,14 @@ def register(
 
 
 def find(name: str) -> Policy:
-    """The policy of a name; raises ValueError for an unknown one."""
+    """The policy of a name; raises InputError for an unknown one."""
     return POLICIES[checks.known(name, POLICIES, "policy")]
 
 
 def load_policy(text: str) -> Policy:
     """The policy that a flag names: one by its name, or `FILE.py:NAME`, whose module runs first.
 
-    Raises ValueError for a file that can't be run or does not register that name.
+    Raises InputError for a file that can't be run or does not register that name.
     """
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
@@ -137,16 +138,16 @@ def load_policy(text: str) -> Policy:
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"policy_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"policy {text!r}: there is no file {file}")
+        raise InputError(f"policy {text!r}: there is no file {file}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"policy {text!r}: {file} does not run: {reason}") from error
+        raise InputError(f"policy {text!r}: {file} does not run: {reason}") from error
     if name not in POLICIES:
-        raise ValueError(f"policy {text!r}: {file} registers no policy {name!r}")
+        raise InputError(f"policy {text!r}: {file} registers no policy {name!r}")
     return POLICIES[name]
 
 
@@ -164,7 +165,7 @@ def build(
     """The schedule of a policy without a scenario: r1 equal micro-batches of `tokens` tokens
     (default r2), each in r2 chunks.
 
-    Raises ValueError for an unknown policy or a parameter that it does not have.
+    Raises InputError for an unknown policy or a parameter that it does not have.
     """
     chosen = find(policy)
     job = Job.regular(layers, r1, r2, order, tokens=tokens, shared=shared, costs=costs)
@@ -175,7 +176,7 @@ def build(
 def schedule_for(scenario: Scenario, costs: Costs | None = None) -> Schedule:
     """The schedule of a scenario, by its `costs` where these matter.
 
-    Raises ValueError where policy and scenario do not go together.
+    Raises InputError where policy and scenario do not go together.
     """
     policy = find(scenario.policy)
     if not scenario.has_model:
@@ -183,9 +184,9 @@ def schedule_for(scenario: Scenario, costs: Costs | None = None) -> Schedule:
         return build(policy.name, *sizes, costs=costs or scenario.stage_times)
     if policy.colocated and not scenario.deployment.colocated:
         rule = "colocated: give deployment.gpus in place of ag and eg"
-        raise ValueError(f"policy {policy.name} is {rule}")
+        raise InputError(f"policy {policy.name} is {rule}")
     if scenario.deployment.colocated and not policy.colocated:
-        raise ValueError(f"policy {policy.name} is for ag and eg, not gpus")
+        raise InputError(f"policy {policy.name} is for ag and eg, not gpus")
     is_open = scenario.split == "token" and "split" not in scenario.given
     if is_open and scenario.split not in policy.splits:
         scenario = replace(scenario, split=policy.splits[0], chunks=())

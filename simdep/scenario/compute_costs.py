@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from simdep.checks import InputError
 from simdep.scenario import work
 from simdep.scenario.estimates import Estimate, total
 from simdep.scenario.operation_costs import OperationCosts
@@ -39,7 +40,7 @@ class AttentionCosts:
     def projections(self, tokens: Any, layer: int, groups: int = 1) -> Estimate:
         """The first half: dense layers that stand before it, then its projections.
 
-        Raises ValueError for a profile that measured attention as a whole.
+        Raises InputError for a profile that measured attention as a whole.
         """
         self._check_halves(tokens)
         products = work.projections(self.scenario.model, tokens)[:-1]
@@ -47,7 +48,7 @@ class AttentionCosts:
         return before + self._dense_before(tokens, self.model_layer(layer))
 
     def core(self, tokens: Any, layer: int, groups: int = 1) -> Estimate:
-        """The second half: the core and the output projection; raises ValueError as
+        """The second half: the core and the output projection; raises InputError as
         `projections`."""
         self._check_halves(tokens)
         products = work.projections(self.scenario.model, tokens)[-1:]
@@ -73,7 +74,7 @@ class AttentionCosts:
         if self.measured(tokens, 0) is not None:
             name = self.operations.profile.name
             rule = "has measured attention as a whole, which a policy that cuts it can't use"
-            raise ValueError(f"hardware {name} {rule}")
+            raise InputError(f"hardware {name} {rule}")
 
     def _attention(self, tokens: Any, own: int) -> Estimate:
         products = work.projections(self.scenario.model, tokens)
@@ -110,13 +111,13 @@ class ExpertCosts:
         return operations.products(products, operations.slowdown if on_ag else 1.0)
 
     def measured(self, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate | None:
-        """All routed experts of a GPU, measured as a whole; raises ValueError for one group of
+        """All routed experts of a GPU, measured as a whole; raises InputError for one group of
         them."""
         estimate = self.operations.stage("expert", tokens)
         if estimate is not None and groups > 1:
             name = self.operations.profile.name
             rule = "has measured the experts of a layer as a whole; cut chunks by token"
-            raise ValueError(f"hardware {name} {rule}")
+            raise InputError(f"hardware {name} {rule}")
         return estimate
 
     def one_by_one(self, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate | None:

@@ -58,7 +58,7 @@ class Straggler:
 
     @classmethod
     def parse(cls, name: str, factor: Any) -> Straggler:
-        """From `AG.3` and a factor; raises ValueError for another name, and for a factor that is
+        """From `AG.3` and a factor; raises InputError for another name, and for a factor that is
         not above 0."""
         match = _STRAGGLER.fullmatch(name)
         if not match:

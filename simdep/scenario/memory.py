@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.checks import InputError
 from simdep.scenario import work
 from simdep.scenario.models import MLA, ModelSpec
 from simdep.scenario.spec import Scenario
@@ -210,10 +211,10 @@ class Footprint:
     def largest_m_a(self, r2: int) -> int:
         """The most samples of a micro-batch in at most r2 chunks that fit once, 0 if none do.
 
-        Raises ValueError where the memory of the GPU is not known.
+        Raises InputError where the memory of the GPU is not known.
         """
         if self.available_bytes is None:
-            raise ValueError(
+            raise InputError(
                 "memory is not known and so no limit on samples; give --samples or --memory-gbytes"
             )
         tokens = self.scenario.workload.tokens_per_sample

@@ -253,7 +253,7 @@ def load_model(name: str) -> ModelSpec:
     """A model by its name, or from a HuggingFace config.json (the file, or the folder that holds
     it).
 
-    Raises ValueError for an unknown name or a config that lacks a field.
+    Raises InputError for an unknown name or a config that lacks a field.
     """
     path = Path(name)
     if os.path.isdir(name):
@@ -269,7 +269,7 @@ def load_model(name: str) -> ModelSpec:
 def from_hf_config(config: Any, name: str, source: str) -> ModelSpec:
     """A model from the content of a HuggingFace config.json.
 
-    Raises ValueError naming a missing or wrong field.
+    Raises InputError naming a missing or wrong field.
     """
     if not isinstance(config, Mapping):
         raise InputError("a config.json holds one JSON object")
@@ -318,7 +318,7 @@ class _ConfigFields:
     config: Mapping[str, Any]
 
     def integer(self, *names: str, default: int | None = None, low: int = 1) -> int:
-        """The first of the names that the config has; raises ValueError if it has none and there is
+        """The first of the names that the config has; raises InputError if it has none and there is
         no default."""
         for name in names:
             if self.config.get(name) is not None:
@@ -352,7 +352,7 @@ def _attention(fields: _ConfigFields, layers: int) -> MLA | GQA:
 def _full_every(kinds: Any, layers: int) -> int:
     """n of layer types with attention to everything in every n-th layer; 1 without layer types.
 
-    Raises ValueError for other layer types.
+    Raises InputError for other layer types.
     """
     if not kinds:
         return 1

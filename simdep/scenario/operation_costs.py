@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from simdep.checks import InputError
 from simdep.hardware.kernels import Kernel
 from simdep.hardware.profile import HardwareProfile
 from simdep.scenario import work
@@ -29,7 +30,7 @@ _BALANCED = {"distribution": "balanced"}
 
 
 class OperationCosts:
-    """Estimates of the operations of a scenario. Raises ValueError where the profile lacks a needed
+    """Estimates of the operations of a scenario. Raises InputError where the profile lacks a needed
     cost."""
 
     def __init__(self, scenario: Scenario) -> None:
@@ -111,7 +112,7 @@ class OperationCosts:
             return 1.0
         if machine is None or taken >= machine.sms:
             known = f"{machine.sms} SMs" if machine else "no known number of SMs"
-            raise ValueError(
+            raise InputError(
                 f"comm_sms={taken}: the GPU of hardware {self.profile.name} has {known}"
             )
         return machine.sms / (machine.sms - taken)
@@ -122,7 +123,7 @@ class OperationCosts:
     def _line(self, op: str, macs: Any) -> Estimate:
         cost = self.profile.find(op)
         if cost is None:
-            raise ValueError(self._missing(op))
+            raise InputError(self._missing(op))
         return Estimate.of_cost(cost, cost(macs))
 
     def _missing(self, op: str) -> str:

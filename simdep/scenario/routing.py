@@ -44,7 +44,7 @@ class Routing:
     every AG rank.
 
     Layers count from 0 among those with experts and repeat where a schedule has more of them.
-    Raises ValueError for numbers that are negative or not finite, and for a layer and source
+    Raises InputError for numbers that are negative or not finite, and for a layer and source
     without any.
     """
 
@@ -80,7 +80,7 @@ class Routing:
         groups], mean 1.
 
         With `groups`, the experts of a rank are cut into groups of their own: rank 0's first, then
-        rank 1's. Raises ValueError for more ranks or groups than experts.
+        rank 1's. Raises InputError for more ranks or groups than experts.
         """
         parts = eg * groups
         if parts > self.experts:
@@ -165,7 +165,7 @@ def power_law(
 def from_counts(counts: Any, label: str = "given") -> Routing:
     """Routed tokens of every expert: [expert], [layer][expert] or [layer][AG rank][expert].
 
-    Raises ValueError for anything else.
+    Raises InputError for anything else.
     """
     try:
         tokens = np.asarray(counts, dtype=float)
@@ -271,7 +271,7 @@ def parse_law(text: str, experts: int, *, top_k: int, tokens: int, layers: int) 
     """A routing from `balanced`, `zipf:1.2` or `power-law:1.2`, with a seed as in `zipf:1.2:7`.
 
     `tokens` are those of a chunk of all AG ranks, `layers` those that draw their own popularity.
-    Raises ValueError for another law, and for an exponent or a seed that is no number >= 0.
+    Raises InputError for another law, and for an exponent or a seed that is no number >= 0.
     """
     law, *numbers = text.split(":")
     checks.known(law, _LAWS, "routing")

@@ -57,7 +57,7 @@ class Deployment:
     if any, replaces the link of the profile (the cost of the bytes of an EG GPU), of which
     `link_class` is the class otherwise. `colocated` GPUs hold attention and experts (expert
     parallelism), `ag` = `eg` of them; each keeps the tokens that are routed to its own experts.
-    Raises ValueError for a colocated deployment with two groups, for `comm_sms_from` where it is
+    Raises InputError for a colocated deployment with two groups, for `comm_sms_from` where it is
     not colocated, and for a contention of 0.5 or more: two transfers must leave some speed.
     """
 
@@ -81,20 +81,20 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if self.colocated and self.ag != self.eg:
-            raise ValueError(
+            raise InputError(
                 f"ag={self.ag}, eg={self.eg}: colocated, the same GPUs are both; give gpus alone"
             )
         if self.colocated and self.shared_on != "ag":
-            raise ValueError(
+            raise InputError(
                 f"shared_on={self.shared_on!r}: colocated, there is one group; leave it out"
             )
         if self.comm_sms_from != "all" and not self.colocated:
-            raise ValueError(
+            raise InputError(
                 f"comm_sms_from={self.comm_sms_from!r}: it is for colocated GPUs; leave it out"
             )
         if self.contention is not None and not 0 <= self.contention < 0.5:
             rule = "two transfers must leave computation some speed: 0 to 0.5"
-            raise ValueError(f"contention={self.contention}; {rule}")
+            raise InputError(f"contention={self.contention}; {rule}")
 
     @property
     def gpus(self) -> int:
@@ -132,7 +132,7 @@ class Scenario:
     file, a flag, an axis or a form stated: the set-up of a policy leaves these alone. It is not
     part of equality.
 
-    Raises ValueError if r1 does not divide the samples, if micro-batches or chunks do not agree
+    Raises InputError if r1 does not divide the samples, if micro-batches or chunks do not agree
     with r1, r2 and the samples, and if eg exceeds the experts.
     """
 
@@ -208,37 +208,37 @@ class Scenario:
             self._check_micro_batches(samples)
         elif samples % self.r1:
             divides = f"r1={self.r1} does not divide the {samples} samples of an AG GPU"
-            raise ValueError(f"{divides}; use {_or(_divisors_near(samples, self.r1))}")
+            raise InputError(f"{divides}; use {_or(_divisors_near(samples, self.r1))}")
         if self.deployment.eg > self.model.experts:
             experts = f"model {self.model.name} has only {self.model.experts} experts"
-            raise ValueError(f"eg={self.deployment.eg}: {experts}")
+            raise InputError(f"eg={self.deployment.eg}: {experts}")
         if self.chunks:
             self._check_chunks()
         if self.ranks is not None and self.deployment.colocated:
-            raise ValueError("ranks of colocated GPUs are not simulated one by one; leave them out")
+            raise InputError("ranks of colocated GPUs are not simulated one by one; leave them out")
 
     def _check_micro_batches(self, samples: int) -> None:
         if len(self.micro_batches) != self.r1:
-            raise ValueError(
+            raise InputError(
                 f"r1={self.r1}, but micro_batches lists {len(self.micro_batches)}; give one of them"
             )
         if sum(self.micro_batches) != samples or min(self.micro_batches) < 1:
             listed = ",".join(map(str, self.micro_batches))
             rule = f"expected integers >= 1 that sum to the {samples} samples of an AG GPU"
-            raise ValueError(f"micro_batches={listed}; {rule}")
+            raise InputError(f"micro_batches={listed}; {rule}")
 
     def _check_chunks(self) -> None:
         if len(self.chunks) != self.r1:
-            raise ValueError(
+            raise InputError(
                 f"chunks are given for {len(self.chunks)} micro-batches, not for r1={self.r1}"
             )
         r2 = max(map(len, self.chunks))
         if r2 != self.r2:
-            raise ValueError(
+            raise InputError(
                 f"r2={self.r2}, but chunks lists {r2} for a micro-batch; give one of them"
             )
         if self.split == "expert":
-            raise ValueError(
+            raise InputError(
                 'chunks and split="expert": groups of experts are equal; give r2 in place of chunks'
             )
 

@@ -167,7 +167,7 @@ class ScenarioCosts:
             estimate = source(tokens, layer, groups)
             if estimate is not None:
                 return self._noted(estimate)
-        raise AssertionError("the last source answers or raises ValueError")
+        raise AssertionError("the last source answers or raises InputError")
 
     def _noted(self, estimate: Estimate) -> Any:
         self.evidence.add(estimate)

@@ -137,7 +137,7 @@ def transfer(
 
     `per-expert` sends a token to each of its experts, as FinDEP counts z; `per-gpu` once to each EG
     GPU that it reaches; `broadcast` to every EG GPU. With `groups`, it is the part for one group of
-    the experts of every GPU: a token for two groups of a GPU travels twice. Raises ValueError for
+    the experts of every GPU: a token for two groups of a GPU travels twice. Raises InputError for
     another dispatch, and for a broadcast by groups, which there is none of.
     """
     checks.known(dispatch, DISPATCH, "dispatch")

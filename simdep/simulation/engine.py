@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from simdep.checks import InputError
 from simdep.costs import IDEAL, Costs, HostOverheads
 from simdep.schedule import Schedule, Task, track
 from simdep.timeline import Timeline
@@ -34,7 +35,7 @@ Execution = tuple[str, int, float, float]  # task, rank 0, start and end in micr
 def simulate_schedule(schedule: Schedule, costs: Costs, host: HostOverheads = IDEAL) -> Timeline:
     """Run a schedule; raises RuntimeError, saying what every stream waits for, when it gets stuck.
 
-    A cost that is negative or not finite raises ValueError naming the task.
+    A cost that is negative or not finite raises InputError naming the task.
     """
     return Timeline.from_times(schedule, "sim", _Run(schedule, costs, host).times())
 
@@ -196,11 +197,11 @@ def _varied(
 
 
 def _durations(schedule: Schedule, costs: Costs) -> dict[str, float]:
-    """Task name -> its cost; raises ValueError for one that is negative or not finite."""
+    """Task name -> its cost; raises InputError for one that is negative or not finite."""
     durations = {}
     for task in schedule:
         cost = costs(task)
         if not 0 <= cost < math.inf:
-            raise ValueError(f"{task}: cost {cost} us; expected a finite number >= 0")
+            raise InputError(f"{task}: cost {cost} us; expected a finite number >= 0")
         durations[task.name] = cost
     return durations

@@ -16,7 +16,7 @@ def earliest_times(
 ) -> dict[str, tuple[float, float]]:
     """Task name -> (start, end), every task as early as it may be, predecessors first.
 
-    Raises ValueError for a schedule that can never finish, and for a host with any term in use.
+    Raises InputError for a schedule that can never finish, and for a host with any term in use.
     """
     host.refuse("the recurrence")
     found: dict[str, tuple[float, float]] = {}

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from simdep.checks import InputError
 from simdep.hardware.forms import Array
 from simdep.scenario.imbalance import Ranks
 from simdep.schedule import Kind, Schedule, Task
@@ -28,7 +29,7 @@ class Exchange:
 class RankLoads:
     """Loads of tasks on `ag` + `eg` ranks; what is equal for many tasks is computed once.
 
-    Raises ValueError where the samples of `ranks.batches` have no whole number of tokens.
+    Raises InputError where the samples of `ranks.batches` have no whole number of tokens.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ def _batch_tokens(schedule: Schedule, ranks: Ranks, samples: int) -> list[Array]
     total = sum(sizes.values())
     sample_tokens, rest = divmod(total, samples)
     if rest:
-        raise ValueError(
+        raise InputError(
             f"batches: {total} tokens of the schedule are no whole number for each of {samples} samples"
         )
     batches = np.array(ranks.batches)

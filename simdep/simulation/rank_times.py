@@ -56,7 +56,7 @@ class RankTimes:
 
     @cached_property
     def expanded(self) -> Timeline:
-        """The same of the expanded schedule, where each row is a task; raises ValueError where that
+        """The same of the expanded schedule, where each row is a task; raises InputError where that
         is too large."""
         schedule, _ = self.work.expand()
         times = [
@@ -92,7 +92,7 @@ def simulate_ranks(work: RankWork, host: HostOverheads = IDEAL) -> RankTimes:
     """The times of a work: by the engine where a host adds a gap, noise or a half-duplex link, else
     by `rank_times`.
 
-    The ports of an EG rank share its medium where links are half duplex. Raises ValueError for the
+    The ports of an EG rank share its medium where links are half duplex. Raises InputError for the
     other terms, which a host does not have for every rank, and for a work that the engine would
     have to write out and can't.
     """
@@ -115,7 +115,7 @@ def simulate_ranks(work: RankWork, host: HostOverheads = IDEAL) -> RankTimes:
 
 
 def rank_times(work: RankWork, host: HostOverheads = IDEAL) -> RankTimes:
-    """Every task of every rank as early as it may be; raises ValueError for a host with any term in
+    """Every task of every rank as early as it may be; raises InputError for a host with any term in
     use."""
     host.refuse("the per-rank evaluator")
     starts: dict[str, Array] = {}

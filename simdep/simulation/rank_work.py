@@ -108,12 +108,12 @@ class RankWork:
         """One task for every rank that has a part in it, and what it costs: the same thing for any
         evaluator.
 
-        Raises ValueError where that many names do not fit; `simdep.simulation.rank_times` needs
+        Raises InputError where that many names do not fit; `simdep.simulation.rank_times` needs
         none of them.
         """
         pairs = sum(map(self._pairs, self.schedule))
         if pairs > MAX_WAITS:
-            raise ValueError(
+            raise InputError(
                 f"{self.ag}+{self.eg} ranks have about {pairs} dependencies;"
                 f" at most {MAX_WAITS} can be written out"
             )
@@ -162,7 +162,7 @@ def rank_work(
 
     `samples` are those of an AG rank in the group's model, by default one a micro-batch;
     `ranks.batches` are cut into micro-batches in proportion, in whole samples, and into chunks in
-    whole tokens. Raises ValueError for ranks that do not fit, more than `MAX_RANK_TASKS`, a
+    whole tokens. Raises InputError for ranks that do not fit, more than `MAX_RANK_TASKS`, a
     schedule of other streams than AG, A2E, EG and E2A, samples of no whole number of tokens, and a
     task that no rank has a part in.
     """
@@ -175,7 +175,7 @@ def rank_work(
         stream = schedule.stream_of[task.name]
         fits = stream == task.kind.stream or (task.kind, stream) == (Kind.SHARED, "EG")
         if stream not in STREAMS or not fits:
-            raise ValueError(
+            raise InputError(
                 f"{task} is on stream {stream}; per-rank schedules are for AG, A2E, EG and E2A"
             )
     builder = _Builder(schedule, ag, eg, ranks, costs, samples or schedule.r1)
@@ -214,7 +214,7 @@ class _Builder:
         self.needs: dict[str, Mask] = {}
 
     def add(self, task: Task) -> None:
-        """Raises ValueError for a task that no rank has a part in."""
+        """Raises InputError for a task that no rank has a part in."""
         load = ag_load = self.loads.of_ag(task)
         stream = self.schedule.stream_of[task.name]
         if stream != "AG":
@@ -227,7 +227,7 @@ class _Builder:
         else:
             us = _at_loads(self.costs.us, task, load) * self.slowdown[stream]
         if np.isnan(us).all():
-            raise ValueError(
+            raise InputError(
                 f"{task} has no tokens on any rank; cut less finely (r1, r2), or give ranks more samples"
             )
         self.us[task.name] = us
@@ -247,7 +247,7 @@ class _Builder:
         if not other.any():
             return us
         if self.costs.other_link_us is None:
-            raise ValueError(
+            raise InputError(
                 f"tokens of {task} travel {travel}, and no link is known there; give ranks.far_link"
             )
         longer: Array = np.fmax(us, _at_loads(self.costs.other_link_us, task, other))

@@ -93,7 +93,7 @@ class Replay:
 def replay(events: pd.DataFrame, source: str = "events") -> Replay:
     """Simulate the order of one run with its measured task times.
 
-    Raises ValueError, naming the source, where events are missing.
+    Raises InputError, naming the source, where events are missing.
     """
     run = recorded_run(events, source)
     first_half = events
@@ -124,7 +124,7 @@ def fitted_gap_us(run: RecordedRun) -> float:
 def read_events(path: Path) -> list[pd.DataFrame]:
     """The runs of an events file, one table for each.
 
-    Raises ValueError naming the file and the event or column at fault.
+    Raises InputError naming the file and the event or column at fault.
     """
     table = read_table(path, EVENTS)
     with files.context(path, EVENTS):
@@ -173,7 +173,7 @@ def _faults(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, pd.Series[b
 def recorded_run(events: pd.DataFrame, source: str) -> RecordedRun:
     """The schedule that a run followed, with its measured times.
 
-    A layer that comes again (a later decode step) follows its last layer. Raises ValueError, naming
+    A layer that comes again (a later decode step) follows its last layer. Raises InputError, naming
     the source, for an FFN computation without its attention, and for a run that takes no time.
     """
     ordered = _by_start(events)

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from simdep.analysis.figures.colours import AXIS, COLORS, FAINT, GREY, LOOK
+from simdep.checks import InputError
 
 GOOD_PCT = 15  # error up to which the band marks a prediction as good
 _TICKS = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
@@ -20,11 +21,11 @@ _POINT = {"size": 9, "line": {"width": 1, "color": "white"}}
 def makespan_scatter(cases: pd.DataFrame) -> go.Figure:
     """Simulated against measured makespans, a point a case with its interval.
 
-    Columns: label, predicted_us, measured_us, ci_low_us, ci_high_us, error_pct. Raises ValueError
+    Columns: label, predicted_us, measured_us, ci_low_us, ci_high_us, error_pct. Raises InputError
     without any case.
     """
     if cases.empty:
-        raise ValueError("no cases to draw")
+        raise InputError("no cases to draw")
     times = cases[["predicted_us", "measured_us", "ci_low_us", "ci_high_us"]].to_numpy(dtype=float)
     unit, scale = ("ms", 1e3) if times.max() >= 1e3 else ("µs", 1.0)
     predicted, measured, low, high = (times / scale).T

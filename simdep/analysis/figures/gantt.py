@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 
 from simdep.analysis.figures.bars import bars_of, joined_bars, places_of_tracks
 from simdep.analysis.figures.colours import AXIS, COLORS, FAINT, GREY, LEGEND, LOOK
+from simdep.checks import InputError
 from simdep.schedule import Kind
 from simdep.timeline import Timeline
 from simdep.units import human_us
@@ -37,11 +38,11 @@ def gantt_chart(
 
     `titles` name the timelines (default: simulated, measured). Beyond `max_bars` bars, tasks
     narrower than a pixel are joined. The unit of the axis is that which reads best, unless
-    `unit_us` says 1 (µs) or 1e3 (ms). Raises ValueError for no timeline or a missing title.
+    `unit_us` says 1 (µs) or 1e3 (ms). Raises InputError for no timeline or a missing title.
     """
     names = tuple(titles) or tuple(SOURCES[timeline.source] for timeline in timelines)
     if not timelines or len(names) != len(timelines):
-        raise ValueError(
+        raise InputError(
             f"{len(names)} titles for {len(timelines)} timelines; give one timeline or more, "
             "a title each"
         )

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from simdep.analysis.figures.colours import COLORS, LOOK
 from simdep.analysis.figures.lines import short
+from simdep.checks import InputError
 
 MAX_LABELLED_CELLS = 400
 
@@ -16,13 +17,13 @@ def heat_map(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "m
     """A cell a point: `value` over two columns, each value of them as wide as the next, the best
     cell framed.
 
-    `best` is `min` or `max`. A cell without a value stays empty. Raises ValueError without
+    `best` is `min` or `max`. A cell without a value stays empty. Raises InputError without
     any value.
     """
     grid = points.pivot(index=y, columns=x, values=value)
     values = grid.to_numpy(dtype=float)
     if not np.isfinite(values).any():
-        raise ValueError("no point to draw has a value")
+        raise InputError("no point to draw has a value")
     cells = go.Heatmap(
         x=[short(column) for column in grid.columns],
         y=[short(row) for row in grid.index],

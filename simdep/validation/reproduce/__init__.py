@@ -28,7 +28,7 @@ def reproduce(name: str = "all", measured: Path | None = None) -> list[Reproduct
     """Reproduce one publication or all, or predict the rows of a file `measured`.
 
     Such a file has the columns of the FinDEP or of the FastAFD table, in any order and among
-    others. The columns say which publication it belongs to. Raises ValueError for an unknown name
+    others. The columns say which publication it belongs to. Raises InputError for an unknown name
     or a file that is malformed or does not belong to `name`.
     """
     checks.known(name, ("all", *PUBLICATIONS), "reproduction")

@@ -209,7 +209,7 @@ def read_measured(
 ) -> tuple[Publication, pd.DataFrame]:
     """A user's table, and which of `publications` it belongs to by its columns.
 
-    Optional columns that it lacks come out empty. Raises ValueError naming the file, and the line
+    Optional columns that it lacks come out empty. Raises InputError naming the file, and the line
     and column at fault.
     """
     table = read_table(path, PUBLISHED)
@@ -228,7 +228,7 @@ def read_measured(
 def _nearest(
     table: pd.DataFrame, publications: Sequence[Publication], path: Path
 ) -> tuple[Publication, MeasuredColumns]:
-    """The publication whose columns a table has. Raises ValueError if it has those of none."""
+    """The publication whose columns a table has. Raises InputError if it has those of none."""
     missing: dict[Publication, list[str]] = {}
     known = {each: each.columns for each in publications if each.columns is not None}
     for publication, columns in known.items():
@@ -248,7 +248,7 @@ def _nearest(
 def _numbers(cells: pd.Series[Any], is_count: bool, path: Path) -> pd.Series[Any]:
     """A column as numbers above 0, integers where it counts something, or empty cells.
 
-    The index holds the lines of the file. Raises ValueError naming the line and the column.
+    The index holds the lines of the file. Raises InputError naming the line and the column.
     """
     numbers = pd.to_numeric(cells, errors="coerce")
     good = np.isfinite(numbers) & (numbers > 0)
