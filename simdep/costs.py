@@ -52,7 +52,8 @@ class HostOverheads:
     def __post_init__(self) -> None:
         if not 0 <= self.contention < 0.5:
             raise InputError(
-                f"contention={self.contention}; two transfers must leave computation some speed: 0 to 0.5"
+                f"contention={self.contention}; two transfers must leave computation some "
+                "speed: 0 to 0.5"
             )
 
     @property
@@ -68,7 +69,8 @@ class HostOverheads:
         if self.terms:
             hint = "" if self.terms == ["half_duplex"] else " (--ideal)"
             raise InputError(
-                f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave these terms out{hint}"
+                f"{evaluator} does not model {', '.join(self.terms)}; simulate, or leave "
+                f"these terms out{hint}"
             )
 
     @property
@@ -97,7 +99,8 @@ class StageTimes:
         value: float | None = getattr(self, task.kind.label, None)
         if value is None:
             raise InputError(
-                f"{task}: its schedule cuts attention in two; add projection and core to the stage times"
+                f"{task}: its schedule cuts attention in two; add projection and core to the "
+                "stage times"
             )
         return value
 
@@ -170,7 +173,8 @@ class Line:
         numbers = re.fullmatch(rf"({_NUMBER})(?:\+({_NUMBER}))?", text.strip())
         if not numbers:
             raise InputError(
-                f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit of work"
+                f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit "
+                "of work"
             )
         alpha, beta = (checks.number(float(each or 0), where) for each in numbers.groups())
         return cls(alpha, beta)

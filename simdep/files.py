@@ -378,7 +378,7 @@ def _check_path(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that it lies in, if they are missing; InputError where none can be."""
+    """Make a folder and those that it lies in; raises InputError where none can be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

@@ -84,7 +84,8 @@ Step = tuple[Kind, int]
 Sequenced = tuple[Kind, int, int]  # an entry of the AG's whole stream: kind, layer, micro-batch
 Place = tuple[Kind, int, int, int | None]  # of any stream: kind, layer, micro-batch, chunk
 _NAME = re.compile(
-    rf"({'|'.join(kind.value for kind in Kind)})\[(\d{{1,9}})\.(\d{{1,9}})(?:\.(\d{{1,9}}))?(?:@(\d{{1,9}}))?\]"
+    rf"({'|'.join(kind.value for kind in Kind)})"
+    r"\[(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?:@(\d{1,9}))?\]"
 )
 
 

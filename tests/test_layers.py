@@ -20,6 +20,7 @@ FLOORS = (
     (
         "simdep",
         "version",
+        "arrays",
         "checks",
         "entry",
         "file_kinds",

@@ -14,7 +14,7 @@ import pandas as pd
 
 from simdep.analysis import summary as report
 from simdep.analysis.metrics import timeline_summary
-from simdep.hardware.forms import Array
+from simdep.arrays import Array
 from simdep.scenario.imbalance import Ranks
 from simdep.schedule import Kind, track
 from simdep.simulation.rank_times import RankTimes, rank_times

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from simdep.arrays import Array
 from simdep.checks import InputError
-from simdep.hardware.forms import Array, Form, Knee, PointTable, Quantities, Terms, linear, p_norm
+from simdep.hardware.forms import Form, Knee, PointTable, Quantities, Terms, linear, p_norm
 from simdep.hardware.kernels import Errors, Kernel
 from simdep.hardware.operations import Operation, OperationColumns
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from simdep.arrays import Array
 from simdep.checks import InputError
 from simdep.hardware.profile import Cost, LineFit
 
@@ -67,7 +67,7 @@ def _interval(value: float, half_width: float) -> tuple[float, float]:
     return max(0.0, float(value - half_width)), float(value + half_width)
 
 
-def _r2(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+def _r2(measured: Array, predicted: Array) -> float:
     if not np.ptp(measured):
         return 1.0
     spread = ((measured - measured.mean()) ** 2).sum()

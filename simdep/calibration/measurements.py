@@ -17,9 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.arrays import Array
 from simdep.checks import InputError
 from simdep.file_kinds import MEASUREMENTS
-from simdep.hardware.forms import Array
 from simdep.hardware.gpus import Gpu, find_gpu
 from simdep.hardware.operations import (
     DTYPE_BYTES,

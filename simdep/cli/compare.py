@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = "compare policies on one scenario"
 EXAMPLES = """
 simdep compare naive pppipe:r1=2 findep:r1=2,r2=4,order=aass scenario.toml --html compare.html
-simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5 --samples 4
+simdep compare ep two-batch-prefill findep --model deepseek-v2 --hardware h20 --ag 3 --eg 5
 """
 _SPEEDUP = "Speed-up is that of the throughput over the first policy."
 

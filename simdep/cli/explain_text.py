@@ -17,7 +17,7 @@ CHANGES = (
 _SIDES = {"against": "one_us", "here": "other_us", "change": "change_us"}
 _SHOWN_FRACTION = 1e-6  # of the makespan that a cause of idle time takes to be listed
 Result = Mapping[str, Any]
-Row = dict[str, Any]
+TextRow = dict[str, Any]
 
 
 def explanation_parts(result: Result) -> list[str]:
@@ -62,7 +62,7 @@ def conclusion(result: Result) -> str:
     return f"{decides}; {none}"
 
 
-def path_rows(result: Result) -> list[Row]:
+def path_rows(result: Result) -> list[TextRow]:
     """A row for each kind of task on the critical path."""
     rows = []
     for entry in result["critical_path"]:
@@ -72,7 +72,7 @@ def path_rows(result: Result) -> list[Row]:
     return rows
 
 
-def idle_rows(result: Result) -> list[Row]:
+def idle_rows(result: Result) -> list[TextRow]:
     """A row for each stream: the mean over its ranks, and the rank that is idle least and most
     where there are several."""
     makespan = result["makespan_us"] or 1
@@ -86,7 +86,7 @@ def idle_rows(result: Result) -> list[Row]:
     rows = []
     for resource, ranks in resources.items():
         bubbles = [100 * sum(idle_us.values()) / makespan for idle_us in ranks]
-        row: Row = {"stream": resource, "idle": float(sum(bubbles) / len(ranks))}
+        row: TextRow = {"stream": resource, "idle": float(sum(bubbles) / len(ranks))}
         if len(ranks) > 1:
             row |= {"least": float(min(bubbles)), "most": float(max(bubbles))}
         for cause in causes:
@@ -96,7 +96,7 @@ def idle_rows(result: Result) -> list[Row]:
     return rows
 
 
-def sensitivity_rows(result: Result) -> list[Row]:
+def sensitivity_rows(result: Result) -> list[TextRow]:
     """A row for each cost: what one percent of it changes."""
     makespan, rows = result["makespan_us"], []
     for entry in result["sensitivities"]:
@@ -145,7 +145,7 @@ def _difference(difference: Result | None) -> str:
     return "\n\n".join(parts)
 
 
-def _sides(entries: Sequence[Result], *names: str) -> list[Row]:
+def _sides(entries: Sequence[Result], *names: str) -> list[TextRow]:
     """Rows with the times of both sides, and what changes between them."""
     rows = []
     for entry in entries:

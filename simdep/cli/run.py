@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run a command; an error in a value begins with the flag or the scenario file that holds it."""
+    """Run a command; an error in a value begins with the flag or the file that holds it."""
     try:
         done: int = args.run(args)
     except ValueError as error:

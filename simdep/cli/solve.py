@@ -201,11 +201,17 @@ def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
         for choice in (best, *found.runner_up)
     ]
     where = f" on {scenario.deployment.ag}+{scenario.deployment.eg} GPUs" if scenario else ""
-    count = f"{found.evaluated:,} evaluations of {found.configurations:,} configurations in {found.solve_ms:.1f} ms"
+    count = (
+        f"{found.evaluated:,} evaluations of {found.configurations:,} configurations in "
+        f"{found.solve_ms:.1f} ms"
+    )
     if found.gap_pct < 1e-9:
         proof = "optimal: no order of any searched cut is faster"
     else:
-        proof = f"within {found.gap_pct:.2g} % of the optimum: no order of any searched cut takes less than that"
+        proof = (
+            f"within {found.gap_pct:.2g} % of the optimum: no order of any searched cut "
+            "takes less than that"
+        )
     limits = []
     if scenario is not None:
         r1, r2 = args.max_r1 or MAX_R1, args.max_r2 or MAX_R2
@@ -215,7 +221,8 @@ def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
         ]
     return [
         f"best of {count}{where} ({found.method})\n"
-        f"  {best.policy}, order {best.order}: r1={best.r1} micro-batches of m_a={best.m_a} samples, "
+        f"  {best.policy}, order {best.order}: r1={best.r1} micro-batches of m_a={best.m_a} "
+        "samples, "
         f"r2={best.r2} chunks\n"
         f"  makespan     {human_us(best.makespan_us)} (simulated)\n"
         f"  throughput   {best.throughput_tokens_per_s:,.0f} tokens/s\n"

@@ -39,14 +39,14 @@ simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary seq_len=1024,2048,4096 -
 simdep sweep scenario.toml --vary link.gbytes_per_s=log:10..400:9 --vary policy=pppipe,findep --json
 simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve --html solved.html
 """
-FORMATS = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
 TEXTS = {*text_columns(), "reason"}
 MAX_SHOWN, MAX_PICTURES, MAX_NOTES = 40, 12, 10
 
 
-Point = tuple[Any, ...]  # a value of every axis
-Row = Mapping[str, Any]
+AxisValues = tuple[Any, ...]  # a value of every axis
+TableRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class Store:
     def beside(self) -> Path:
         return self.path.with_name(self.path.name + ".sweep.json")
 
-    def load(self, sweep: Sweep, force: bool) -> dict[Point, Row]:
+    def load(self, sweep: Sweep, force: bool) -> dict[AxisValues, TableRow]:
         """The rows that are there by their point; raises InputError, unless `force`, for those of
         another sweep.
 
         Rows that are of no point of the sweep, or of a point that has several, are left out, and
         stderr says so.
         """
-        if self.path.suffix not in FORMATS:
-            raise InputError(f"--out {self.path}: write a table as {' or '.join(FORMATS)}")
+        if self.path.suffix not in SUFFIXES:
+            raise InputError(f"--out {self.path}: write a table as {' or '.join(SUFFIXES)}")
         if force or not self.path.exists():
             return {}
         if not self._is_of_same_sweep():
@@ -106,7 +106,7 @@ class Store:
         key = files.read_json(self.beside, SWEEP_KEY)
         return bool(key == json.loads(json.dumps(self.key)))
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[TableRow]:
         """The rows of the table, without their empty cells."""
         if self.path.suffix == ".csv":
             for line, row in files.read_csv(self.path, SWEEP).records():
@@ -118,7 +118,7 @@ class Store:
         for cells in files.read_parquet(self.path, SWEEP).to_dict("records"):
             yield {str(name): value for name, value in cells.items() if not _is_empty(value)}
 
-    def save(self, rows: Sequence[Row]) -> None:
+    def save(self, rows: Sequence[TableRow]) -> None:
         """Write both files, each whole or not at all."""
         import pandas as pd
 
@@ -132,7 +132,7 @@ class Store:
                 frame.to_parquet(file, index=False)
 
 
-def _point(row: Row, columns: Sequence[str]) -> Point:
+def _point(row: TableRow, columns: Sequence[str]) -> AxisValues:
     return tuple(row.get(column) for column in columns)
 
 
@@ -196,7 +196,8 @@ def run(args: argparse.Namespace) -> int:
     sweep = Sweep(given.tables(args), tuple(map(Axis.parse, args.vary)), args.solve)
     if not args.vary:
         raise InputError(
-            "nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary seq_len=1024,4096"
+            "nothing varies: give --vary NAME=VALUES, such as --vary r1=1,2,4 --vary "
+            "seq_len=1024,4096"
         )
     check_paths(args)
     store = Store(args.out, _key(sweep)) if args.out else None
@@ -229,7 +230,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    sweep: Sweep, done: dict[Point, Row], store: Store | None, notes: dict[Assumption, None]
+    sweep: Sweep,
+    done: dict[AxisValues, TableRow],
+    store: Store | None,
+    notes: dict[Assumption, None],
 ) -> bool:
     """Add the points that are missing to `done`; False if Ctrl-C ended that early."""
     from tqdm import tqdm
@@ -260,7 +264,7 @@ def _evaluate(
     return finished
 
 
-def _ordered(sweep: Sweep, done: Mapping[Point, Row]) -> list[Row]:
+def _ordered(sweep: Sweep, done: Mapping[AxisValues, TableRow]) -> list[TableRow]:
     """The rows that are done, in the order of the points."""
     points = (tuple(point.values()) for point in sweep.points())
     return [done[point] for point in points if point in done]

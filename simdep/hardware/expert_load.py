@@ -14,13 +14,13 @@ import re
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+
+from simdep.arrays import Array
 
 DRAWS = 200  # of the popularity of all experts, always the same ones
 _MAX_SHARE = 0.8  # of the tokens: the largest weight of an expert; the smallest is 1
 _SPARSE_WEIGHTS = (0.01, 2.0)  # smallest and largest, with fewer routed tokens than experts
 _POWER_LAW = re.compile(r"power_law_([0-9]+(?:\.[0-9]+)?)")
-_Array = NDArray[np.float64]
 
 
 def power_law_exponent(distribution: str) -> float | None:
@@ -47,7 +47,7 @@ def busiest_rank(
 
 
 @cache
-def drawn_loads(tokens: int, top_k: int, experts: int, exponent: float) -> _Array:
+def drawn_loads(tokens: int, top_k: int, experts: int, exponent: float) -> Array:
     """Routed tokens of every expert in every draw: [draw, expert]."""
     routed_tokens = tokens * top_k
     uniform, tie_break = np.random.default_rng(0).random((2, DRAWS, experts))
@@ -60,9 +60,9 @@ def drawn_loads(tokens: int, top_k: int, experts: int, exponent: float) -> _Arra
     return _at_most(loads, tokens)
 
 
-def _power_law_weights(uniform: _Array, low: float, high: float, exponent: float) -> _Array:
+def _power_law_weights(uniform: Array, low: float, high: float, exponent: float) -> Array:
     """Samples of a density x^-exponent from low to high, by its inverse distribution."""
-    weights: _Array
+    weights: Array
     if exponent == 1:
         weights = low * (high / low) ** uniform
         return weights
@@ -71,7 +71,7 @@ def _power_law_weights(uniform: _Array, low: float, high: float, exponent: float
     return weights
 
 
-def _give_back_rounding(loads: _Array, routed_tokens: int, tie_break: _Array) -> None:
+def _give_back_rounding(loads: Array, routed_tokens: int, tie_break: Array) -> None:
     """Make loads [draw, expert] sum to the routed tokens of a draw, in place.
 
     What rounding left over goes to the largest; what it took too much the smallest give back.
@@ -87,10 +87,10 @@ def _give_back_rounding(loads: _Array, routed_tokens: int, tie_break: _Array) ->
     loads[np.arange(len(loads)), loads.argmax(axis=1)] -= owed
 
 
-def _at_most(loads: _Array, tokens: int) -> _Array:
+def _at_most(loads: Array, tokens: int) -> Array:
     """Loads with what exceeds `tokens` spread over the experts that have room."""
     kept = np.minimum(loads, tokens)
     room = tokens - kept
     excess = (loads - kept).sum(axis=1, keepdims=True)
-    spread: _Array = excess / np.maximum(room.sum(axis=1, keepdims=True), 1)
+    spread: Array = excess / np.maximum(room.sum(axis=1, keepdims=True), 1)
     return kept + room * spread

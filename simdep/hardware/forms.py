@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy import interpolate
 
 from simdep import checks
+from simdep.arrays import Array
 from simdep.checks import InputError, shown
 
-Array = NDArray[np.float64]
 Quantities = Mapping[str, Array]  # amounts of work by name; "one" is 1 for every task
 _NEIGHBOURS = 12  # measured points that a PointTable interpolates between, in each slice
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks
+from simdep.arrays import Array
 from simdep.checks import InputError
 from simdep.hardware.extrapolation import Extrapolation
-from simdep.hardware.forms import Array, Form, form_from_dict
+from simdep.hardware.forms import Form, form_from_dict
 from simdep.hardware.operations import OPERATIONS, Operation, OperationColumns
 
 LABELS = ("measured", "published", "datasheet", "assumed")

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks
+from simdep.arrays import Array
 from simdep.hardware.expert_load import busiest_rank, power_law_exponent
-from simdep.hardware.forms import Array, Quantities
+from simdep.hardware.forms import Quantities
 
 OperationColumns = Mapping[str, NDArray[Any]]  # columns of a table by name, equally long
 

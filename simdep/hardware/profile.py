@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.arrays import Array
 from simdep.checks import InputError, shown
 from simdep.file_kinds import PROFILE
 from simdep.hardware.datasheet import datasheet_kernels
@@ -107,13 +107,13 @@ class Cost:
         part = math.log(work / low) / math.log(high / low)
         return float(low_us * (high_us / low_us) ** part)
 
-    def _through_points(self, work: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _through_points(self, work: Array) -> Array:
         """Microseconds for many amounts of work, as for each of them."""
         x, y = np.array(self.points).T
         above = np.searchsorted(x, work)
         beyond = (above == len(x)) | (work < x[0])
         above = np.minimum(above, len(x) - 1)
-        us: NDArray[np.float64] = np.maximum(0.0, y[above] + self.beta_us * (work - x[above]))
+        us: Array = np.maximum(0.0, y[above] + self.beta_us * (work - x[above]))
         low, high = np.maximum(0, above - 1)[~beyond], above[~beyond]
         on_first = low == high
         high = np.where(on_first, 1 % len(x), high)

@@ -19,7 +19,7 @@ from simdep.scenario.field import Boolean, Field, Integer
 from simdep.scenario.fields import FIELDS
 
 SPLIT = "ag:eg"  # an axis of both: as many GPUs, divided between the groups
-MAX_VALUES = 100_000  # of an axis
+MAX_AXIS_VALUES = 100_000  # of an axis
 _RANGE = re.compile(r"(?:(lin|log):)?([^:]+)\.\.([^:]+?)(?::(\d{1,9}))?")
 
 
@@ -151,5 +151,5 @@ def _spaced(spacing: str, low: float, high: float, count: int, *, whole: bool) -
 
 
 def _check_count(name: str, text: str, count: int) -> None:
-    if count > MAX_VALUES:
-        raise InputError(f"--vary {name}: {shown(text)} has over {MAX_VALUES:,} values")
+    if count > MAX_AXIS_VALUES:
+        raise InputError(f"--vary {name}: {shown(text)} has over {MAX_AXIS_VALUES:,} values")

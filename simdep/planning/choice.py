@@ -18,7 +18,7 @@ from simdep.policies import Adapted, Policy, adapted, changes_between, find, set
 from simdep.prediction import Prediction, simulate
 from simdep.scenario.spec import Scenario
 
-PARAMETERS = ("order", "r1", "r2")
+CHOICE_PARAMETERS = ("order", "r1", "r2")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Choice:
         parameters: dict[str, Any] = {}
         for part in rest.split(",") if rest else ():
             key, equals, value = (word.strip() for word in part.partition("="))
-            known(key, PARAMETERS, f"parameter in policy {text!r}:")
+            known(key, CHOICE_PARAMETERS, f"parameter in policy {text!r}:")
             if not equals or not value or key in parameters:
                 raise InputError(f"policy {text!r}: write each parameter once, as {key}=VALUE")
             if key == "order":
@@ -61,7 +61,7 @@ class Choice:
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that were given."""
-        values = {name: getattr(self, name) for name in PARAMETERS}
+        values = {name: getattr(self, name) for name in CHOICE_PARAMETERS}
         return {name: value for name, value in values.items() if value is not None}
 
     def of(self, scenario: Scenario) -> Adapted:
@@ -126,7 +126,7 @@ def solve_samples(scenario: Scenario) -> Solution:
 
 def _besides_parameters(changes: Iterable[str]) -> tuple[str, ...]:
     """Changes without those of parameters, which stand in the label of the schedule."""
-    starts = tuple(f"{name}=" for name in PARAMETERS)
+    starts = tuple(f"{name}=" for name in CHOICE_PARAMETERS)
     return tuple(change for change in changes if not change.startswith(starts))
 
 

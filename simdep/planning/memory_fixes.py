@@ -33,7 +33,7 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Reduction:
     """Changes of one setting, from step 1 to `count`; each step needs less memory than the one
     before."""
 
@@ -136,24 +136,24 @@ def _changed(scenario: Scenario, **changes: Any) -> Scenario:
     )
 
 
-def _fewer_micro_batches(scenario: Scenario) -> Steps:
+def _fewer_micro_batches(scenario: Scenario) -> Reduction:
     def at(step: int) -> Alternative:
         r1 = scenario.r1 - step
         samples = r1 * scenario.m_a
         change = f"r1 = {r1} in place of {scenario.r1} ({samples} samples on an AG GPU)"
         return Alternative(change, _changed(scenario, r1=r1, samples=samples), step / scenario.r1)
 
-    return Steps(scenario.r1 - 1 if scenario.policy in ANY_R1 else 0, at)
+    return Reduction(scenario.r1 - 1 if scenario.policy in ANY_R1 else 0, at)
 
 
-def _smaller_micro_batches(scenario: Scenario) -> Steps:
+def _smaller_micro_batches(scenario: Scenario) -> Reduction:
     def at(step: int) -> Alternative:
         m_a = scenario.m_a - step
         samples = scenario.r1 * m_a
         change = f"m_a = {m_a} in place of {scenario.m_a} ({samples} samples on an AG GPU)"
         return Alternative(change, _changed(scenario, samples=samples), step / scenario.m_a)
 
-    return Steps(scenario.m_a - _fewest_samples(scenario), at)
+    return Reduction(scenario.m_a - _fewest_samples(scenario), at)
 
 
 def _fewest_samples(scenario: Scenario) -> int:
@@ -161,7 +161,7 @@ def _fewest_samples(scenario: Scenario) -> int:
     return -(-scenario.r2 // scenario.workload.tokens_per_sample)
 
 
-def _shorter_context(scenario: Scenario) -> Steps:
+def _shorter_context(scenario: Scenario) -> Reduction:
     seq_len = scenario.workload.seq_len
     shortest = 1 if scenario.workload.phase == "decode" else -(-scenario.r2 // scenario.m_a)
     grain = 64 if seq_len > 1024 else 1  # nobody asks for a context of 3,971 tokens
@@ -171,10 +171,10 @@ def _shorter_context(scenario: Scenario) -> Steps:
         change = f"seq_len = {shorter} in place of {seq_len}"
         return Alternative(change, _changed(scenario, seq_len=shorter), 1 - shorter / seq_len)
 
-    return Steps(-(-(seq_len - shortest) // grain), at)
+    return Reduction(-(-(seq_len - shortest) // grain), at)
 
 
-def _narrower_numbers(scenario: Scenario) -> Steps:
+def _narrower_numbers(scenario: Scenario) -> Reduction:
     dtype = scenario.workload.dtype
 
     def at(step: int) -> Alternative:
@@ -183,10 +183,10 @@ def _narrower_numbers(scenario: Scenario) -> Steps:
         change = f"dtype {narrower} in place of {dtype}"
         return Alternative(change, _changed(scenario, dtype=narrower), share)
 
-    return Steps(len(NARROWER[dtype]), at)
+    return Reduction(len(NARROWER[dtype]), at)
 
 
-def _more_gpus(scenario: Scenario) -> Steps:
+def _more_gpus(scenario: Scenario) -> Reduction:
     """More GPUs where there is one group: experts are spread out further."""
     count = scenario.deployment.ag
 
@@ -195,20 +195,20 @@ def _more_gpus(scenario: Scenario) -> Steps:
         change = f"{more} GPUs in place of {count}"
         return Alternative(change, _changed(scenario, ag=more, eg=more), step / count)
 
-    return Steps(scenario.model.experts - count if scenario.deployment.colocated else 0, at)
+    return Reduction(scenario.model.experts - count if scenario.deployment.colocated else 0, at)
 
 
-def _more_expert_gpus(scenario: Scenario) -> Steps:
+def _more_expert_gpus(scenario: Scenario) -> Reduction:
     eg = scenario.deployment.eg
 
     def at(step: int) -> Alternative:
         change = f"eg = {eg + step} in place of {eg}"
         return Alternative(change, _changed(scenario, eg=eg + step), step / eg)
 
-    return Steps(0 if scenario.deployment.colocated else scenario.model.experts - eg, at)
+    return Reduction(0 if scenario.deployment.colocated else scenario.model.experts - eg, at)
 
 
-def _more_attention_gpus(scenario: Scenario) -> Steps:
+def _more_attention_gpus(scenario: Scenario) -> Reduction:
     """More AG GPUs for at least the same samples in all: fewer on each of them."""
     deployment = scenario.deployment
     total = deployment.ag * scenario.m_a  # samples of a micro-batch of the whole AG
@@ -220,10 +220,10 @@ def _more_attention_gpus(scenario: Scenario) -> Steps:
         changed = _changed(scenario, ag=ag, samples=scenario.r1 * m_a)
         return Alternative(change, changed, ag / deployment.ag - 1)
 
-    return Steps(0 if deployment.colocated else scenario.m_a - _fewest_samples(scenario), at)
+    return Reduction(0 if deployment.colocated else scenario.m_a - _fewest_samples(scenario), at)
 
 
-def _fewer_layers(scenario: Scenario) -> Steps:
+def _fewer_layers(scenario: Scenario) -> Reduction:
     """Of the model, which makes it another one: the last resort."""
 
     def at(step: int) -> Alternative:
@@ -231,10 +231,10 @@ def _fewer_layers(scenario: Scenario) -> Steps:
         change = f"{layers} layers in place of {scenario.layers}"
         return Alternative(change, _changed(scenario, layers=layers), 100 + step / scenario.layers)
 
-    return Steps(scenario.layers - 1, at)
+    return Reduction(scenario.layers - 1, at)
 
 
-def _shared_experts_elsewhere(scenario: Scenario) -> Steps:
+def _shared_experts_elsewhere(scenario: Scenario) -> Reduction:
     deployment = scenario.deployment
     other = "ag" if deployment.shared_on == "eg" else "eg"
 
@@ -242,20 +242,20 @@ def _shared_experts_elsewhere(scenario: Scenario) -> Steps:
         change = f"the shared experts on the {other.upper()}"
         return Alternative(change, _changed(scenario, shared_on=other), 0)
 
-    return Steps(int(scenario.model.has_shared and not deployment.colocated), at)
+    return Reduction(int(scenario.model.has_shared and not deployment.colocated), at)
 
 
-def _smaller_chunks(scenario: Scenario) -> Steps:
+def _smaller_chunks(scenario: Scenario) -> Reduction:
     def at(step: int) -> Alternative:
         r2 = scenario.r2 + step
         change = f"r2 = {r2} in place of {scenario.r2}"
         return Alternative(change, _changed(scenario, r2=r2), step / r2)
 
     chosen = scenario.policy in ANY_R2 and scenario.split == "token" and not scenario.merge_last
-    return Steps(scenario.tokens - scenario.r2 if chosen else 0, at)
+    return Reduction(scenario.tokens - scenario.r2 if chosen else 0, at)
 
 
-def _larger_gpus(scenario: Scenario) -> Steps:
+def _larger_gpus(scenario: Scenario) -> Reduction:
     available = available_bytes(scenario)[0] or 1
     sizes = []
     for name, gpu in gpus().items():
@@ -270,10 +270,10 @@ def _larger_gpus(scenario: Scenario) -> Steps:
         changed = _changed(scenario, memory_gbytes=usable / 1e9)
         return Alternative(change, changed, usable / available - 1)
 
-    return Steps(len(larger), at)
+    return Reduction(len(larger), at)
 
 
-SETTINGS: tuple[Callable[[Scenario], Steps], ...] = (
+SETTINGS: tuple[Callable[[Scenario], Reduction], ...] = (
     _fewer_micro_batches,
     _smaller_micro_batches,
     _shorter_context,

@@ -14,24 +14,25 @@ from typing import Protocol
 import numpy as np
 
 from simdep import checks
+from simdep.arrays import Array, IntArray
 from simdep.checks import InputError
 from simdep.costs import StageCosts
 from simdep.hardware.extrapolation import Assumption
 from simdep.planning.stage_cache import StageCache, undivided
-from simdep.scenario.memory import Footprint, Integers
+from simdep.scenario.memory import Footprint
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 
 class StageSource(Protocol):
     """Where stage times come from, by samples of a micro-batch and chunks; arrays [n], in
     microseconds."""
 
-    def table(self, m_a: Integers, r2: Integers) -> StageTable:
+    def table(self, m_a: IntArray, r2: IntArray) -> StageTable:
         """Stage times of configurations m_a and r2."""
 
-    def ag_us(self, m_a: Integers) -> Array:
+    def ag_us(self, m_a: IntArray) -> Array:
         """What a micro-batch takes of the AG in all layers."""
 
 
@@ -42,7 +43,7 @@ class LineStages:
     costs: StageCosts
     layers: int
 
-    def table(self, m_a: Integers, r2: Integers) -> StageTable:
+    def table(self, m_a: IntArray, r2: IntArray) -> StageTable:
         tokens = (m_a * self.costs.tokens_per_sample / r2)[None]
         link = self.costs.link(tokens)
         return StageTable(
@@ -54,11 +55,11 @@ class LineStages:
             e2a=link,
         )
 
-    def ag_us(self, m_a: Integers) -> Array:
+    def ag_us(self, m_a: IntArray) -> Array:
         attention_us = self.costs.attention(m_a.astype(np.float64))
         return self.layers * (attention_us + self._shared_us(m_a))
 
-    def _shared_us(self, m_a: Integers) -> Array:
+    def _shared_us(self, m_a: IntArray) -> Array:
         if not self.costs.has_shared:
             return np.zeros(len(m_a))
         return self.costs.shared(m_a.astype(np.float64))
@@ -135,7 +136,7 @@ class Problem:
         """What the costs rest on that were asked for so far, besides measurements."""
         return [] if self.costs is None else self.costs.assumptions
 
-    def r1_range(self, m_a: Integers, r2: Integers, max_r1: int) -> tuple[Integers, Integers]:
+    def r1_range(self, m_a: IntArray, r2: IntArray, max_r1: int) -> tuple[IntArray, IntArray]:
         """The fewest and the most micro-batches of m_a samples in r2 chunks that the samples and
         memory allow; none where the most are fewer than the fewest."""
         if self.footprint is None:
@@ -147,7 +148,7 @@ class Problem:
         r1 = self.samples // m_a
         return r1, np.where(fitting >= r1, r1, 0)
 
-    def micro_batches(self, max_r1: int, max_r2: int, max_count: int) -> Integers:
+    def micro_batches(self, max_r1: int, max_r2: int, max_count: int) -> IntArray:
         """Every m_a, smallest first: what fits once, or divides the fixed samples.
 
         Raises InputError where neither samples nor memory limit it, and for over `max_count`.

@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.arrays import Array, IntArray
 from simdep.checks import InputError
 from simdep.planning.problem import Problem
 from simdep.policies import parse_order
 from simdep.policies.lookahead import best_order, order_makespan
-from simdep.scenario.memory import Integers
 from simdep.simulation.batch import batch_makespans
 from simdep.simulation.bounds import makespan_bounds
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 KEPT = 5  # best configurations that are told: the best one and its runners-up
 MAX_COLUMNS = 8_000_000  # pairs (m_a, r2): some 6 s
 MAX_LAYERS_R1 = 200_000  # layers of all micro-batches: what one look-ahead order goes through
-BLOCK = 8192  # columns that are looked at together
+BLOCK_COLUMNS = 8192  # columns that are looked at together
 FIRST_BATCH = 64  # configurations that are evaluated before the threshold is looked at again
 GAIN, EQUAL = 1 + 1e-12, 1 - 1e-12  # what counts as faster, and as as fast
 ROUNDING = 1 - 1e-9  # room for rounding where a bound leaves something out
@@ -57,10 +57,10 @@ class Order(StrEnum):
 class Columns:
     """Pairs (m_a, r2), the fewest and the most micro-batches that each allows, and its stages."""
 
-    m_a: Integers
-    r2: Integers
-    min_r1: Integers
-    max_r1: Integers
+    m_a: IntArray
+    r2: IntArray
+    min_r1: IntArray
+    max_r1: IntArray
 
     def __getitem__(self, columns: NDArray[np.bool_]) -> Columns:
         return Columns(
@@ -80,7 +80,8 @@ class Space:
         columns = int(self.max_chunks(self.m_a).sum())
         if columns > MAX_COLUMNS:
             raise InputError(
-                f"{columns:,} pairs (m_a, r2); at most {MAX_COLUMNS:,} are searched: set --samples or --max-r2"
+                f"{columns:,} pairs (m_a, r2); at most {MAX_COLUMNS:,} are searched: set "
+                "--samples or --max-r2"
             )
         if len(self.m_a):
             smallest = self.columns(self.m_a[:1])
@@ -91,7 +92,7 @@ class Space:
                     "of all micro-batches are searched; set --max-r1"
                 )
 
-    def columns(self, m_a: Integers) -> Columns:
+    def columns(self, m_a: IntArray) -> Columns:
         """The pairs of some m_a that fit, m_a by m_a."""
         chunks = self.max_chunks(m_a)
         starts = np.cumsum(chunks) - chunks
@@ -101,8 +102,8 @@ class Space:
         columns = Columns(sizes, r2, fewest, most)
         return columns[most >= fewest]
 
-    def blocks(self, m_a: Integers) -> Iterator[Integers]:
-        """Some m_a, or their places, in parts of about `BLOCK` columns each."""
+    def blocks(self, m_a: IntArray) -> Iterator[IntArray]:
+        """Some m_a, or their places, in parts of about `BLOCK_COLUMNS` columns each."""
         for start in range(0, len(m_a), self._block_size):
             yield m_a[start : start + self._block_size]
 
@@ -112,7 +113,7 @@ class Space:
 
     @property
     def _block_size(self) -> int:
-        return max(1, BLOCK // int(self.max_chunks(self.m_a[-1:]).max(initial=1)))
+        return max(1, BLOCK_COLUMNS // int(self.max_chunks(self.m_a[-1:]).max(initial=1)))
 
     @cached_property
     def count(self) -> int:
@@ -132,32 +133,32 @@ class Space:
             rates: Array = 1e6 * problem.total_tokens_per_sample * self.m_a / load_us
         return rates
 
-    def rates(self, m_a: Integers, r1: Integers, makespans_us: Array) -> Array:
+    def rates(self, m_a: IntArray, r1: IntArray, makespans_us: Array) -> Array:
         """Tokens per second of makespans; infinite where nothing takes any time."""
         work = 1e6 * self.problem.total_tokens_per_sample * r1 * m_a
         with np.errstate(divide="ignore"):
             rates: Array = work / makespans_us
         return rates
 
-    def bounds(self, columns: Columns, stages: StageTable, r1: Integers) -> Array:
+    def bounds(self, columns: Columns, stages: StageTable, r1: IntArray) -> Array:
         """The maximum throughput of configurations in any order."""
         shortest_us = makespan_bounds(stages, self.problem.layers, r1)
         return self.rates(columns.m_a, r1, shortest_us)
 
-    def max_chunks(self, m_a: Integers) -> Integers:
+    def max_chunks(self, m_a: IntArray) -> IntArray:
         """The most chunks of micro-batches of some sizes."""
         return np.minimum(self.max_r2, m_a * self.problem.tokens_per_sample)
 
 
 @dataclass
 class Candidates:
-    """Configurations [n] that may be among the best, and their throughput by order, 0 where an order
-    was not evaluated."""
+    """Configurations [n] that may be among the best, and their throughput by order, 0 where an
+    order was not evaluated."""
 
     space: Space
-    m_a: Integers
-    r2: Integers
-    r1: Integers
+    m_a: IntArray
+    r2: IntArray
+    r1: IntArray
     stages: StageTable
     max_rate: Array
     rates: dict[Order, Array] = field(default_factory=dict)
@@ -381,7 +382,7 @@ class Search:
         self.evaluated += count
 
     def _sample(self) -> None:
-        """A first threshold from a few configurations of every space, unless it all is one block."""
+        """A first threshold from a few configurations of every space, unless all is one block."""
         if len(self.spaces) == 1 and self.spaces[0].is_one_block:
             return
         rates = [self._kept]
@@ -422,7 +423,7 @@ def _visited(space: Space) -> Candidates:
     return _candidates(space, columns[fits], wanted[fits])
 
 
-def _candidates(space: Space, columns: Columns, r1: Integers) -> Candidates:
+def _candidates(space: Space, columns: Columns, r1: IntArray) -> Candidates:
     stages = space.problem.stages.table(columns.m_a, columns.r2)
     max_rate = space.bounds(columns, stages, r1)
     return Candidates(space, columns.m_a, columns.r2, r1, stages, max_rate)

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.arrays import Array, IntArray
 from simdep.hardware.profile import STAGE_OPERATIONS
 from simdep.scenario.estimates import CostEvidence
-from simdep.scenario.memory import Footprint, Integers
+from simdep.scenario.memory import Footprint
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
 from simdep.schedule import Kind
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 Compute = Callable[[Any], Any]  # tokens -> microseconds, of numbers and of arrays
-Columns = NDArray[np.intp]
+Positions = NDArray[np.intp]
 MAX_KNOWN = 50_000  # numbers of tokens whose times are kept for a kind of task
 MAX_SCENARIOS = 1000  # whose stages are kept
 CHUNK_KINDS = (Kind.A2E, Kind.EXPERT, Kind.E2A)
@@ -96,11 +97,11 @@ class ScenarioStages:
         """Whether hosts add anything to the paper's model."""
         return bool(self.costs.host.terms)
 
-    def table(self, m_a: Integers, r2: Integers) -> StageTable:
+    def table(self, m_a: IntArray, r2: IntArray) -> StageTable:
         """Stage times of configurations m_a and r2 [n]; see `joint_table`."""
         return joint_table([(self, np.arange(len(m_a)))], m_a, r2)
 
-    def ag_us(self, m_a: Integers) -> Array:
+    def ag_us(self, m_a: IntArray) -> Array:
         """What a micro-batch takes of the AG in all layers [n]."""
         tokens = (m_a * self.scenario.workload.tokens_per_sample).astype(float)
         attention, layers = self.attention(tokens), self.scenario.layers
@@ -112,7 +113,7 @@ class ScenarioStages:
 
 
 def joint_table(
-    members: Sequence[tuple[ScenarioStages, Columns]], m_a: Integers, r2: Integers
+    members: Sequence[tuple[ScenarioStages, Positions]], m_a: IntArray, r2: IntArray
 ) -> StageTable:
     """Stage times of configurations m_a and r2 [n] of scenarios with as many layers, each with its
     columns; shared experts are on one group in all of them.
@@ -159,7 +160,7 @@ def joint_table(
     ).trimmed
 
 
-def _attention_us(members: Sequence[tuple[ScenarioStages, Columns]], tokens: Array) -> Array:
+def _attention_us(members: Sequence[tuple[ScenarioStages, Positions]], tokens: Array) -> Array:
     """Microseconds of attention [layers, n], or [1, n] where layers are alike in all columns."""
     parts = []
     for times, columns in _merged((stages.attention, columns) for stages, columns in members):
@@ -171,10 +172,10 @@ def _attention_us(members: Sequence[tuple[ScenarioStages, Columns]], tokens: Arr
 
 
 def _merged(
-    uses: Iterable[tuple[Callable[[Array], Array] | None, Columns]],
-) -> list[tuple[Callable[[Array], Array], Columns]]:
+    uses: Iterable[tuple[Callable[[Array], Array] | None, Positions]],
+) -> list[tuple[Callable[[Array], Array], Positions]]:
     """Times with all columns that use them, so that each is asked once."""
-    merged: dict[int, tuple[Callable[[Array], Array], list[Columns]]] = {}
+    merged: dict[int, tuple[Callable[[Array], Array], list[Positions]]] = {}
     for times, columns in uses:
         if times is not None:
             merged.setdefault(id(times), (times, []))[1].append(columns)

@@ -3,8 +3,8 @@
 A row has the axes of its point, with the unit of every number in the name of its column, and the
 keys of `simdep.analysis.metrics`. A point that has no answer, because its values do not fit each
 other or the memory, is a row with its `reason`. Points of the regular policies without host
-overheads are simulated many at a time (`simdep.simulation.batch`), the others one by one; either way
-a row holds what `simdep.simulate` gives.
+overheads are simulated many at a time (`simdep.simulation.batch`), the others one by one; either
+way a row holds what `simdep.simulate` gives.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ NUMBERS = (
     "a2e_busy_pct",
     "e2a_busy_pct",
 )
-COLUMNS = ("m_a", "r1", "r2", *NUMBERS, "memory_fits", "memory_missing_bytes")
+PREDICTION_COLUMNS = ("m_a", "r1", "r2", *NUMBERS, "memory_fits", "memory_missing_bytes")
 LINK_AXES = ("link.alpha_us", "link.gbytes_per_s", "duplex")
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
 def sweep_rows(
@@ -54,7 +54,7 @@ def sweep_rows(
     points: Iterable[Point] | None = None,
     assumptions: dict[Assumption, None] | None = None,
     seconds: float = 1.0,
-) -> Iterator[list[Row]]:
+) -> Iterator[list[ResultRow]]:
     """The rows of some points of a sweep, default all, in their order, in blocks that take about
     `seconds` each.
 
@@ -77,9 +77,9 @@ def sweep_rows(
         size = min(MAX_BLOCK, max(1, round(size * factor)))
 
 
-def prediction_row(prediction: Prediction) -> Row:
+def prediction_row(prediction: Prediction) -> ResultRow:
     """What a row holds of a prediction."""
-    return {key: prediction.results[key] for key in COLUMNS}
+    return {key: prediction.results[key] for key in PREDICTION_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Evaluator:
     def assumptions(self) -> dict[Assumption, None]:
         return self._assumed | self.cache.evidence.extrapolations
 
-    def solved(self, points: Sequence[Point]) -> list[Row]:
+    def solved(self, points: Sequence[Point]) -> list[ResultRow]:
         """The results of points, each solved."""
         rows = []
         for point in points:
@@ -127,9 +127,9 @@ class _Evaluator:
                 rows.append(_reason(error))
         return rows
 
-    def simulated(self, points: Sequence[Point]) -> list[Row]:
+    def simulated(self, points: Sequence[Point]) -> list[ResultRow]:
         """The results of points, each simulated."""
-        rows: list[Row] = [{}] * len(points)
+        rows: list[ResultRow] = [{}] * len(points)
         regular = []
         for place, point in enumerate(points):
             try:
@@ -150,7 +150,7 @@ class _Evaluator:
                 rows[one.place] = self._alone(one.scenario, points[one.place])
         return rows
 
-    def _alone(self, scenario: Scenario, point: Point) -> Row:
+    def _alone(self, scenario: Scenario, point: Point) -> ResultRow:
         """The result of a point that is simulated on its own."""
         try:
             prediction = simulate(scenario)
@@ -183,7 +183,7 @@ class _Evaluator:
                 self._assumed[assumption] = None
 
 
-def _regular_rows(points: Sequence[_Regular]) -> Iterator[tuple[_Regular, Row]]:
+def _regular_rows(points: Sequence[_Regular]) -> Iterator[tuple[_Regular, ResultRow]]:
     """The results of regular points: the stage times of each scenario at once, then the
     makespans of each order."""
     by_layers: dict[int, list[_Regular]] = {}
@@ -200,7 +200,7 @@ def _regular_rows(points: Sequence[_Regular]) -> Iterator[tuple[_Regular, Row]]:
             yield from zip(group, _rows(group, stages), strict=True)
 
 
-def _rows(points: Sequence[_Regular], stages: StageTable) -> Iterator[Row]:
+def _rows(points: Sequence[_Regular], stages: StageTable) -> Iterator[ResultRow]:
     """The results of points of one order, from busy times that are sums: the tasks of a stream
     do not overlap."""
     layers, waits, steps = points[0].group
@@ -252,7 +252,7 @@ def _steps(policy: str, order: str, r1: int, r2: int) -> tuple[Step, ...]:
     return parse_order(order, r1)
 
 
-def _solution_row(solution: Solution, scenario: Scenario) -> Row:
+def _solution_row(solution: Solution, scenario: Scenario) -> ResultRow:
     best = solution.best
     return {
         "policy": best.policy,
@@ -270,6 +270,6 @@ def _solution_row(solution: Solution, scenario: Scenario) -> Row:
     }
 
 
-def _reason(error: Exception) -> Row:
+def _reason(error: Exception) -> ResultRow:
     """The row of a point without an answer."""
     return {"reason": "; ".join(str(error).splitlines())}

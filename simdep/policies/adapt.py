@@ -85,9 +85,9 @@ def adapted(
     Groups become colocated GPUs and the other way round, divided as `split` (ag, eg) says, by
     default into halves. The samples of all GPUs stay as many as they are where whole samples allow
     it, else they become the nearest number that does. Parameters are those given, else those that
-    the scenario states, if the policy has them, else the policy's base. The policy that the scenario
-    itself states gets exactly what it states, as `set_up` has it. Raises InputError for an unknown
-    policy, a split of another number of GPUs, and a scenario that does not allow it.
+    the scenario states, if the policy has them, else the policy's base. The policy that the
+    scenario itself states gets exactly what it states, as `set_up` has it. Raises InputError for an
+    unknown policy, a split of another number of GPUs, and a scenario that does not allow it.
     """
     target, completed = find(policy), set_up(scenario)
     base = completed.scenario

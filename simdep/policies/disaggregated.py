@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from simdep.arrays import Array
 from simdep.checks import InputError
 from simdep.policies.builder import on_groups
 from simdep.policies.job import Job
@@ -18,7 +19,7 @@ from simdep.policies.orders import in_every_layer, parse_order
 from simdep.policies.registry import register
 from simdep.schedule import Kind, Schedule, Sequenced, Task
 from simdep.simulation.longest_path import longest_path_us
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 _FINDEP = "FinDEP (arXiv 2512.21487)"
 _MEGASCALE = "MegaScale-Infer (arXiv 2504.02263)"

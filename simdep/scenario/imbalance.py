@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks
+from simdep.arrays import Array
 from simdep.checks import InputError, shown
 from simdep.hardware.profile import Cost
 from simdep.scenario import routing
@@ -112,7 +113,7 @@ class Ranks:
                 f"eg={eg}: routing {self.routing.label} has only {self.routing.experts} experts"
             )
 
-    def slowdown(self, group: str, ranks: int) -> NDArray[np.float64]:
+    def slowdown(self, group: str, ranks: int) -> Array:
         """The factor of every rank of a group."""
         factors = np.ones(ranks)
         for straggler in self.stragglers:

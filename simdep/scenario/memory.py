@@ -3,13 +3,17 @@ scenario fit.
 
 The one rule is that everything counts at its largest at the same time, so that what fits here fits:
 
-    weights       all layers run, the leading dense layers and the embeddings (in and out, untied) on every GPU of the
-                  AG, the routed experts spread over the EG, ceil(E / eg) on the fullest GPU; norms and biases left out
-    kv cache      keys and values of all samples of the GPU, in every layer as far back as it attends; latent for MLA
-    streams       two rows a token (residual, and normalised for the experts), one more for the result of shared experts
-    buffers       rows of all samples going out and coming back, each with room of its own in both groups (balanced)
-    activations   the widest moment of one micro-batch on the AG, of one chunk on the EG; attention scores are never
-                  written out, as in FlashAttention
+    weights       all layers run, the leading dense layers and the embeddings (in and out, untied)
+                  on every GPU of the AG, the routed experts spread over the EG, ceil(E / eg) on the
+                  fullest GPU; norms and biases left out
+    kv cache      keys and values of all samples of the GPU, in every layer as far back as it
+                  attends; latent for MLA
+    streams       two rows a token (residual, and normalised for the experts), one more for the
+                  result of shared experts
+    buffers       rows of all samples going out and coming back, each with room of its own in both
+                  groups (balanced)
+    activations   the widest moment of one micro-batch on the AG, of one chunk on the EG; attention
+                  scores are never written out, as in FlashAttention
 
 All of it is in the data type of the workload, rows sent in theirs. Sizes are whole bytes, of
 samples of one AG GPU.
@@ -23,8 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simdep.arrays import IntArray
 from simdep.checks import InputError
 from simdep.scenario import work
 from simdep.scenario.models import MLA, ModelSpec
@@ -35,9 +39,11 @@ from simdep.units import human_bytes
 RESERVE_BYTES = 10**9
 MAX_BYTES = 2**50  # more than any GPU has: counts of bytes stay exact in 64 bits
 UNLIMITED = sys.maxsize  # what `largest_r1` gives where memory is not known
-ASSUMED = "assumed: everything at its largest at the same time, balanced routing, attention scores never written out"
+ASSUMED = (
+    "assumed: everything at its largest at the same time, balanced routing, attention scores "
+    "never written out"
+)
 
-Integers = NDArray[np.int64]
 Count = Any  # an int, or an array of them
 Needs = dict[str, dict[str, Count]]  # group -> part -> bytes
 
@@ -80,7 +86,8 @@ class Group:
         )
         if not self.missing_bytes:
             return f"{need}, {share} of the {human_bytes(self.available_bytes)} available"
-        return f"{need} of {human_bytes(self.available_bytes)} available: {human_bytes(self.missing_bytes)} are missing"
+        available, missing = human_bytes(self.available_bytes), human_bytes(self.missing_bytes)
+        return f"{need} of {available} available: {missing} are missing"
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,7 @@ class Footprint:
             needed.append(constant + r1 * m_a * sum(self.sample[group].values()))
         return max(0, max(needed) - self.available_bytes)
 
-    def largest_r1(self, m_a: Integers, r2: Integers) -> Integers:
+    def largest_r1(self, m_a: IntArray, r2: IntArray) -> IntArray:
         """The most micro-batches of m_a samples in r2 chunks that fit, 0 where not even one does.
 
         Arrays of one shape in, one out. A closed form: activations need as much whatever r1 is,
@@ -205,7 +212,7 @@ class Footprint:
         for group, parts in activations.items():
             free = available - sum(self.weights[group].values()) - sum(parts.values())
             counts.append(np.asarray(free // (m_a * samples[group])))
-        largest: Integers = np.maximum(0, np.minimum.reduce(counts))
+        largest: IntArray = np.maximum(0, np.minimum.reduce(counts))
         return largest
 
     def largest_m_a(self, r2: int) -> int:
@@ -244,10 +251,16 @@ def available_bytes(scenario: Scenario) -> tuple[int | None, tuple[str, ...]]:
         )
     machine = where.hardware.machine
     if machine is None or "memory" not in machine.figures:
-        unknown = f"memory of hardware {where.hardware.name} is not known and so no limit; give memory_gbytes"
+        unknown = (
+            f"memory of hardware {where.hardware.name} is not known and so no limit; give "
+            "memory_gbytes"
+        )
         return None, (unknown, ASSUMED)
     size = machine.figures["memory"]
-    kept = f"less {human_bytes(RESERVE_BYTES)} (assumed) for driver, communication libraries and fragments"
+    kept = (
+        f"less {human_bytes(RESERVE_BYTES)} (assumed) for driver, communication libraries "
+        "and fragments"
+    )
     source = f"{human_bytes(size.value)} of a {machine.name} ({size.label}), {kept}"
     return max(0, int(size.value) - RESERVE_BYTES), (source, ASSUMED)
 

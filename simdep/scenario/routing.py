@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdep import checks, files
+from simdep.arrays import Array
 from simdep.checks import InputError, shown
 from simdep.file_kinds import ROUTING
 from simdep.hardware.expert_load import DRAWS, drawn_loads
-from simdep.hardware.forms import Array
 
 _Cell = tuple[int, int, int]  # layer, AG rank, expert
 _MAX_COUNTS = 10_000_000  # layers times ranks times experts

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from simdep.arrays import Array
 from simdep.costs import Costs, HostOverheads
 from simdep.hardware.extrapolation import Assumption
 from simdep.hardware.profile import Cost
@@ -26,7 +24,7 @@ from simdep.scenario.operation_costs import OperationCosts
 from simdep.scenario.spec import Scenario
 from simdep.schedule import Kind, Task
 
-Tokens = TypeVar("Tokens", float, NDArray[np.float64])
+Tokens = TypeVar("Tokens", float, Array)
 # (tokens, layer, groups of experts) -> estimate, or None without data
 CostSource = Callable[[Any, int, int], Estimate | None]
 _OPENS_LAYER = (Kind.ATTENTION, Kind.PROJECTION)

@@ -18,11 +18,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from simdep.arrays import Array
 from simdep.costs import IDEAL, HostOverheads
 from simdep.schedule import Kind, Step
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
-BLOCK = 8192  # configurations that are worked on at once: their states stay in a cache
+CACHED_CONFIGURATIONS = (
+    8192  # configurations that are worked on at once: their states stay in a cache
+)
 # Configurations for which, and layers after which, growth is not waited for to repeat
 FEW, PATIENCE = 64, 3
 # Roundings of a double by which the growth of components may differ and still count as the same
@@ -51,8 +54,8 @@ def batch_makespans(
         if len(batch.counts) == 1 and len(batch.attention) == 1:
             return _asas(batch, layers, r1)
     parts = [
-        _layers(batch[at : at + BLOCK], layers, steps, r1, wait_for_shared)
-        for at in range(0, len(batch), BLOCK)
+        _layers(batch[at : at + CACHED_CONFIGURATIONS], layers, steps, r1, wait_for_shared)
+        for at in range(0, len(batch), CACHED_CONFIGURATIONS)
     ]
     return np.concatenate(parts) if parts else np.empty(0)
 

@@ -22,9 +22,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.arrays import Array
 from simdep.costs import Costs
 from simdep.schedule import STREAMS, Kind, Schedule, task_name
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 _STAGES = (Kind.A2E, Kind.EXPERT, Kind.E2A)
 _DISAGGREGATED = (Kind.ATTENTION, Kind.SHARED, *_STAGES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simdep.hardware.forms import Array
+from simdep.arrays import Array
 from simdep.scenario.imbalance import Nodes
 
 Mask = NDArray[np.bool_]

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
+from simdep.arrays import Array
 from simdep.costs import Costs
-from simdep.hardware.forms import Array
 from simdep.hardware.links import port_cost
 from simdep.hardware.profile import Cost
 from simdep.scenario.fields import LINK_CLASSES

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from simdep.arrays import Array
 from simdep.checks import InputError
-from simdep.hardware.forms import Array
 from simdep.scenario.imbalance import Ranks
 from simdep.schedule import Kind, Schedule, Task
 from simdep.simulation.port_loads import Mask, PortLoads, alike_port_loads, port_loads
@@ -123,7 +123,8 @@ def _batch_tokens(schedule: Schedule, ranks: Ranks, samples: int) -> list[Array]
     sample_tokens, rest = divmod(total, samples)
     if rest:
         raise InputError(
-            f"batches: {total} tokens of the schedule are no whole number for each of {samples} samples"
+            f"batches: {total} tokens of the schedule are no whole number for each of "
+            f"{samples} samples"
         )
     batches = np.array(ranks.batches)
     ends = accumulate((sizes[mb] for mb in range(schedule.r1)), initial=0)

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from simdep.arrays import Array
 from simdep.costs import IDEAL, HostOverheads
-from simdep.hardware.forms import Array
 from simdep.schedule import track
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.rank_work import RankWork, ranked

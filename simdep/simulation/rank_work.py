@@ -25,9 +25,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.arrays import Array
 from simdep.checks import InputError
 from simdep.costs import Costs
-from simdep.hardware.forms import Array
 from simdep.scenario.imbalance import Ranks
 from simdep.scenario.spec import Scenario
 from simdep.scenario.task_costs import ScenarioCosts
@@ -228,7 +228,8 @@ class _Builder:
             us = _at_loads(self.costs.us, task, load) * self.slowdown[stream]
         if np.isnan(us).all():
             raise InputError(
-                f"{task} has no tokens on any rank; cut less finely (r1, r2), or give ranks more samples"
+                f"{task} has no tokens on any rank; cut less finely (r1, r2), or give ranks "
+                "more samples"
             )
         self.us[task.name] = us
         self.tokens[task.name] = np.rint(load * task.tokens).astype(np.int64)

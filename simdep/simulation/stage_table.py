@@ -14,18 +14,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from simdep.arrays import Array
 from simdep.costs import StageTimes
 
-Array = NDArray[np.float64]
-Columns = slice | NDArray[np.bool_] | NDArray[np.intp]
+ColumnIndex = slice | NDArray[np.bool_] | NDArray[np.intp]
 # Where a run has chunks (None: everywhere), then for A2E, EG and E2A: one chunk, all chunks
 ChunkRun = tuple[NDArray[np.bool_] | None, Array, Array, Array, Array, Array, Array]
 
 
 @dataclass(frozen=True)
 class StageTable:
-    """Stage times of n configurations: `attention` [layers, n], or [1, n] for layers that are alike,
-    `shared` [n]; `counts`, `a2e`, `expert` and `e2a` [runs, n].
+    """Stage times of n configurations: `attention` [layers, n], or [1, n] for layers that are
+    alike, `shared` [n]; `counts`, `a2e`, `expert` and `e2a` [runs, n].
 
     A micro-batch has runs, in this order, of `counts` equal chunks each; a run may be empty. Where
     the EG computes the shared experts, they are part of the expert of a last run of one chunk, and
@@ -65,7 +65,7 @@ class StageTable:
     def __len__(self) -> int:
         return len(self.shared)
 
-    def __getitem__(self, columns: Columns) -> StageTable:
+    def __getitem__(self, columns: ColumnIndex) -> StageTable:
         return StageTable(*(getattr(self, f.name)[..., columns] for f in fields(self)))
 
     @property

@@ -4,9 +4,9 @@ explains.
 A run is a CSV with the columns of `EVENT_COLUMNS`: computations and sends of the nodes `attention`
 and `ffn`, by layer and micro-batch. Every computation takes its measured time, in the order in
 which its node ran it; sending takes its measured time of the node that sends. Waits for messages
-are not replayed: they are what the simulation predicts. The one constant is the host gap before every
-computation. It is fitted on the first half of the layers, so that the makespan of the whole run is
-a prediction.
+are not replayed: they are what the simulation predicts. The one constant is the host gap before
+every computation. It is fitted on the first half of the layers, so that the makespan of the whole
+run is a prediction.
 """
 
 from __future__ import annotations

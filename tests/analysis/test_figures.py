@@ -156,9 +156,8 @@ def test_a_few_bars_carry_their_number_and_many_do_not(predicted: Timeline) -> N
     assert "number in a bar" not in many.layout.title.subtitle.text
 
 
-def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free_but_hovers_with_its_own_times() -> (
-    None
-):
+def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free() -> None:
+    """It hovers with its own times."""
     schedule = findep(1, 1, 2, shared=False)
     early = {"A2E[0.0.0]": (50, 120), "A2E[0.0.1]": (60, 140)}
     plain = (

@@ -1,4 +1,4 @@
-"""Where the time goes: every split is complete, and causes of idle time are those of every moment."""
+"""Where the time goes: splits are complete, causes of idle time are those of every moment."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def ranks(times: StageTimes, factor: int, shape: tuple[int, int, int]) -> tuple[
 
 
 def causes_moment_by_moment(timeline: Timeline) -> dict[str, dict[str, float]]:
-    """Idle time by cause, every microsecond of every stream looked at on its own (varied_us times, a
-    row a task)."""
+    """Idle time by cause, every microsecond of every stream looked at on its own (varied_us
+    times, a row a task)."""
     schedule, rows = timeline.schedule, timeline.by_task()
     start, end = rows["start_us"].to_dict(), rows["end_us"].to_dict()
     found: dict[str, dict[str, float]] = {}

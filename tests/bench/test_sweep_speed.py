@@ -48,7 +48,8 @@ def test_10000_points_of_every_layer_of_a_model_take_less_than_10_s(
     rows = [row for block in sweep_rows(sweep) for row in block]
     seconds = time.perf_counter() - began
     print(
-        f"{model}, {' x '.join(texts)}: {len(rows):,} points in {seconds:.2f} s, {len(rows) / seconds:,.0f} a second"
+        f"{model}, {' x '.join(texts)}: {len(rows):,} points in {seconds:.2f} s, "
+        f"{len(rows) / seconds:,.0f} a second"
     )
     assert len(rows) == len(sweep) >= 10_000
     assert all(row["makespan_us"] > 0 for row in rows)

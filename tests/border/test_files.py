@@ -1,4 +1,4 @@
-"""Every reader meets every kind of file: what it can't take ends with one sentence and exit code 2."""
+"""Every reader meets every kind of file: what it can't take ends with one sentence and code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every reader under fuzz by its grammar: valid files with parts replaced, left out, doubled or cut.
+"""Every reader under fuzz by its grammar: valid files, parts replaced, left out, doubled or cut.
 
 Whatever a file holds, its command ends with a result, or with one sentence that names the file.
 SIMDEP_FUZZ_EXAMPLES sets how many files each reader gets; without it they are the same 300 in every

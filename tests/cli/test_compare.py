@@ -33,7 +33,8 @@ def backwards(job):
     """Ping-pong pipeline that starts with the last micro-batch."""
     steps = parse_order("ASAS", job.r1)
     turned = tuple((kind, job.r1 - 1 - mb) for kind, mb in steps)
-    return on_groups(job, job.label("backwards", "r1"), in_every_layer(turned, job.layers), wait_for_shared=True)
+    streams = in_every_layer(turned, job.layers)
+    return on_groups(job, job.label("backwards", "r1"), streams, wait_for_shared=True)
 '''
 
 

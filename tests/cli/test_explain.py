@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from cli import one_sentence, run
 
-SCENARIO = "--model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2 --seq-len 512 --m-a 2 --r1 2 --r2 2"
+SCENARIO = (
+    "--model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2 --seq-len 512 --m-a 2 "
+    "--r1 2 --r2 2"
+)
 
 
 def explained(capsys: pytest.CaptureFixture[str], flags: str) -> dict[str, Any]:

@@ -179,14 +179,16 @@ FILES = [
     ),
     (
         "s.toml",
-        'model = "deepseek-v2"\n[deployment]\nhardware = "a6000"\nag = 3\neg = 5\n[workload]\nsamples = 16\n'
+        'model = "deepseek-v2"\n[deployment]\nhardware = "a6000"\nag = 3\neg = '
+        "5\n[workload]\nsamples = 16\n"
         "[schedule]\nr1 = 3\n",
         "simdep simulate FILE",
         "r1=3 does not divide the 16 samples of an AG GPU; use 1, 2, 4, 8 or 16",
     ),
     (
         "s.toml",
-        'model = "deepseek-v2"\n[deployment]\nhardware = "a6000"\nag = 3\neg = 5\nlink = {gbytes_per_s = 0}\n',
+        'model = "deepseek-v2"\n[deployment]\nhardware = "a6000"\nag = 3\neg = 5\nlink = '
+        "{gbytes_per_s = 0}\n",
         "simdep simulate FILE",
         "link.gbytes_per_s=0",
     ),
@@ -204,15 +206,15 @@ FILES = [
     ),
     (
         "p.json",
-        '{"format": 1, "name": "x", "costs": [{"op": "gemm", "alpha_us": NaN, "beta_us": 1, "label": "assumed", '
-        '"source": "me"}]}',
+        '{"format": 1, "name": "x", "costs": [{"op": "gemm", "alpha_us": NaN, "beta_us": 1, '
+        '"label": "assumed", "source": "me"}]}',
         f"simdep {SERVED} --hardware FILE",
         "costs[0].alpha_us=nan",
     ),
     (
         "p.json",
-        '{"format": 1, "name": "x", "costs": [{"op": "gemm", "alpha_us": -1, "beta_us": 1, "label": "assumed", '
-        '"source": "me"}]}',
+        '{"format": 1, "name": "x", "costs": [{"op": "gemm", "alpha_us": -1, "beta_us": 1, '
+        '"label": "assumed", "source": "me"}]}',
         f"simdep {SERVED} --hardware FILE",
         "costs[0].alpha_us=-1",
     ),
@@ -370,7 +372,10 @@ def test_what_can_not_be_done_is_said_before_anything_is_computed(
 def test_a_policy_comes_with_what_its_paper_has(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the scenario says nothing of it; compare, which adapts a scenario, comes to the
     same."""
-    served = "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 512 --samples 2 --r1 2 --gpus 5"
+    served = (
+        "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 512 --samples 2 --r1 2 "
+        "--gpus 5"
+    )
     assert run(f"simdep simulate {served} --policy two-batch-prefill --json") == 0
     own = capsys.readouterr()
     assert "as its paper has it: comm_sms=24" in own.err
@@ -382,7 +387,10 @@ def test_a_policy_comes_with_what_its_paper_has(capsys: pytest.CaptureFixture[st
 def test_half_duplex_stays_where_hosts_are_ideal(capsys: pytest.CaptureFixture[str]) -> None:
     spans = {}
     for duplex in ("half", "full"):
-        served = "--model gpt-oss-120b --hardware h200 --ag 1 --eg 3 --layers 2 --samples 2 --link-gbytes-per-s 5"
+        served = (
+            "--model gpt-oss-120b --hardware h200 --ag 1 --eg 3 --layers 2 --samples 2 "
+            "--link-gbytes-per-s 5"
+        )
         assert run(f"simdep simulate {served} --r1 2 --r2 4 --ideal --duplex {duplex} --json") == 0
         spans[duplex] = json.loads(capsys.readouterr().out)["makespan_us"]
     assert spans["half"] > spans["full"]

@@ -185,7 +185,10 @@ def test_a_problem_that_takes_no_time_has_no_throughput(capsys: pytest.CaptureFi
 
 def test_splits_are_proven_and_ranked_together(capsys: pytest.CaptureFixture[str]) -> None:
     """The bound is the most of any split, and the next best cut may be one of another split."""
-    served = "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 1024 --samples 2 --max-r1 2 --max-r2 3"
+    served = (
+        "--model deepseek-v2-lite --hardware h20 --layers 3 --seq-len 1024 --samples 2 "
+        "--max-r1 2 --max-r2 3"
+    )
     every = [told(capsys, f"simdep solve {served} --ag {ag} --eg {8 - ag}") for ag in range(1, 8)]
     found = told(capsys, f"simdep solve {served} --gpus 8")
     rates = [each["throughput_tokens_per_s"] for each in every]

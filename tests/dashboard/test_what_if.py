@@ -425,7 +425,8 @@ def test_a_changed_slider_is_answered_in_400_ms(capsys: pytest.CaptureFixture[st
     taken = sorted(slider_ms(app, 1001 + value) for value in range(7))
     with capsys.disabled():
         print(
-            f"\na changed slider: median {taken[3]:.0f} ms, least {taken[0]:.0f}, most {taken[-1]:.0f}"
+            f"\na changed slider: median {taken[3]:.0f} ms, least {taken[0]:.0f}, most "
+            f"{taken[-1]:.0f}"
         )
     assert taken[3] < 400
 

@@ -1,4 +1,4 @@
-"""README, docs and examples: every command and snippet that they show runs, every link leads somewhere."""
+"""README, docs and examples: every command and snippet runs, every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_the_pages_show_every_command_of_simdep() -> None:
     shown = {line.split()[1] for line in commands("simdep")}
     everything = {
-        "simulate", "compare", "sweep", "solve", "explain", "policies", "reproduce", "replay", "fit",
-        "costs", "hardware",
+        "simulate", "compare", "sweep", "solve", "explain", "policies", "reproduce", "replay",
+        "fit", "costs", "hardware",
     }  # fmt: skip
     assert shown >= everything
 

@@ -98,7 +98,7 @@ def test_nothing_that_is_left_out_is_among_the_best(
 ) -> None:
     """Splits searched together in small blocks: the listed ones are the best of all, in order, and
     the bound is the largest of all."""
-    monkeypatch.setattr(search, "BLOCK", 16)
+    monkeypatch.setattr(search, "BLOCK_COLUMNS", 16)
     monkeypatch.setattr(search, "FIRST_BATCH", 2)
     random = Random(seed)
     problems = splits(random_scenario(random), random.randint(2, 5), random.choice((None, None, 6)))
@@ -260,7 +260,7 @@ def test_throughputs_equal_to_twelve_digits_are_equal(scale: float) -> None:
 def test_algorithm_1_skips_m_a_whose_r1_is_that_of_the_m_a_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the largest m_a down: of those with as many micro-batches only the largest is visited."""
+    """From the largest m_a down: of those with as many micro-batches only the largest."""
     given = random_scenario(Random(0))
     given = replace(
         given,

@@ -161,7 +161,8 @@ def test_algorithm_1_is_never_faster_than_exact() -> None:
         assert published.method == "algorithm1"
     assert min(losses) > -1e-9
     print(
-        f"\nloss of Algorithm 1: median {median(losses):.2f} %, worst {max(losses):.1f} %, of {len(losses)} problems"
+        f"\nloss of Algorithm 1: median {median(losses):.2f} %, worst {max(losses):.1f} %, "
+        f"of {len(losses)} problems"
     )
 
 

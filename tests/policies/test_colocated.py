@@ -372,7 +372,10 @@ def test_sms_of_communication_are_taken_only_where_a_gpu_is_known(apart: Scenari
 
 
 def test_a_colocated_scenario_is_written_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "simdep simulate --model qwen3-235b-a22b --hardware h100 --phase decode --layers 2 --gpus 8 --samples 64"
+    command = (
+        "simdep simulate --model qwen3-235b-a22b --hardware h100 --phase decode --layers 2 "
+        "--gpus 8 --samples 64"
+    )
     assert run(command, "--policy", "two-batch-decode", "--r1", "2", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["schedule"], list(result["streams"])) == ("two-batch-decode", ["GPU", "COMM"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from schedules import dep_streams, findep
 
+from simdep.arrays import Array
 from simdep.costs import StageTimes
 from simdep.planning.exact import optimum
 from simdep.policies import build, parse_order
@@ -21,7 +22,7 @@ from simdep.simulation.bounds import makespan_bounds
 from simdep.simulation.closed_form import asas
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import longest_path_us
-from simdep.simulation.stage_table import Array, StageTable
+from simdep.simulation.stage_table import StageTable
 
 
 def random_times(random: Random, most: int = 20) -> StageTimes:
@@ -65,7 +66,8 @@ def test_it_is_never_slower_than_the_better_of_asas_and_aass() -> None:
         gains.append(of_two(times, layers, r1, r2) / took(times, layers, r1, r2) - 1)
     assert min(gains) >= 0
     print(
-        f"\ngain over the better of ASAS and AASS: mean {100 * mean(gains):.3f} %, best {100 * max(gains):.2f} %"
+        f"\ngain over the better of ASAS and AASS: mean {100 * mean(gains):.3f} %, best "
+        f"{100 * max(gains):.2f} %"
     )
     assert max(gains) > 0.03
 

@@ -1,5 +1,5 @@
-"""A field of a scenario is declared once: files, flags, axes, the form, the schema and the reference
-page follow from its declaration."""
+"""A field of a scenario is declared once: files, flags, axes, the form, the schema and the
+reference page follow from its declaration."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_a_declared_field_is_found_everywhere(
 
 
 def test_the_reference_page_is_made_from_the_declarations() -> None:
-    """If this fails: python -c "from simdep.scenario.reference import *; print(reference_markdown(),
-    end='')" > simdep/docs/scenario.md"""
+    """If this fails, in one line: python -c "from simdep.scenario.reference import *;
+    print(reference_markdown(), end='')" > simdep/docs/scenario.md"""
     assert PAGE.read_text() == reference_markdown()
 
 

@@ -1,4 +1,4 @@
-"""Whatever a file, a flag or an axis holds, a scenario is read, or refused in one short sentence."""
+"""Whatever a file, a flag or an axis holds: a scenario is read, or refused in a short sentence."""
 
 from __future__ import annotations
 

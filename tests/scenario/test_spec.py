@@ -401,7 +401,8 @@ def cost_row(**change: Any) -> dict[str, Any]:
     [
         (
             [],
-            "profile=[]; expected a table of format, name, description, costs, kernels, gpu, speed_factor, environment",
+            "profile=[]; expected a table of format, name, description, costs, kernels, gpu, "
+            "speed_factor, environment",
         ),
         ({**as_json(), "nmae": "x"}, "unknown key of profile 'nmae'; did you mean 'name'?"),
         (
@@ -742,7 +743,8 @@ def test_a_wrong_value_in_a_scenario_is_refused_by_its_key(
         ({"workload": {"seqlen": 3}}, "unknown key of workload 'seqlen'; did you mean 'seq_len'?"),
         (
             {"schedule": {"r3": 3}},
-            "unknown key of schedule 'r3'; use chunks, merge_last, micro_batches, order, policy, r1, r2, split",
+            "unknown key of schedule 'r3'; use chunks, merge_last, micro_batches, order, "
+            "policy, r1, r2, split",
         ),
         ([], "scenario=[]; expected a table of model"),
     ],

@@ -329,7 +329,10 @@ def test_a_link_for_any_split_is_no_assumption() -> None:
 
 def test_a_profile_without_a_link_is_refused_with_what_to_give() -> None:
     bare = HardwareProfile("bare", "", (Cost("gemm", 1, 1, "assumed", "test"),))
-    message = r"^hardware bare has no cost for a2e or link, and no intra-node kernel; give one as deployment\.link$"
+    message = (
+        r"^hardware bare has no cost for a2e or link, and no intra-node kernel; give one as "
+        r"deployment\.link$"
+    )
     with pytest.raises(ValueError, match=message):
         link_cost(bare, Kind.A2E, 1, 1)
 

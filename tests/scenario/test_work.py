@@ -87,9 +87,7 @@ def test_the_gpus_that_a_token_reaches_are_those_of_all_choices_of_experts() -> 
     assert work.gpus_reached(tiny, 4) == pytest.approx(reached)
 
 
-def test_deepseek_v2_on_8_gpus_sends_three_quarters_of_its_routed_tokens_when_each_gpu_gets_a_token_once() -> (
-    None
-):
+def test_deepseek_v2_on_8_gpus_sends_three_quarters_when_each_gpu_gets_a_token_once() -> None:
     assert work.gpus_reached(MODELS["deepseek-v2"], 8) / 6 == pytest.approx(0.74, abs=0.005)
 
 

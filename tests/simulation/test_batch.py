@@ -14,7 +14,7 @@ from strategies import all_ag_orders
 from simdep.costs import Costs, HostOverheads, StageTimes
 from simdep.policies import in_every_layer, parse_order
 from simdep.schedule import Kind, Schedule, Task
-from simdep.simulation.batch import BLOCK, batch_makespans
+from simdep.simulation.batch import CACHED_CONFIGURATIONS, batch_makespans
 from simdep.simulation.closed_form import asas, pingpong
 from simdep.simulation.engine import simulate_schedule
 from simdep.simulation.longest_path import longest_path_us
@@ -185,12 +185,17 @@ def test_times_that_are_no_whole_numbers_agree_to_rounding() -> None:
 
 
 def test_a_cut_takes_as_long_alone_as_among_more_than_a_block() -> None:
-    rows = np.random.default_rng(6).integers(1, 50, (5, BLOCK + 77)).astype(float)
+    rows = np.random.default_rng(6).integers(1, 50, (5, CACHED_CONFIGURATIONS + 77)).astype(float)
     batch = StageTable(
-        rows[:1], rows[1], np.full((1, BLOCK + 77), 3.0), rows[2:3], rows[3:4], rows[4:5]
+        rows[:1],
+        rows[1],
+        np.full((1, CACHED_CONFIGURATIONS + 77), 3.0),
+        rows[2:3],
+        rows[3:4],
+        rows[4:5],
     )
     together = batch_makespans(batch, 30, parse_order("aass", 2))
-    for at in (0, 1, BLOCK - 1, BLOCK, BLOCK + 76):
+    for at in (0, 1, CACHED_CONFIGURATIONS - 1, CACHED_CONFIGURATIONS, CACHED_CONFIGURATIONS + 76):
         assert batch_makespans(batch[at : at + 1], 30, parse_order("aass", 2)) == together[at]
 
 

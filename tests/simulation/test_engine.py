@@ -252,7 +252,10 @@ def test_a_deadlock_names_what_every_stuck_stream_waits_for() -> None:
     )
     with pytest.raises(RuntimeError) as error:
         simulate_schedule(schedule, StageTimes(attention=5, shared=1, a2e=1, expert=1, e2a=7))
-    waits = "A2E waits at A2E[0.0.0] for S[0.0]; EG waits at E[0.0.0] for A2E[0.0.0]; AG waits at A[0.1] for E[0.0.0]"
+    waits = (
+        "A2E waits at A2E[0.0.0] for S[0.0]; EG waits at E[0.0.0] for A2E[0.0.0]; AG waits "
+        "at A[0.1] for E[0.0.0]"
+    )
     assert str(error.value) == f"schedule is stuck at 12 us: {waits}"
 
 

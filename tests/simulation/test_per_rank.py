@@ -241,7 +241,7 @@ def test_skew_of_rows_never_helps_where_chunks_are_cut_by_token(code: int) -> No
     random = Random(code)
     schedule, times, eg = a_schedule(random), some_times(random), random.randint(1, 5)
     if any(task.groups > 1 for task in schedule):
-        return  # more rows in one group of experts are fewer in another, which may suit the pipeline
+        return  # more tokens in one group of experts are fewer in another: may suit the pipeline
     counts = [random.randint(0, 9) for _ in range(eg)]
     counts[random.randrange(eg)] += 1
     skewed = alike(schedule, 3, eg, times, Ranks(routing.from_counts(counts)))
@@ -709,8 +709,14 @@ def test_few_of_many_lanes_are_shown_the_busiest_among_them() -> None:
 
 # The command
 
-BARE = "simdep simulate --stage-times attention=100,shared=30,a2e=20,expert=50,e2a=20 --layers 2 --r1 2 --r2 2"
-SERVED = "simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2 --r1 2 --r2 2 --seq-len 512"
+BARE = (
+    "simdep simulate --stage-times attention=100,shared=30,a2e=20,expert=50,e2a=20 --layers "
+    "2 --r1 2 --r2 2"
+)
+SERVED = (
+    "simdep simulate --model deepseek-v2 --hardware a6000 --ag 3 --eg 5 --layers 2 --r1 2 "
+    "--r2 2 --seq-len 512"
+)
 
 
 def test_the_command_simulates_every_rank_where_a_flag_asks_for_it(

@@ -1,4 +1,4 @@
-"""Files of the field, small and made up, by what they are: every reader meets those of the others."""
+"""Files of the field, small and made up, by what they are: each reader meets those of others."""
 
 from __future__ import annotations
 

@@ -170,9 +170,7 @@ def test_a_trace_starts_at_zero_and_counts_whole_nanoseconds() -> None:
     assert trace["metadata"]["timelines"][0]["base_us"] == 7e9
 
 
-def test_predicted_and_measured_are_two_processes_with_a_thread_a_lane_in_the_order_of_streams() -> (
-    None
-):
+def test_predicted_and_measured_are_processes_with_a_thread_a_track_in_stream_order() -> None:
     predicted = simulate_schedule(naive(1), lambda task: 2)
     rows = [
         (name, rank, start, end)
@@ -237,9 +235,7 @@ def test_a_slice_says_what_it_is() -> None:
     assert trace["traceName"] == "findep ASAS r1=1 r2=2"
 
 
-def test_an_arrow_comes_from_the_same_rank_within_a_group_and_else_from_the_rank_that_ended_last() -> (
-    None
-):
+def test_an_arrow_comes_from_the_same_rank_or_another_groups_rank_that_ended_last() -> None:
     times = {
         "A[0.0]": [(0, 5), (0, 9)],
         "S[0.0]": [(5, 6), (9, 10)],

@@ -44,7 +44,8 @@ window.app.trace.engine.query(sql).then((result) => {
 """
 SLICES = """
 select process.name, thread.name, slice.name, slice.ts, slice.ts + slice.dur
-from slice join thread_track on slice.track_id = thread_track.id join thread using (utid) join process using (upid)
+from slice join thread_track on slice.track_id = thread_track.id
+join thread using (utid) join process using (upid)
 """
 ARROWS = """
 select tail.name, head.name, head_process.name, head_thread.name
@@ -54,7 +55,8 @@ join process head_process using (upid)
 """
 COMPLAINTS = """
 select name, value from stats
-where value > 0 and (severity in ('error', 'data_loss') or name glob '*overlap*' or name glob 'flow_*')
+where value > 0
+and (severity in ('error', 'data_loss') or name glob '*overlap*' or name glob 'flow_*')
 """
 
 

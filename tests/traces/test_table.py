@@ -27,8 +27,8 @@ from simdep.traces.table import read_timeline
 )
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_of_any_times_reads_back_exactly(suffix: str, timeline: Timeline) -> None:
-    """read_timeline(save_timelines(timeline)) has the same rows in the same order with the same types, to the
-    last bit."""
+    """read_timeline(save_timelines(timeline)) has the same rows in the same order with the same
+    types, to the last bit."""
     with TemporaryDirectory() as folder:
         path = Path(folder, f"run.of.today{suffix}")
         save_timelines(path, timeline)

@@ -71,9 +71,7 @@ def test_at_most_eight_parameters_are_fitted_for_findep() -> None:
     assert sum(parameter.label == "fitted" for parameter in of("findep").parameters) <= 8
 
 
-def test_points_that_route_b_puts_in_the_wrong_order_were_measured_within_one_and_a_half_percent() -> (
-    None
-):
+def test_points_that_route_b_puts_in_the_wrong_order_were_measured_within_1_5_pct() -> None:
     for testbed in ("C", "D"):
         points = [
             p

@@ -25,8 +25,8 @@ def validate(folder: Path, rounds: int = 3) -> dict[str, Any]:
     file = folder / "my_schedules.json"
     file.write_text(json.dumps(SCHEDULES))
     command = [
-        sys.executable, "-m", "realrun", "validate", "--schedules", str(file), "--rounds", str(rounds),
-        "--out", str(folder / "run"), "--json",
+        sys.executable, "-m", "realrun", "validate", "--schedules", str(file),
+        "--rounds", str(rounds), "--out", str(folder / "run"), "--json",
     ]  # fmt: skip
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(finished.stdout)
@@ -37,5 +37,6 @@ if __name__ == "__main__":
     found = validate(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example"))
     for row in found["schedules"]:
         print(
-            f"{row['label']}: predicted {row['predicted_us']:,.0f} us, error {row['error_pct']:+.1f} %"
+            f"{row['label']}: predicted {row['predicted_us']:,.0f} us, error "
+            f"{row['error_pct']:+.1f} %"
         )

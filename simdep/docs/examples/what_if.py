@@ -13,7 +13,7 @@ GPUS = 8
 
 
 def splits(model: str = "deepseek-v2", hardware: str = "h20", layers: int = 8) -> pd.DataFrame:
-    """A row a split ag:eg: the best schedule of twelve samples on each AG GPU, and its throughput."""
+    """A row a split ag:eg: the best schedule of 12 samples on each AG GPU, and its throughput."""
     rows = []
     for ag in range(1, GPUS):
         scenario = simdep.Scenario.of(

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from simdep.arrays import Array
 from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.scenario.estimates import CostEvidence
 from simdep.scenario.models import builtin_models, load_model
@@ -291,7 +291,7 @@ def _errors_pct(
     figures: Sequence[FindepFigure],
     hardware: HardwareProfile,
     model: StageTimesModel | None = None,
-) -> NDArray[np.float64]:
+) -> Array:
     predicted = np.array([throughput(figure.setup, hardware, model) for figure in figures])
     values = np.array([figure.value for figure in figures], float)
     return np.asarray(100 * (predicted / values - 1))

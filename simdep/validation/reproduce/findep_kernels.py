@@ -53,7 +53,8 @@ KERNEL_PARAMETERS = (
         "kernels",
         "assumed",
         f"{_ROUTE} besides products, of an attention task (norms, rotary embedding, router, "
-        "sorting of routed tokens), of the shared experts, and of each routed expert (gather, activation, "
+        "sorting of routed tokens), of the shared experts, and of each routed expert "
+        "(gather, activation, "
         "weighting, scatter)",
     ),
     Parameter(

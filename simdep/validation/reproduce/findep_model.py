@@ -10,11 +10,11 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from simdep import policies
 from simdep.analysis.summary import communication
+from simdep.arrays import Array
 from simdep.costs import StageTimes
 from simdep.hardware.profile import Cost, HardwareProfile
 from simdep.scenario.estimates import CostEvidence
@@ -283,7 +283,7 @@ def fitted_h20(figures: Iterable[FindepFigure]) -> HardwareProfile:
     tokens = np.array([_tokens(some[0]) for some in configurations])
     target = np.log(np.array([figure.value for figure in different]) / 1e3)
 
-    def misses(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def misses(logs: Array) -> Array:
         values = np.array([1.0, *np.exp(logs)])
         makespans = []
         for some, matrices in zip(configurations, features, strict=True):
@@ -323,7 +323,7 @@ def _open_configurations(setup: FindepSetup) -> list[Scenario]:
     return [replace(base, r1=setup.r1, r2=r2) for r2 in R2_CHOICES]
 
 
-def _features(scenario: Scenario) -> NDArray[np.float64]:
+def _features(scenario: Scenario) -> Array:
     """Stage times [1 + parameters, stages]: with every parameter at 0, and what each adds at 1."""
     times = []
     for unit in np.vstack([np.zeros(len(FREE_PARAMETERS)), np.eye(len(FREE_PARAMETERS))]):
@@ -336,8 +336,8 @@ def _features(scenario: Scenario) -> NDArray[np.float64]:
 
 def _shortest_us(
     scenarios: Sequence[Scenario],
-    features: Sequence[NDArray[np.float64]],
-    values: NDArray[np.float64],
+    features: Sequence[Array],
+    values: Array,
 ) -> float:
     makespans = []
     for scenario, matrix in zip(scenarios, features, strict=True):
