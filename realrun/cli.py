@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from realrun.commands import calibrate, experiment, run, validate
-from simdep.cli.parser import Parser, add_command
+from simdep.cli.parser import Parser, add_commands
 from simdep.cli.run import run_command
 
 _ABOUT = """Run schedules of disaggregated MoE layers for real, beside simdep's predictions.
@@ -32,13 +32,7 @@ def command_parser() -> Parser:
         epilog="\n  ".join(["examples:", *filter(None, examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser
-    )
-    for name, module in _COMMANDS.items():
-        command = add_command(commands, name, module.HELP, module.EXAMPLES)
-        module.add_flags(command)
-        command.set_defaults(run=module.run)
+    add_commands(parser, _COMMANDS)
     return parser
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from simdep.checks import MAX_LETTERS, sentence, shortened
@@ -29,6 +30,17 @@ def add_command(commands: Any, name: str, summary: str, examples: str = "") -> P
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def add_commands(parser: argparse.ArgumentParser, modules: Mapping[str, Any]) -> None:
+    """The commands of a program: each is a module with HELP, EXAMPLES, `add_flags` and `run`."""
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    for name, module in modules.items():
+        command = add_command(commands, name, module.HELP, module.EXAMPLES)
+        module.add_flags(command)
+        command.set_defaults(run=module.run)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from simdep.cli import (
     solve,
     sweep,
 )
-from simdep.cli.parser import Parser, add_command
+from simdep.cli.parser import Parser, add_commands
 from simdep.entry import INTERRUPTED
 from simdep.files import shown_path
 from simdep.version import VERSION
@@ -122,13 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"simdep {VERSION}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser
-    )
-    for name, module in COMMANDS.items():
-        command = add_command(commands, name, module.HELP, module.EXAMPLES)
-        module.add_flags(command)
-        command.set_defaults(run=module.run)
+    add_commands(parser, COMMANDS)
     args = parser.parse_args(argv)
     return run_command("simdep", lambda: _run(args))
 

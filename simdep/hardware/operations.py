@@ -11,7 +11,7 @@ counts; `one` is 1 for every row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -260,8 +260,31 @@ def _bytes(columns: OperationColumns) -> Quantities:
 _ATTENTION_FEATURES = ("num_heads", "num_key_value_heads", "head_dim")
 _ATTENTION_SHAPE = ("num_heads", "num_key_value_heads")
 _MOE_SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
-_DEEPEP_FEATURES = ("tokens_per_rank", "hidden_size", "topk", "num_experts", "sms")
-_DEEPEP_SHAPE = ("hidden_size", "topk", "num_experts")
+_DEEPEP = Operation(
+    "deepep",
+    features=("tokens_per_rank", "hidden_size", "topk", "num_experts", "sms"),
+    attributes=("phase", "node_num"),
+    shape=("hidden_size", "topk", "num_experts"),
+    work=_deepep,
+    additive=("one", "hidden_size", "tokens_per_sm", "token_elements"),
+    overlapping=("sent_per_sm", "sent_elements"),
+    main="token_elements",
+    axis="tokens_per_rank",
+    selects={"mode": ("normal",)},
+    is_transfer=True,
+)
+_P2P = Operation(
+    "p2p",
+    features=("bytes",),
+    attributes=("link",),
+    shape=(),
+    work=_bytes,
+    additive=("one", "root_bytes"),
+    overlapping=("one", "bytes"),
+    main="bytes",
+    axis="bytes",
+    is_transfer=True,
+)
 _OPERATIONS = (
     Operation(
         "gemm",
@@ -334,57 +357,16 @@ _OPERATIONS = (
         axis="num_tokens",
         required=("dtype",),
     ),
-    Operation(
-        "deepep",
-        features=_DEEPEP_FEATURES,
-        attributes=("phase", "node_num"),
-        shape=_DEEPEP_SHAPE,
-        work=_deepep,
-        additive=("one", "hidden_size", "tokens_per_sm", "token_elements"),
-        overlapping=("sent_per_sm", "sent_elements"),
-        main="token_elements",
-        axis="tokens_per_rank",
-        selects={"mode": ("normal",)},
-        is_transfer=True,
-    ),
-    Operation(
-        "deepep_low_latency",
-        features=_DEEPEP_FEATURES,
-        attributes=("phase", "node_num"),
-        shape=_DEEPEP_SHAPE,
-        work=_deepep,
+    _DEEPEP,
+    replace(
+        _DEEPEP,
+        name="deepep_low_latency",
         additive=("one", "num_experts"),
         overlapping=("copy_elements", "copies_per_expert"),
-        main="token_elements",
-        axis="tokens_per_rank",
         selects={"mode": ("low_latency",)},
-        is_transfer=True,
     ),
-    Operation(
-        "p2p",
-        features=("bytes",),
-        attributes=("link",),
-        shape=(),
-        work=_bytes,
-        additive=("one", "root_bytes"),
-        overlapping=("one", "bytes"),
-        main="bytes",
-        axis="bytes",
-        is_transfer=True,
-    ),
-    Operation(
-        "nccl",
-        features=("bytes",),
-        attributes=("op_name", "num_gpus"),
-        shape=(),
-        work=_bytes,
-        additive=("one", "root_bytes"),
-        overlapping=("one", "bytes"),
-        main="bytes",
-        axis="bytes",
-        is_transfer=True,
-        required=("op_name",),
-    ),
+    _P2P,
+    replace(_P2P, name="nccl", attributes=("op_name", "num_gpus"), required=("op_name",)),
 )
 OPERATIONS = {operation.name: operation for operation in _OPERATIONS}
 

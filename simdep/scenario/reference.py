@@ -16,8 +16,7 @@ stage times are given. Every other field is optional.
 
 This page is made from the declaration of the fields, `simdep/scenario/fields.py`.
 """
-_EXAMPLE = """\
-```toml
+EXAMPLE = """\
 model = "deepseek-v2"
 layers = 8
 
@@ -35,7 +34,6 @@ samples = 4
 order = "aass"
 r1 = 2
 r2 = 4
-```
 """
 _EXAMPLE_COSTS = """\
 Stage times alone are a scenario, too:
@@ -60,7 +58,7 @@ _COLUMNS = ("key", "flag", "values", "unit", "default", "meaning", "sweep column
 
 def reference_markdown() -> str:
     """The reference page of a scenario, in Markdown."""
-    parts = [f"# {_TITLE}\n", _OPENING, _EXAMPLE, _EXAMPLE_COSTS]
+    parts = [f"# {_TITLE}\n", _OPENING, f"```toml\n{EXAMPLE}```\n", _EXAMPLE_COSTS]
     for name, table in TABLES.items():
         heading = table.title if name == "scenario" else f"{table.title}: `[{name}]`"
         parts += [f"## {heading}\n", f"{table.note}\n", _table(fields_of(name))]

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cases import small_case
+from cases import SMALL, small_case
 from schedules import naive
 
 from realrun.calibration.profile import in_situ
@@ -168,19 +168,10 @@ def test_the_standard_schedules_include_the_quick_ones() -> None:
 def test_validate_runs_writes_and_says_when_the_tolerance_is_missed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row: dict[str, Any] = {
-        "model": "deepseek-v2-lite",
-        "scale": 0.0625,
-        "layers": 1,
-        "seq_len": 16,
-        "m_a": 1,
-        "ag": 1,
-        "eg": 1,
-    }
     cases = tmp_path / "cases.json"
     cases.write_text(
         json.dumps(
-            [{**row, "policy": "naive", "order": None}, {**row, "policy": "findep", "r2": 3}]
+            [SMALL | {"policy": "naive", "order": None}, SMALL | {"policy": "findep", "r2": 3}]
         )
     )
     assert len(load_cases(cases)) == 2
@@ -204,7 +195,7 @@ def test_validate_runs_writes_and_says_when_the_tolerance_is_missed(
     assert {"median_abs_error_pct", "p95_abs_error_pct", "spearman", "regret_pct"} <= set(result)
     for line in result["schedules"]:
         assert {
-            *row,
+            *SMALL,
             "policy",
             "order",
             "r1",

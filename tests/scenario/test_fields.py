@@ -19,17 +19,8 @@ from simdep.checks import InputError
 from simdep.cli.scenario_args import add_scenario_flags, stated
 from simdep.costs import StageTimes
 from simdep.planning.axes import Axis, axis_names
-from simdep.scenario.field import (
-    Boolean,
-    Counts,
-    Factors,
-    Field,
-    Integer,
-    Integers,
-    Number,
-    OneOf,
-    Shares,
-)
+from simdep.scenario import field as kinds
+from simdep.scenario.field import Field, Integer
 from simdep.scenario.fields import FIELDS, checked_fields, override
 from simdep.scenario.reference import json_schema, reference_markdown
 from simdep.scenario.spec import NO_HARDWARE, NO_MODEL, Scenario
@@ -115,12 +106,12 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
     """Values that a file may give, of those that a single word can give, too."""
     if isinstance(field, Integer):
         return st.integers(field.low, 10**9)
-    if isinstance(field, Number):
+    if isinstance(field, kinds.Number):
         high = field.high or field.below or 1e9
         return st.floats(field.above or 0, high, exclude_min=True, exclude_max=True)
-    if isinstance(field, Boolean):
+    if isinstance(field, kinds.Boolean):
         return st.booleans()
-    if isinstance(field, OneOf):
+    if isinstance(field, kinds.OneOf):
         return st.sampled_from(field.choices)
     return st.text("abc.:", min_size=1)
 
@@ -144,7 +135,7 @@ def test_file_flag_and_axis_give_a_field_the_same_value(data: st.DataObject) -> 
     assert override({}, {field.name: value}) == tables_of(field, value)
     text = text_of(value)
     assert Axis.parse(f"{field.name}={text}").values == (value,)
-    if isinstance(field, Boolean):
+    if isinstance(field, kinds.Boolean):
         flag = field.option if value else field.option.replace("--", "--no-", 1)
         assert parsed_flags(flag) == {field.name: value}
     elif field.option:
@@ -164,9 +155,9 @@ def test_the_schema_accepts_what_a_file_may_hold(data: st.DataObject) -> None:
 @pytest.mark.parametrize("field", [f for f in FIELDS.values() if not f.can_vary], ids=str)
 def test_the_schema_accepts_lists_and_tables(field: Field) -> None:
     examples: dict[type[Field], Any] = {
-        Integers: [[3, 1], "3,1"],
-        Shares: [[1, 3], [[1, 3], [2, 2]], "1,3/2,2"],
-        Factors: [{"AG.3": 1.3}],
+        kinds.Integers: [[3, 1], "3,1"],
+        kinds.Shares: [[1, 3], [[1, 3], [2, 2]], "1,3/2,2"],
+        kinds.Factors: [{"AG.3": 1.3}],
     }
     for value in examples[type(field)]:
         jsonschema.validate(tables_of(field, value), json_schema())
@@ -178,7 +169,7 @@ def test_every_field_has_a_flag_or_is_a_stage_time_and_explains_itself(field: Fi
     assert field.option or field.table == "costs"
     assert field.help and field.label and field.rule
     assert field.default is None or field.check(field.default) == field.default
-    if not isinstance(field, Integers | Factors | Shares):
+    if not isinstance(field, kinds.Integers | kinds.Factors | kinds.Shares):
         assert field.name in axis_names()
 
 
@@ -200,7 +191,7 @@ def test_a_repeated_straggler_flag_slows_every_rank_that_it_names() -> None:
 
 def test_counts_of_a_routing_may_stand_in_the_file() -> None:
     field = FIELDS["routing"]
-    assert isinstance(field, Counts)
+    assert isinstance(field, kinds.Counts)
     assert checked_fields({"ranks": {"routing": [3, 1]}}) == {"routing": [3, 1]}
 
 

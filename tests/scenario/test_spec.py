@@ -26,6 +26,7 @@ from simdep.hardware.profile import (
 )
 from simdep.scenario.fields import override
 from simdep.scenario.models import GQA, MLA, ModelSpec, builtin_models, from_hf_config, load_model
+from simdep.scenario.reference import EXAMPLE
 from simdep.scenario.spec import Scenario
 
 MODELS = builtin_models()
@@ -544,25 +545,7 @@ def test_one_point_moves_the_line() -> None:
 
 # Scenarios
 
-TOML = """
-model = "deepseek-v2"
-layers = 8
-
-[deployment]
-hardware = "a6000"
-ag = 3
-eg = 5
-link = { alpha_us = 20, gbytes_per_s = 25 }
-
-[workload]
-seq_len = 1024
-samples = 4
-
-[schedule]
-order = "aass"
-r1 = 2
-r2 = 4
-"""
+TOML = EXAMPLE.replace("seq_len = 2048", "seq_len = 1024")
 
 
 def scenario(**change: Any) -> Scenario:

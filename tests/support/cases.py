@@ -7,7 +7,7 @@ from typing import Any
 from realrun.backends.shared_memory import LinkSpeed
 from realrun.cases import Case
 
-_SMALL = {
+SMALL: dict[str, Any] = {
     "model": "deepseek-v2-lite",
     "scale": 0.0625,
     "layers": 1,
@@ -15,13 +15,12 @@ _SMALL = {
     "m_a": 1,
     "ag": 1,
     "eg": 1,
-    "policy": "findep",
 }
 
 
 def small_case(**fields: Any) -> Case:
     """A case of one layer on 1+1 ranks, with other fields as they are given."""
-    return Case.from_dict(_SMALL | fields)
+    return Case.from_dict(SMALL | {"policy": "findep"} | fields)
 
 
 def speed(mbytes_per_s: float) -> LinkSpeed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from simdep.policies import Job, Partition, build, on_groups
 from simdep.schedule import Schedule, Sequenced
@@ -36,18 +37,10 @@ def pppipe(layers: int, r1: int, *, tokens: int = 1, shared: bool = True) -> Sch
     return build("pppipe", layers, r1, tokens=tokens, shared=shared)
 
 
-def findep(
-    layers: int,
-    r1: int,
-    r2: int,
-    order: str = "ASAS",
-    *,
-    tokens: int | None = None,
-    shared: bool = True,
-) -> Schedule:
+def findep(layers: int, r1: int, r2: int, order: str = "ASAS", **given: Any) -> Schedule:
     """FinDEP: r1 micro-batches, r2 chunks, any AG order; A2E waits for attention only.
 
     `order` is `ASAS`, `AASS` or a list such as `A0 A1 S0 A2 S1 S2`, the same in every layer.
     `tokens` defaults to r2.
     """
-    return build("findep", layers, r1, r2, order, tokens=tokens, shared=shared)
+    return build("findep", layers, r1, r2, order, **given)
