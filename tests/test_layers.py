@@ -29,7 +29,7 @@ FLOORS = (
         "schedule",
         "units",
     ),
-    ("timeline", "costs", "hardware"),
+    ("timeline", "costs", "completeness", "hardware"),
     ("scenario", "calibration", "traces"),
     ("simulation",),
     ("policies", "analysis"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simdep.checks import InputError
+from simdep.completeness import check_complete
 from simdep.schedule import Kind, Schedule, Task
 
 # What a task of a stream may wait for: a rank knows the end of its own computation and of what
@@ -23,13 +24,7 @@ def check_executable(schedule: Schedule) -> None:
     for task in schedule:
         _check_task(task, schedule)
     _check_layers(schedule)
-    ancestors: dict[str, set[str]] = {}
-    for task in schedule.in_order:
-        direct = schedule.predecessors[task.name]
-        ancestors[task.name] = set(direct).union(*(ancestors[name] for name in direct))
-        for needed in schedule.data_of(task):
-            if needed not in ancestors[task.name]:
-                raise InputError(f"{task} does not wait for {needed}, whose result it needs")
+    check_complete(schedule)
 
 
 def _check_task(task: Task, schedule: Schedule) -> None:

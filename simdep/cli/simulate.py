@@ -11,6 +11,7 @@ from simdep.checks import InputError
 from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.scenario_args import add_scenario_flags
+from simdep.completeness import check_complete
 from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ def own_schedule(args: argparse.Namespace) -> Schedule | None:
         raise InputError(
             f"--layers {args.layers}: the schedule {args.schedule} has {schedule.layers}"
         )
+    try:
+        check_complete(schedule)
+    except InputError as error:
+        raise InputError(error, args.schedule) from None
     return schedule
 
 
