@@ -25,6 +25,7 @@ MAX_INTEGER = 10**9  # of an integer; sums and products of such numbers stay fin
 MAX_NUMBER = 1e30  # any other number
 MAX_VALUE_LETTERS = 80  # of a value that an error repeats
 MAX_LETTERS = 280  # of the sentence of an error; with the name of the program it has under 300
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line ends and tabs
 _MAX_CHOICES = 12  # that an error lists
 _LONG_QUOTED = re.compile(rf"'[^']{{{MAX_VALUE_LETTERS},}}'|\"[^\"]{{{MAX_VALUE_LETTERS},}}\"")
 
@@ -169,7 +170,9 @@ def boolean(value: Any, where: str) -> bool:
 
 
 def string(value: Any, where: str) -> str:
-    """`value` if it is a string that is not empty; else InputError."""
+    """`value` if it is a string that is not empty and moves no terminal; else InputError."""
     if not isinstance(value, str) or not value:
         raise InputError(f"{where}={shown(value)}; expected a text")
+    if _CONTROL.search(value):
+        raise InputError(f"{where}={shown(value)}; expected a text without control characters")
     return value

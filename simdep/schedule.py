@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simdep import files
-from simdep.checks import InputError, integer, shown, shown_text
+from simdep.checks import InputError, integer, shown, shown_text, string
 from simdep.file_kinds import SCHEDULE
 from simdep.precedence import CycleError, Precedence
 
@@ -451,7 +451,8 @@ def _schedule(data: Any) -> Schedule:
         streams[str(stream)] = tuple(map(_task, tasks))
     if not any(streams.values()):
         raise InputError("there is no task in it; a schedule has at least one")
-    return Schedule(streams, str(data.get("label", "")))
+    label = data.get("label") or ""
+    return Schedule(streams, label and string(label, "label"))
 
 
 def _task(entry: Any) -> Task:

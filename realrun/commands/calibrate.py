@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from realrun.validation.report import costs_table
 
     checks.integer(args.rounds, "--rounds")
+    checks.string(args.name, "--name")
     check_paths(args, ("out",))
     if args.out.suffix != ".json":
         raise InputError(f"--out {files.shown_path(args.out)}: expected the name of a .json file")

@@ -10,6 +10,7 @@ import sys
 from realrun.commands.options import (
     add_common_flags,
     add_out,
+    default_case,
     progress_bar,
     ready_cases,
     run_folder,
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from realrun.validation.experiments import as_table, experiment
 
     rounds = checks.integer(args.rounds, "--rounds")
+    ready_cases([default_case({})], args)  # refuses flags before anything is shown
     folder = run_folder(args.out)
     with progress_bar(args.name) as progress:
         ready = functools.partial(ready_cases, args=args)

@@ -6,11 +6,11 @@ import argparse
 import datetime
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realrun.place import CHOSEN_SPEED, GPU_LINK, LINKS
 from simdep import checks, files
@@ -120,10 +120,17 @@ def case_of(args: argparse.Namespace) -> Case:
         # A flag may name a module of the user's own, a file may not
         flags["policy"] = load_policy(flags["policy"]).name
     if args.scenario is None:
-        return Case.from_tables(override(override({}, DEFAULTS), flags), {})
+        return default_case(flags)
     tables = files.read_toml(args.scenario, SCENARIO)
     with files.context(args.scenario, SCENARIO):
         return Case.from_tables(override(tables, flags), {})
+
+
+def default_case(fields: Mapping[str, Any]) -> Case:
+    """The case without a scenario file, with other fields as they are given."""
+    from realrun.cases import Case
+
+    return Case.from_tables(override(override({}, DEFAULTS), fields), {})
 
 
 def ready_cases(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
@@ -180,6 +187,7 @@ def run_folder(out: Path | None) -> Path:
         return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if os.path.isfile(out):
         raise InputError(f"--out {files.shown_path(out)}: it is a file; name a folder")
+    checks.string(str(out), "--out")
     files.make_folder(out)
     return out
 

@@ -154,12 +154,15 @@ def _numbers(cells: pd.Series[Any]) -> pd.Series[float]:
 
 
 def _check_filled(table: pd.DataFrame, operations: list[Operation]) -> None:
-    """Raise InputError for an empty cell that should say which kernel ran."""
+    """Raise InputError for an empty cell that should say which kernel ran, or on which machine."""
+    rules = dict.fromkeys(_MACHINE_COLUMNS, "every row names its machine")
     for operation in operations:
-        for column in (*operation.attributes, *operation.selects):
-            if column in table and table[column].isna().any():
-                line = table[column].isna().idxmax()
-                raise InputError(f"line {line}: {column} is empty; it says which kernel ran")
+        kernel = (*operation.attributes, *operation.selects)
+        rules |= dict.fromkeys(kernel, "it says which kernel ran")
+    for column, rule in rules.items():
+        if column in table and table[column].isna().any():
+            line = table[column].isna().idxmax()
+            raise InputError(f"line {line}: {column} is empty; {rule}")
 
 
 def operations_of(columns: Collection[str]) -> list[Operation]:

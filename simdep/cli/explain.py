@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     prediction = simulate(scenario, schedule=own_schedule(args), ideal=args.ideal)
     subject = _Subject.of(prediction)
     result = _explained(subject)
-    if args.against:
+    if args.against is not None:
         result["difference"] = _difference(_other(args.against, scenario), prediction, subject)
     if args.exact:
         result["optimum"] = _optimum(subject, args.time_limit, args.workers)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from simdep import checks
 from simdep.checks import InputError
 from simdep.cli.output import check_paths, emit, table
 from simdep.cli.parser import add_json
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix != ".json":
         raise InputError(f"--out {args.out}: a profile is a .json file")
     for flag in ("gpu", "name", "source"):
-        if getattr(args, flag) == "":
-            raise InputError(f"--{flag} is empty; leave it out")
+        text = getattr(args, flag)
+        if text is not None:
+            checks.string(text, f"--{flag}")
     gpu_name = args.gpu or _packaged_gpu(args.data)
     gpu = find_gpu(gpu_name)
     name = gpu.name if gpu else gpu_name or Path(args.data[0]).stem

@@ -114,6 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     times as slow.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    args = command_parser().parse_args(argv)
+    return run_command("simdep", lambda: _run(args))
+
+
+def command_parser() -> Parser:
+    """The parser of every command and its flags."""
     examples = "\n".join(f"  {line}" for line in simulate.EXAMPLES.strip().splitlines())
     parser = Parser(
         "simdep",
@@ -123,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"simdep {VERSION}")
     add_commands(parser, COMMANDS)
-    args = parser.parse_args(argv)
-    return run_command("simdep", lambda: _run(args))
+    return parser
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -109,11 +109,12 @@ def _check_alone(args: argparse.Namespace, flags: Mapping[str, Any]) -> None:
 
 
 def stated(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields that flags state, by name."""
+    """The fields that flags state, by name; raises InputError for one out of its bounds."""
     values = {}
     for field in FIELDS.values():
         value = getattr(args, _attribute(field), None)
         if value is not None:
+            field.check(value)
             values[field.name] = value
     return values
 

@@ -98,6 +98,8 @@ def _served(args: argparse.Namespace) -> list[Problem]:
     from simdep.planning.stage_cache import StageCache
     from simdep.scenario.spec import Scenario
 
+    if args.tokens_per_sample is not None:
+        raise InputError("--tokens-per-sample belongs to stage costs; a model has --seq-len")
     data = given.tables(args)
     workload = data.setdefault("workload", {})
     if "m_a" in workload:

@@ -144,6 +144,15 @@ class HardwareProfile:
         """The GPU that it is a profile of, if that is known."""
         return find_gpu(self.gpu or self.name)
 
+    @property
+    def transports(self) -> list[str]:
+        """The transports with costs of links or hosts of their own: what `shape` names there."""
+        names = set()
+        for cost in self.costs:
+            if cost.op in ("a2e", "e2a", "link") or cost.op.startswith("host."):
+                names.add(cost.shape)
+        return sorted(names - {""})
+
     def kernel(self, op: str, **attributes: str) -> Kernel | None:
         """The first kernel of an operation that agrees with all the attributes given; None if there
         is none."""

@@ -229,6 +229,17 @@ class Text(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HardwareName(Text):
+    """The one hardware of a deployment."""
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, Mapping):
+            rule = "AG and EG have the same hardware: ag_hardware and eg_hardware are no fields"
+            raise InputError(f"{self.name}={checks.shown(value)}; expected one name; {rule}")
+        return super().check(value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Integers(Field):
     """A list of integers, or a text of them such as `3,1`."""
 

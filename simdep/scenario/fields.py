@@ -18,6 +18,7 @@ from simdep.scenario.field import (
     Counts,
     Factors,
     Field,
+    HardwareName,
     Integer,
     Integers,
     Number,
@@ -80,7 +81,7 @@ _DECLARED: tuple[Field, ...] = (
         above=0,
         high=1,
     ),
-    Text(
+    HardwareName(
         name="hardware",
         metavar="NAME|FILE",
         table="deployment",

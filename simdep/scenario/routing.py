@@ -16,6 +16,7 @@ routed tokens goes to the others.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,8 +264,8 @@ def _capped(shares: Array, limit: float) -> Array:
 
 
 def is_file(text: str) -> bool:
-    """Whether a text names a file that `read_routing` reads."""
-    return Path(text).suffix in (".csv", ".json")
+    """Whether a text names a file, for `read_routing` to read or to refuse."""
+    return Path(text).suffix in (".csv", ".json") or os.path.isfile(text)
 
 
 def parse_law(text: str, experts: int, *, top_k: int, tokens: int, layers: int) -> Routing:

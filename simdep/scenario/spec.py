@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simdep import files
-from simdep.checks import InputError
+from simdep.checks import InputError, shown
 from simdep.costs import StageTimes
 from simdep.file_kinds import SCENARIO
 from simdep.hardware.profile import Cost, HardwareProfile, load_hardware
@@ -297,11 +297,13 @@ def _with_sizes(
     chunks = values.get("chunks", ())
     if len(chunks) == 1:  # it stands for every micro-batch
         chunks = chunks * r1
+    hardware = _hardware(values, times)
+    _check_transport(values.get("transport", ""), hardware)
     scenario = _made(
         Scenario,
         values,
         model=model,
-        deployment=_deployment(values, ag, eg, _hardware(values, times)),
+        deployment=_deployment(values, ag, eg, hardware),
         workload=_workload(values, r1, micro_batches),
         layers=values.get("layers", model.moe_layers),
         r1=r1,
@@ -359,6 +361,15 @@ def _made(kind: type[Made], values: Mapping[str, Any], **derived: Any) -> Made:
     """A dataclass of attributes that are derived from fields, and of those that are fields."""
     names = kind.__dataclass_fields__.keys() - derived.keys()
     return kind(**derived, **{name: values[name] for name in names if name in values})
+
+
+def _check_transport(transport: str, hardware: HardwareProfile) -> None:
+    """Raise InputError for a transport without costs of its own: others would stand in silently."""
+    transports = hardware.transports
+    if transport and transport not in transports:
+        named = ", ".join(transports) or "none"
+        rule = f"hardware {hardware.name} has costs of these transports: {named}"
+        raise InputError(f"transport={shown(transport)}; {rule}")
 
 
 def _stage_times(values: Mapping[str, Any]) -> StageTimes | None:

@@ -171,6 +171,7 @@ def test_rows_of_another_machine_are_not_taken_for_those_of_a_known_gpu(tmp_path
     [
         ("m,n,k,us", "1,2,3,4", "column dtype is missing"),
         ("dtype,m,n,k,us", ",1,2,3,4", r"mine.csv: line 2: dtype is empty"),
+        ("gpu,dtype,m,n,k,us", ",bf16,1,2,3,4", r"mine.csv: line 2: gpu is empty"),
         ("dtype,m,n,k,us", "int4,1,2,3,4", r"mine.csv: unknown dtype in line 2 'int4'"),
         ("dtype,m,n,k,us", "bf16,1,,3,4", r"mine.csv: line 2: n=nan"),
         ("dtype,m,n,k,us", "bf16,1,2,3,4,5", "6 fields; expected 5, one for each column"),

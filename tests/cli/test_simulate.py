@@ -157,6 +157,24 @@ FILES = [
         f"simdep {BARE} --schedule FILE",
         "stream AG: 5 is not a list",
     ),
+    (
+        "x.json",
+        '{"format": 1, "label": "\\u001b", "streams": {"AG": [{"task": "A[0.0]", "tokens": 1}]}}',
+        f"simdep {BARE} --schedule FILE",
+        "label='\\x1b'; expected a text without control characters",
+    ),
+    (
+        "s.toml",
+        'model = "deepseek-v2"\n[deployment]\nhardware = {ag = "h20", eg = "l40s"}\nag = 1\neg = 1',
+        "simdep simulate FILE",
+        "ag_hardware and eg_hardware are no fields",
+    ),
+    (
+        "s.toml",
+        'model = "deepseek-v2"\n[deployment]\nhardware = "h20"\ntransport = "x"\nag = 1\neg = 1',
+        "simdep simulate FILE",
+        "transport='x'; hardware h20 has costs of these transports: none",
+    ),
     # file name, content, command, what the sentence holds
     ("s.toml", "model = ", "simdep simulate FILE", "s.toml: expected a value"),
     (
