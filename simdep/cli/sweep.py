@@ -41,7 +41,7 @@ simdep sweep scenario.toml --vary ag:eg=1:7..7:1 --vary samples=1,2,4,8 --solve 
 """
 SUFFIXES = (".csv", ".parquet")
 SAVE_EVERY_S = 10.0
-TEXTS = {*text_columns(), "reason"}
+TEXTS = {*text_columns(), "schedule", "reason"}
 MAX_SHOWN, MAX_PICTURES, MAX_NOTES = 40, 12, 10
 
 

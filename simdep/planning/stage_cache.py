@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,19 +83,16 @@ class LayerTimes:
 @dataclass(frozen=True)
 class ScenarioStages:
     """Stage times of a scenario whose ranks are alike and whose groups are not colocated, and what
-    it needs of memory. `chunk` maps A2E, EXPERT and E2A."""
+    it needs of memory. `chunk` maps A2E, EXPERT and E2A; `has_overheads` says whether hosts add
+    anything to the paper's model."""
 
     scenario: Scenario
     costs: ScenarioCosts
     footprint: Footprint
     attention: LayerTimes
-    shared: TaskTimes | None
-    chunk: dict[Kind, TaskTimes]
-
-    @cached_property
-    def has_overheads(self) -> bool:
-        """Whether hosts add anything to the paper's model."""
-        return bool(self.costs.host.terms)
+    shared: Compute | None
+    chunk: dict[Kind, Compute]
+    has_overheads: bool
 
     def table(self, m_a: IntArray, r2: IntArray) -> StageTable:
         """Stage times of configurations m_a and r2 [n]; see `joint_table`."""
@@ -216,10 +213,12 @@ class StageCache:
             attention=self._once(layers, lambda: self._layers(costs, keys)),
             shared=shared,
             chunk={
-                Kind.A2E: TaskTimes(partial(costs.transfer, Kind.A2E)),
+                # A line of the bytes: computed in less time than looked up
+                Kind.A2E: partial(costs.transfer, Kind.A2E),
                 Kind.EXPERT: self._task(keys.expert, costs.expert),
-                Kind.E2A: TaskTimes(partial(costs.transfer, Kind.E2A)),
+                Kind.E2A: partial(costs.transfer, Kind.E2A),
             },
+            has_overheads=self._once(keys.host, lambda: bool(costs.host.terms)),
         )
 
     def _layers(self, costs: ScenarioCosts, keys: _Keys) -> LayerTimes:
@@ -254,6 +253,7 @@ class _Keys:
     attention: Hashable
     shared: Hashable
     expert: Hashable
+    host: Hashable
     memory: Hashable
     scenario: Hashable
 
@@ -272,7 +272,8 @@ class _Keys:
             deployment.shared_on,
         )
         traffic = (deployment.dispatch, deployment.a2e_dtype, deployment.e2a_dtype)
-        link = (deployment.link, deployment.transport, deployment.link_class, deployment.duplex)
+        transport = deployment.transport
+        link = (deployment.link, transport, deployment.link_class, deployment.duplex)
         memory = (computing, gpus, traffic, scenario.layers, deployment.memory_gbytes)
         has_split = any(cost.ag and cost.op in STAGE_OPERATIONS for cost in hardware.costs)
         shared_has_split = has_split or deployment.shared_on == "eg"
@@ -280,6 +281,7 @@ class _Keys:
             attention=(Kind.ATTENTION, computing, gpus if has_split else None),
             shared=(Kind.SHARED, computing, gpus if shared_has_split else None),
             expert=(Kind.EXPERT, computing, gpus, deployment.expert_gemm),
+            host=("host", id(hardware), gpus, transport, deployment.contention, deployment.duplex),
             memory=("memory", memory),
             scenario=(link, memory, deployment.expert_gemm, deployment.contention),
         )

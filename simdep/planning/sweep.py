@@ -75,15 +75,27 @@ class Sweep:
         A varied policy has as many GPUs and its own parameters where nothing varies them, as in
         `simdep compare`. The last arguments give the profile and the model of a name.
         """
+        return self.under_policy(self.stated(point, hardware_named, model_named), point)
+
+    def stated(
+        self,
+        point: Point,
+        hardware_named: Callable[[str], HardwareProfile] = load_hardware,
+        model_named: Callable[[str], ModelSpec] = load_model,
+    ) -> Scenario:
+        """The scenario of a point, whose policy is left aside."""
         values = {name: value for name, value in point.items() if name not in (SPLIT, "policy")}
         if SPLIT in point:
             values["ag"], values["eg"] = map(int, point[SPLIT].split(":"))
         data = override(self.base, values)
-        scenario = Scenario.from_dict(
+        return Scenario.from_dict(
             data,
             _loaded(data.get("deployment", {}).get("hardware"), hardware_named),
             _loaded(data.get("model"), model_named),
         )
+
+    def under_policy(self, scenario: Scenario, point: Point) -> Scenario:
+        """The `stated` scenario of a point under the policy of the point, if policies vary."""
         policy = point.get("policy")
         if policy is None:
             return scenario

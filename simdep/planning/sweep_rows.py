@@ -35,6 +35,7 @@ from simdep.simulation.batch import batch_makespans
 from simdep.simulation.stage_table import StageTable
 
 FIRST_BLOCK, MAX_BLOCK = 16, 4000  # points that are evaluated before their rows are handed out
+MAX_READ = 1024  # scenarios that are kept for points that differ in their policy alone
 NUMBERS = (
     "makespan_us",
     "throughput_tokens_per_s",
@@ -44,7 +45,16 @@ NUMBERS = (
     "a2e_busy_pct",
     "e2a_busy_pct",
 )
-PREDICTION_COLUMNS = ("m_a", "r1", "r2", *NUMBERS, "memory_fits", "memory_missing_bytes")
+PREDICTION_COLUMNS = (
+    "policy",
+    "schedule",
+    "m_a",
+    "r1",
+    "r2",
+    *NUMBERS,
+    "memory_fits",
+    "memory_missing_bytes",
+)
 LINK_AXES = ("link.alpha_us", "link.gbytes_per_s", "duplex")
 ResultRow = dict[str, Any]
 
@@ -95,8 +105,7 @@ class _Regular:
         """What points have in common that are simulated at once: layers, whether A2E waits for the
         shared experts, and the order of a layer."""
         scenario = self.scenario
-        parameters = (scenario.policy, scenario.order, scenario.r1, scenario.r2)
-        return scenario.layers, scenario.policy != "findep", _steps(*parameters)
+        return scenario.layers, scenario.policy != "findep", _layer_order(scenario).steps
 
 
 class _Evaluator:
@@ -108,6 +117,7 @@ class _Evaluator:
         self._assumed: dict[Assumption, None] = {}
         self._load_hardware = functools.cache(load_hardware)
         self._load_model = functools.cache(load_model)
+        self._stated = functools.lru_cache(MAX_READ)(self._read)
 
     @property
     def assumptions(self) -> dict[Assumption, None]:
@@ -160,7 +170,12 @@ class _Evaluator:
         return prediction_row(prediction)
 
     def _scenario(self, point: Point) -> Scenario:
-        return self.sweep.scenario(point, self._load_hardware, self._load_model)
+        """The scenario of a point; points that differ in their policy alone are read once."""
+        stated = tuple((name, value) for name, value in point.items() if name != "policy")
+        return self.sweep.under_policy(self._stated(stated), point)
+
+    def _read(self, stated: Iterable[tuple[str, Any]]) -> Scenario:
+        return self.sweep.stated(dict(stated), self._load_hardware, self._load_model)
 
     def _regular_stages(self, scenario: Scenario, point: Point) -> ScenarioStages | None:
         """The stages of a scenario that is simulated together with others; None for one that is
@@ -168,7 +183,7 @@ class _Evaluator:
         if not is_regular(scenario) or scenario.r2 > scenario.tokens:
             return None
         try:
-            _steps(scenario.policy, scenario.order, scenario.r1, scenario.r2)
+            _layer_order(scenario)
             stages = self.cache.stages(scenario)
             self._assume(stages.costs.links.assumptions, point)
         except ValueError:
@@ -219,6 +234,8 @@ def _rows(points: Sequence[_Regular], stages: StageTable) -> Iterator[ResultRow]
         rate = tokens_per_second(scenario.tokens * r1 * scenario.deployment.ag, us)
         missing = point.stages.footprint.missing_bytes(scenario.m_a, scenario.r2, r1)
         yield {
+            "policy": scenario.policy,
+            "schedule": _layer_order(scenario).label,
             "m_a": scenario.m_a,
             "r1": r1,
             "r2": scenario.r2,
@@ -245,11 +262,23 @@ def _joint_table(points: Sequence[_Regular]) -> StageTable:
     return joint_table(members, m_a, r2)
 
 
+@dataclass(frozen=True)
+class _LayerOrder:
+    """The order of the AG in a layer, and the label of the schedule that repeats it."""
+
+    steps: tuple[Step, ...]
+    label: str
+
+
+def _layer_order(scenario: Scenario) -> _LayerOrder:
+    """The order of a regular scenario; raises InputError where its policy does not have its
+    parameters."""
+    return _order_of(scenario.policy, scenario.order, scenario.r1, scenario.r2)
+
+
 @functools.cache
-def _steps(policy: str, order: str, r1: int, r2: int) -> tuple[Step, ...]:
-    """The AG order of a layer; raises InputError where the policy does not have its parameters."""
-    build(policy, 1, r1, r2, order)
-    return parse_order(order, r1)
+def _order_of(policy: str, order: str, r1: int, r2: int) -> _LayerOrder:
+    return _LayerOrder(parse_order(order, r1), build(policy, 1, r1, r2, order).label)
 
 
 def _solution_row(solution: Solution, scenario: Scenario) -> ResultRow:
