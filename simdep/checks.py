@@ -111,40 +111,40 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(every[:_MAX_CHOICES])} and {len(every) - _MAX_CHOICES} more"
 
 
-def mapping(value: Any, keys: Collection[str], where: str) -> Mapping[str, Any]:
+def mapping(value: Any, keys: Collection[str], place: str) -> Mapping[str, Any]:
     """`value` if it is a table without unknown keys; else InputError."""
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}={shown(value)}; expected a table of {listed(keys)}")
+        raise InputError(f"{place}={shown(value)}; expected a table of {listed(keys)}")
     for key in value:
-        known(key, keys, f"key of {where}")
+        known(key, keys, f"key of {place}")
     return value
 
 
-def integer(value: Any, where: str, low: int = 1, high: int = MAX_INTEGER) -> int:
+def integer(value: Any, place: str, low: int = 1, high: int = MAX_INTEGER) -> int:
     """`value` if it is an integer from `low` to `high`, default a billion; else InputError."""
     if type(value) is not int or value < low:
-        raise InputError(f"{where}={shown(value)}; expected an integer >= {low}")
+        raise InputError(f"{place}={shown(value)}; expected an integer >= {low}")
     if value > high:
-        raise InputError(f"{where}={shown(value)}; expected an integer <= {high:,}")
+        raise InputError(f"{place}={shown(value)}; expected an integer <= {high:,}")
     return value
 
 
-def finite(value: Any, where: str) -> float:
+def finite(value: Any, place: str) -> float:
     """`value` if it is a finite number; else InputError."""
     if not _is_finite(value):
-        raise InputError(f"{where}={shown(value)}; expected a finite number")
+        raise InputError(f"{place}={shown(value)}; expected a finite number")
     return value  # type: ignore[no-any-return]
 
 
 def number(
-    value: Any, where: str, *, above: float | None = None, high: float = MAX_NUMBER
+    value: Any, place: str, *, above: float | None = None, high: float = MAX_NUMBER
 ) -> float:
     """`value` if it is a finite number >= 0 (or > `above`), and <= `high`; else InputError."""
     if not _is_finite(value) or value < 0 or (above is not None and value <= above):
         rule = ">= 0" if above is None else f"> {above}"
-        raise InputError(f"{where}={shown(value)}; expected a finite number {rule}")
+        raise InputError(f"{place}={shown(value)}; expected a finite number {rule}")
     if value > high:
-        raise InputError(f"{where}={shown(value)}; expected a number <= {high:g}")
+        raise InputError(f"{place}={shown(value)}; expected a number <= {high:g}")
     return value  # type: ignore[no-any-return]
 
 
@@ -154,25 +154,25 @@ def _is_finite(value: Any) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
-def pair(value: Any, where: str) -> tuple[float, float]:
+def pair(value: Any, place: str) -> tuple[float, float]:
     """`value` if it is a pair of numbers >= 0; else InputError."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise InputError(f"{where}={shown(value)}; expected a pair of numbers")
-    low, high = (number(item, where) for item in value)
+        raise InputError(f"{place}={shown(value)}; expected a pair of numbers")
+    low, high = (number(item, place) for item in value)
     return low, high
 
 
-def boolean(value: Any, where: str) -> bool:
+def boolean(value: Any, place: str) -> bool:
     """`value` if it is true or false; else InputError."""
     if not isinstance(value, bool):
-        raise InputError(f"{where}={shown(value)}; expected true or false")
+        raise InputError(f"{place}={shown(value)}; expected true or false")
     return value
 
 
-def string(value: Any, where: str) -> str:
+def string(value: Any, place: str) -> str:
     """`value` if it is a string that is not empty and moves no terminal; else InputError."""
     if not isinstance(value, str) or not value:
-        raise InputError(f"{where}={shown(value)}; expected a text")
+        raise InputError(f"{place}={shown(value)}; expected a text")
     if _CONTROL.search(value):
-        raise InputError(f"{where}={shown(value)}; expected a text without control characters")
+        raise InputError(f"{place}={shown(value)}; expected a text without control characters")
     return value

@@ -168,15 +168,15 @@ class Line:
         return self.alpha_us + self.beta_us * work
 
     @classmethod
-    def parse(cls, text: str, where: str) -> Line:
+    def parse(cls, text: str, place: str) -> Line:
         """From `ALPHA+BETA` (or `ALPHA`); raises InputError naming the place."""
         numbers = re.fullmatch(rf"({_NUMBER})(?:\+({_NUMBER}))?", text.strip())
         if not numbers:
             raise InputError(
-                f"{where}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit "
+                f"{place}={text!r}; it is ALPHA+BETA, microseconds and microseconds per unit "
                 "of work"
             )
-        alpha, beta = (checks.number(float(each or 0), where) for each in numbers.groups())
+        alpha, beta = (checks.number(float(each or 0), place) for each in numbers.groups())
         return cls(alpha, beta)
 
 

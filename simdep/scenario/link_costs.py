@@ -34,17 +34,17 @@ class LinkCosts:
     def by_kind(self) -> Mapping[Kind, Cost]:
         """The cost of each direction: the scenario's own link, else the profile's for this split
         (or nearest)."""
-        where = self.scenario.deployment
-        if where.link is not None:
-            return dict.fromkeys(_DIRECTIONS, where.link)
-        place = (where.ag, where.eg, where.transport, where.link_class)
-        return {kind: link_cost(where.hardware, kind, *place) for kind in _DIRECTIONS}
+        deployment = self.scenario.deployment
+        if deployment.link is not None:
+            return dict.fromkeys(_DIRECTIONS, deployment.link)
+        place = (deployment.ag, deployment.eg, deployment.transport, deployment.link_class)
+        return {kind: link_cost(deployment.hardware, kind, *place) for kind in _DIRECTIONS}
 
     def message(self, kind: Kind, tokens: Any, layer: int = 0, groups: int = 1) -> Estimate:
         """A2E or E2A of a chunk of `tokens` tokens of every AG GPU, or of their rows for one of
         `groups` expert groups; one colocated GPU sends nothing, in no time."""
-        where = self.scenario.deployment
-        if where.colocated and where.gpus == 1:
+        deployment = self.scenario.deployment
+        if deployment.colocated and deployment.gpus == 1:
             return Estimate(0)
         link = self.by_kind[kind]
         size = self.bytes(tokens, kind, busier=link.op == "p2p", groups=groups)
@@ -59,10 +59,12 @@ class LinkCosts:
         `busier`: those of a GPU of the group whose GPUs handle more. Colocated, rows for a GPU's
         own experts stay.
         """
-        model, where = self.scenario.model, self.scenario.deployment
+        model, deployment = self.scenario.model, self.scenario.deployment
         size = self.scenario.sent_element_bytes(kind is Kind.A2E)
-        sent = work.transfer(model, tokens, where.ag, where.eg, where.dispatch, groups)
-        remote = (where.gpus - 1) / where.gpus if where.colocated else 1
+        sent = work.transfer(
+            model, tokens, deployment.ag, deployment.eg, deployment.dispatch, groups
+        )
+        remote = (deployment.gpus - 1) / deployment.gpus if deployment.colocated else 1
         eg_bytes, ag_bytes = sent.eg_bytes(size), sent.ag_bytes(size)
         return remote * (np.maximum(eg_bytes, ag_bytes) if busier else eg_bytes)
 
@@ -76,12 +78,14 @@ class LinkCosts:
     def host(self) -> HostOverheads:
         """What the hosts of the profile add to the paper's model; nothing where it holds no such
         cost."""
-        where = self.scenario.deployment
+        deployment = self.scenario.deployment
         gap, receive, post, slow = (
-            where.hardware.find(f"host.{term}", ag=where.ag, eg=where.eg, shape=where.transport)
+            deployment.hardware.find(
+                f"host.{term}", ag=deployment.ag, eg=deployment.eg, shape=deployment.transport
+            )
             for term in _HOST_TERMS
         )
-        contention = where.contention
+        contention = deployment.contention
         if contention is None:
             contention = slow(0) if slow else 0
         return HostOverheads(
@@ -89,7 +93,7 @@ class LinkCosts:
             receive_us=receive(0) if receive else 0,
             post_us=partial(self._posting_us, post) if post else free,
             contention=contention,
-            half_duplex=where.duplex == "half",
+            half_duplex=deployment.duplex == "half",
         )
 
     def _posting_us(self, cost: Cost, task: Task) -> float:

@@ -243,16 +243,16 @@ class Footprint:
 
 def available_bytes(scenario: Scenario) -> tuple[int | None, tuple[str, ...]]:
     """Bytes of one GPU that serving may use (None: not known), and what to say about them."""
-    where = scenario.deployment
-    if where.memory_gbytes is not None:
-        return round(1e9 * where.memory_gbytes), (
-            f"{where.memory_gbytes:g} GB of each GPU given",
+    deployment = scenario.deployment
+    if deployment.memory_gbytes is not None:
+        return round(1e9 * deployment.memory_gbytes), (
+            f"{deployment.memory_gbytes:g} GB of each GPU given",
             ASSUMED,
         )
-    machine = where.hardware.machine
+    machine = deployment.hardware.machine
     if machine is None or "memory" not in machine.figures:
         unknown = (
-            f"memory of hardware {where.hardware.name} is not known and so no limit; give "
+            f"memory of hardware {deployment.hardware.name} is not known and so no limit; give "
             "memory_gbytes"
         )
         return None, (unknown, ASSUMED)
@@ -266,8 +266,12 @@ def available_bytes(scenario: Scenario) -> tuple[int | None, tuple[str, ...]]:
 
 
 def _groups(scenario: Scenario) -> dict[str, int]:
-    where = scenario.deployment
-    return {"GPU": where.ag} if where.colocated else {"AG": where.ag, "EG": where.eg}
+    deployment = scenario.deployment
+    return (
+        {"GPU": deployment.ag}
+        if deployment.colocated
+        else {"AG": deployment.ag, "EG": deployment.eg}
+    )
 
 
 def _weights(scenario: Scenario) -> Needs:
@@ -334,9 +338,9 @@ def _dense_layers(scenario: Scenario) -> int:
 
 def _widest(scenario: Scenario) -> int:
     """Elements that one token has at most within a layer of the AG, besides its residual stream."""
-    model, where = scenario.model, scenario.deployment
+    model, deployment = scenario.model, scenario.deployment
     moments = [_attention_width(model, decode=scenario.workload.phase == "decode"), model.experts]
-    if where.shared_on == "ag":
+    if deployment.shared_on == "ag":
         moments.append(work.WEIGHTS * model.shared_hidden)
     if model.dense_layers:
         moments.append(work.WEIGHTS * model.dense_hidden)

@@ -243,13 +243,13 @@ class Scenario:
             )
 
     def __repr__(self) -> str:
-        where, workload = self.deployment, self.workload
-        gpus = str(where.gpus) if where.colocated else f"{where.ag}+{where.eg}"
+        deployment, workload = self.deployment, self.workload
+        gpus = str(deployment.gpus) if deployment.colocated else f"{deployment.ag}+{deployment.eg}"
         cut = f"{self.policy} {self.order} r1={self.r1} r2={self.r2}"
         if not self.has_model:
             return f"<Scenario of stage times: {self.layers} layers, {cut}>"
         work = f"{workload.samples} x {workload.phase} {workload.seq_len}"
-        return f"<Scenario {self.model.name} on {gpus} {where.hardware.name}: {work}, {cut}>"
+        return f"<Scenario {self.model.name} on {gpus} {deployment.hardware.name}: {work}, {cut}>"
 
     @property
     def has_model(self) -> bool:

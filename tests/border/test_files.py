@@ -6,35 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from bad_inputs import READERS, WRITES_WHAT_IS_MISSING
 from cli import refused
 from foreign import KINDS, SCENARIO, broken
 
 from simdep import files
 
-SERVED = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 2 --samples 2 --seq-len 8"
-STAGES = "--stage-times attention=9,a2e=1,expert=5,e2a=1"
-READERS = {  # the command that reads FILE, its ending, and the kinds that it takes
-    "scenario": ("simdep simulate FILE", ".toml", {"scenario.toml"}),
-    "compared": (f"simdep explain {SERVED} --against FILE", ".toml", {"scenario.toml"}),
-    "swept": ("simdep sweep FILE --vary r1=1,2", ".toml", {"scenario.toml"}),
-    "schedule": (f"simdep simulate {STAGES} --schedule FILE", ".json", {"schedule.json"}),
-    "model": (f"simdep simulate {SERVED} --model FILE", ".json", {"config.json"}),
-    "profile": (f"simdep simulate {SERVED} --hardware FILE", ".json", {"profile.json"}),
-    "shown profile": ("simdep hardware show FILE", ".json", {"profile.json"}),
-    "routing": (f"simdep simulate {SERVED} --routing FILE", ".csv", {"routing.csv"}),
-    "routing lists": (f"simdep simulate {SERVED} --routing FILE", ".json", set()),
-    "measurements": ("simdep fit FILE --out out.json", ".csv", {"gemm.csv"}),
-    "evaluated": ("simdep costs evaluate FILE --hardware h100", ".csv", {"gemm.csv"}),
-    "events": ("simdep replay FILE", ".csv", {"events.csv"}),
-    "published": ("simdep reproduce --measured FILE", ".csv", set()),
-    "stages": ("simdep solve --stage-times-model FILE", ".toml", {"stages.toml"}),
-    "stages in JSON": ("simdep solve --stage-times-model FILE", ".json", set()),
-    "swept table": (f"simdep sweep {SERVED} --vary r1=1,2 --out FILE", ".csv", set()),
-    "cases": ("realrun validate --schedules FILE", ".json", {"cases.json"}),
-    "real schedule": ("realrun run --schedule FILE", ".json", {"schedule.json"}),
-    "real profile": ("realrun validate --quick --profile FILE", ".json", {"profile.json"}),
-}
-WRITES_WHAT_IS_MISSING = {"swept table"}
 RIGHT_BUT_FOR_FORMAT = {  # the right noun in another format, or nothing yet
     ("stages in JSON", "stages.toml"),
     ("routing lists", "routing.csv"),
