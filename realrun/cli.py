@@ -23,7 +23,7 @@ _COMMANDS = {
 }
 
 
-def command_parser() -> Parser:
+def realrun_parser() -> Parser:
     """The parser of every command and its flags."""
     examples = "".join(module.EXAMPLES for module in _COMMANDS.values()).split("\n")
     parser = Parser(
@@ -38,5 +38,5 @@ def command_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    args = command_parser().parse_args(argv)
+    args = realrun_parser().parse_args(argv)
     return run_command("realrun", lambda: args.run(args))

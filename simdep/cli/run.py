@@ -114,11 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     times as slow.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    args = command_parser().parse_args(argv)
+    args = simdep_parser().parse_args(argv)
     return run_command("simdep", lambda: _run(args))
 
 
-def command_parser() -> Parser:
+def simdep_parser() -> Parser:
     """The parser of every command and its flags."""
     examples = "\n".join(f"  {line}" for line in simulate.EXAMPLES.strip().splitlines())
     parser = Parser(

@@ -16,7 +16,7 @@ from places import ROOT
 from samples import events, gemms, saved
 
 import simdep
-from realrun.cli import command_parser
+from realrun.cli import realrun_parser
 from simdep.cli.run import main
 from simdep.policies import POLICIES
 
@@ -88,7 +88,7 @@ def test_a_command_of_simdep_runs(
 @pytest.mark.parametrize("line", commands("realrun"))
 def test_a_command_of_realrun_has_flags_that_exist(line: str) -> None:
     """Real runs take minutes; tests/realrun executes small ones."""
-    assert command_parser().parse_args(shlex.split(line)[1:])
+    assert realrun_parser().parse_args(shlex.split(line)[1:])
 
 
 def test_the_five_lines_of_python_run(workplace: Path) -> None:

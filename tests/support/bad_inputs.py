@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from realrun.cli import command_parser as realrun_parser
-from simdep.cli.run import command_parser as simdep_parser
+from realrun.cli import realrun_parser
+from simdep.cli.run import simdep_parser
 
 SERVED = "--model deepseek-v2-lite --hardware h20 --ag 3 --eg 5 --layers 2 --samples 2 --seq-len 8"
 STAGES = "--stage-times attention=9,a2e=1,expert=5,e2a=1"
