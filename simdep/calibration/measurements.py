@@ -73,7 +73,8 @@ class MeasuredTable:
         rows = self.table[self.table[column].astype(str).str.lower().isin(names)]
         if rows.empty:
             machines = checks.listed(self.machines)
-            raise InputError(f"{self.origin} has no rows of {name}; it has those of {machines}")
+            rule = f"it has no rows of {checks.shown_text(name)}; it has those of {machines}"
+            raise InputError(rule, self.origin)
         return MeasuredTable(self.origin, rows)
 
 

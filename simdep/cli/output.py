@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from simdep.checks import InputError, sentence
@@ -32,10 +34,13 @@ FILES = {  # flags of files, and how they end
     "out": ("",),
 }
 
+_POSITIONAL = {"scenario", "data", "events"}
+_NO_FILES = {"name", "source", "run"}  # texts that a profile holds
+
 
 def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
-    """Raise ValueError for a file that can't be written, before anything is computed that would be
-    lost."""
+    """Raise InputError for a file that can't be written, or that the command reads or writes
+    otherwise, before anything is computed that would be lost."""
     for name in names:
         suffixes = FILES[name]
         path = getattr(args, name, None)
@@ -49,6 +54,30 @@ def check_paths(args: argparse.Namespace, names: Iterable[str] = FILES) -> None:
         if not path.name.lower().endswith(suffixes):
             expected = f"expected the name of a {' or '.join(suffixes)} file"
             raise InputError(f"{flag} {shown_path(path)}: {expected}")
+        for other, other_flag in _other_files(args, name):
+            if _is_same(path, other):
+                raise InputError(f"{flag} {shown_path(path)}: {other_flag} is that file")
+
+
+def _other_files(args: argparse.Namespace, output: str) -> Iterator[tuple[Path, str]]:
+    """What a command line names that may be files, but the file `output`; each with its flag."""
+    for name, value in vars(args).items():
+        if name == output or name in _NO_FILES:
+            continue
+        flag = "the file to read" if name in _POSITIONAL else f"--{name.replace('_', '-')}"
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, (str, Path)):
+                yield Path(word), flag
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths mean one regular file, be it there or not."""
+    try:
+        if path.exists():
+            return path.is_file() and path.samefile(other)
+        return os.path.realpath(path) == os.path.realpath(other)
+    except (OSError, ValueError):  # the other is no path
+        return False
 
 
 def tell(notes: Iterable[str]) -> None:

@@ -7,6 +7,8 @@ A command is a module of this package. It has HELP, EXAMPLES, `add_flags(parser)
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import re
 import sys
@@ -50,6 +52,7 @@ COMMANDS = {
     "reproduce": reproduce,
     "replay": replay,
 }
+_OF_STREAMS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 EXTRAS = {  # packages that are optional
     "plotly": "figures",
     "torch": "real",
@@ -74,7 +77,8 @@ def run_command(prog: str, command: Callable[[], int]) -> int:
             return 1
         except (KeyboardInterrupt, Exception) as error:
             code, message = _exit_code(error)
-            print(f"{prog}: {message}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # stderr is on a full disk
+                print(f"{prog}: {message}", file=sys.stderr)
             return code
     for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(f"{prog}: note: {sentence(note)}", file=sys.stderr)
@@ -95,8 +99,15 @@ def _exit_code(error: BaseException) -> tuple[int, str]:
     if isinstance(error, InfeasibleError):
         return 3, sentence(error, max_lines=5)
     if isinstance(error, (RuntimeError, OSError)):
-        return 1, sentence(error, max_lines=20)
+        return 1, _of_stream(error) or sentence(error, max_lines=20)
     raise error
+
+
+def _of_stream(error: Exception) -> str:
+    """The sentence of an error of stdout; empty for others."""
+    if isinstance(error, OSError) and error.errno in _OF_STREAMS and error.filename is None:
+        return f"the output can't be written: {os.strerror(error.errno).lower()}"
+    return ""
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -228,14 +228,19 @@ class Text(Field):
         return {"type": "string"}
 
 
+ONE_HARDWARE = (
+    "different hardware of AG and EG (ag_hardware, eg_hardware) is not supported yet; expected "
+    "one name in hardware"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class HardwareName(Text):
     """The one hardware of a deployment."""
 
     def check(self, value: Any) -> str:
         if isinstance(value, Mapping):
-            rule = "AG and EG have the same hardware: ag_hardware and eg_hardware are no fields"
-            raise InputError(f"{self.name}={checks.shown(value)}; expected one name; {rule}")
+            raise InputError(f"{self.name}={checks.shown(value)}; {ONE_HARDWARE}")
         return super().check(value)
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from simdep import checks
+from simdep.checks import InputError
 from simdep.scenario.field import (
+    ONE_HARDWARE,
     Boolean,
     Counts,
     Factors,
@@ -520,6 +522,8 @@ def _field_at(path: tuple[str, ...]) -> Field:
     if field is not None:
         return field
     place = path[-2] if path[1:] else "scenario"
+    if path[-1] in ("ag_hardware", "eg_hardware"):
+        raise InputError(f"unknown key of {place} {path[-1]!r}; {ONE_HARDWARE}")
     checks.known(path[-1], _keys(path[:-1]), f"key of {place}")
     raise AssertionError(path)
 

@@ -72,7 +72,9 @@ def test_a_file_of_several_machines_needs_a_choice() -> None:
     both = pd.concat([gemms("h100"), gemms("a100")], ignore_index=True)
     with pytest.raises(ValueError, match=r"^t has rows of a100, h100; choose one with --gpu$"):
         fit_profile(of(both), "mine")
-    with pytest.raises(ValueError, match=r"^t has no rows of b200; it has those of a100, h100$"):
+    with pytest.raises(
+        ValueError, match=r"^t: it has no rows of b200; it has those of a100, h100$"
+    ):
         fit_profile(of(both), "mine", "b200")
 
 
@@ -162,7 +164,9 @@ def test_the_one_machine_of_a_table_needs_no_name_and_gives_the_profile_its_gpu(
 
 def test_rows_of_another_machine_are_not_taken_for_those_of_a_known_gpu(tmp_path: Path) -> None:
     measured = table_of([f"mi300x,{row}" for row in SERIES], tmp_path, "gpu,dtype,m,n,k,us")
-    with pytest.raises(ValueError, match=r"mine\.csv has no rows of h100; it has those of mi300x"):
+    with pytest.raises(
+        ValueError, match=r"mine\.csv: it has no rows of h100; it has those of mi300x"
+    ):
         evaluate([measured], load_hardware("h100"))
 
 

@@ -125,7 +125,7 @@ def test_a_replay_says_what_was_measured_and_predicted(
         ),
         (
             "simdep costs evaluate FILE --hardware a6000",
-            "FILE has no rows of a6000; it has those of h100",
+            "FILE: it has no rows of a6000; it has those of h100",
         ),
         (
             "simdep costs evaluate FILE --hardware h100 --anchors 0",

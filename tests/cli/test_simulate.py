@@ -167,7 +167,13 @@ FILES = [
         "s.toml",
         'model = "deepseek-v2"\n[deployment]\nhardware = {ag = "h20", eg = "l40s"}\nag = 1\neg = 1',
         "simdep simulate FILE",
-        "ag_hardware and eg_hardware are no fields",
+        "(ag_hardware, eg_hardware) is not supported yet",
+    ),
+    (
+        "s.toml",
+        'model = "deepseek-v2"\n[deployment]\nag_hardware = "h20"\neg_hardware = "l40s"',
+        "simdep simulate FILE",
+        "(ag_hardware, eg_hardware) is not supported yet",
     ),
     (
         "s.toml",
