@@ -160,7 +160,7 @@ def _of_text(text: bytes) -> str:
             return kind
     if text.startswith(b"{"):
         return _fitting(_JSON, _names(_JSON_KEY, text)) or _unknown_json(text)
-    if re.match(rb"\[\s*(\[|\{|[\d.-])", text):
+    if re.match(rb"\[\s*(\[\s*[\[\d.-]|\{|[\d.-])", text):
         return _of_list(text)
     return "a Markdown text" if b"\n```" in text else _of_lines(text)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -40,6 +41,7 @@ MAX_CELLS = 8_000_000  # of a table
 MAX_VALUES = 3_000_000  # of a JSON file
 _HEAD_BYTES = 2**16  # of a file, to see what it is
 _GZIP = b"\x1f\x8b"
+_UNPACKING = "gzip"
 _TOML_TEXT = re.compile(  # strings and remarks of TOML, whose brackets and dots mean nothing
     r'"""(?:[^"\\]++|\\.|"(?!""))*+(?:""")?|'
     r"'''(?:[^']++|'(?!''))*+(?:''')?|"
@@ -88,7 +90,9 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, expected: str = "") -> b
     """The content of a regular file of at most `limit` bytes; InputError for anything else."""
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = b"" if size > limit else file.read(limit + 1)
+        data = (
+            b"" if size > limit else file.read(limit + 1) or b""
+        )  # some of /proc would have us wait
     if max(len(data), size) > limit:
         raise _refused(path, f"it has more than {limit / MIB:,.4g} MiB", expected)
     return data
@@ -285,7 +289,7 @@ def describe(path: Path) -> str:
 
 
 def _kind_of_head(file: BinaryIO) -> str:
-    head = file.read(_HEAD_BYTES)
+    head = file.read(_HEAD_BYTES) or b""
     if not head.startswith(_GZIP):
         return kind_of(head)
     with contextlib.suppress(zlib.error):
@@ -318,7 +322,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     _check_path(path)
     try:
         if path.exists() and not path.is_file():
-            with path.open("wb") as file:
+            with os.fdopen(_opened_device(path), "wb") as file:
                 yield file
             return
         target = Path(os.path.realpath(path))  # a link stays one
@@ -331,6 +335,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise RunError(f"{shown_path(path)}: the file can't be written: {_reason(error)}") from None
+
+
+def _opened_device(path: Path) -> int:
+    """A descriptor to write a device or pipe; InputError for a pipe that no program reads."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InputError("no program reads this pipe", shown_path(path)) from None
+        raise
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 @contextlib.contextmanager
@@ -399,6 +415,8 @@ def _refused(path: Path, sentence: str, expected: str, parsing: str = "") -> Inp
         kind = ""
     if path.suffix == ".parquet" and "Parquet" in kind:
         kind = ""
+    if parsing == _UNPACKING and (kind == "a gzip file" or kind.startswith(expected or "\0")):
+        kind = ""  # it is what was expected, but damaged
     if kind and kind != expected:
         sentence = f"it looks like {kind}; expected {expected or parsing}"
     return InputError(sentence, shown_path(path))
@@ -430,11 +448,13 @@ def _decompressed(data: bytes, path: Path, limit: int, expected: str) -> bytes:
     try:
         content = unpacked.decompress(data, limit + 1)
     except zlib.error:
-        raise _refused(path, "its gzip compression is damaged", expected) from None
+        raise _refused(path, "its gzip compression is damaged", expected, _UNPACKING) from None
     if len(content) > limit:
-        raise _refused(path, f"it unpacks to more than {limit / MIB:,.4g} MiB", expected)
+        raise _refused(
+            path, f"it unpacks to more than {limit / MIB:,.4g} MiB", expected, _UNPACKING
+        )
     if not unpacked.eof:
-        raise _refused(path, "its gzip compression ends early", expected)
+        raise _refused(path, "its gzip compression ends early", expected, _UNPACKING)
     return content
 
 

@@ -143,7 +143,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(cells: pd.Series[Any]) -> pd.Series[float]:
-    """The cells of a column as finite numbers above 0, of `sms` at least 0."""
+    """The cells of a column as numbers above 0, of `sms` at least 0, and at most MAX_NUMBER."""
     low = -1 if cells.name == "sms" else 0
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = ~(np.isfinite(numbers) & (numbers > low))
@@ -151,6 +151,10 @@ def _numbers(cells: pd.Series[Any]) -> pd.Series[float]:
         line = wrong.idxmax()
         value = checks.shown_text(str(cells[line]))
         raise InputError(f"line {line}: {cells.name}={value}; expected a finite number > {low}")
+    if numbers.max() > checks.MAX_NUMBER:
+        rule = f"expected a number <= {checks.MAX_NUMBER:g}"
+        place = f"line {numbers.idxmax()}: {cells.name}"
+        raise InputError(f"{place}={numbers.max():g}; {rule}")
     return numbers.astype(float)
 
 

@@ -107,7 +107,17 @@ class Store:
         return bool(key == json.loads(json.dumps(self.key)))
 
     def _rows(self) -> Iterator[TableRow]:
-        """The rows of the table, without their empty cells."""
+        """The rows of the table that hold a result, without their empty cells."""
+        count = 0
+        for row in self._all_rows():
+            if "makespan_us" in row or "reason" in row:
+                yield row
+            else:
+                count += 1
+        if count:
+            tell([f"{self.path}: {count:,} rows hold no result and are left out"])
+
+    def _all_rows(self) -> Iterator[TableRow]:
         if self.path.suffix == ".csv":
             for line, row in files.read_csv(self.path, SWEEP).records():
                 try:
@@ -148,7 +158,11 @@ def _read(column: str, text: str) -> Any:
         return text
     if text in ("True", "False"):
         return text == "True"
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+    if text.lstrip("-").isdigit():
+        return int(text)
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

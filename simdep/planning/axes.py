@@ -54,7 +54,10 @@ class Axis:
         `ag:eg=1:7,2:6`, or all from one to another of as many GPUs, `ag:eg=1:7..7:1`.
         """
         name, equals, listed = (part.strip() for part in text.partition("="))
-        known(name, axis_names(), "parameter to vary")
+        try:
+            known(name, axis_names(), "parameter to vary")
+        except InputError as error:
+            raise InputError(f"--vary: {error}") from None
         if not equals or not listed:
             raise InputError(
                 f"--vary {shown(text)}: write NAME=VALUES, such as r1=1,2,4 or ag=1..8"

@@ -53,7 +53,7 @@ class Sweep:
                     f"--vary {name} and --vary {varied[0]} contradict each other; leave one out"
                 )
         if len(self) > MAX_POINTS:
-            raise InputError(f"{len(self):,} points; a sweep has at most {MAX_POINTS:,}")
+            raise InputError(f"--vary: {len(self):,} points; a sweep has at most {MAX_POINTS:,}")
 
     def __len__(self) -> int:
         return math.prod(len(axis.values) for axis in self.axes)

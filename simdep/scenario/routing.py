@@ -53,15 +53,19 @@ class Routing:
     label: str
 
     def __post_init__(self) -> None:
-        tokens, name = self.routed_tokens, f"routing {self.label}"
+        tokens = self.routed_tokens
         if tokens.ndim != 3 or not tokens.size:
             shape = f"its rows have the shape {tokens.shape}"
-            raise InputError(f"{name}: {shape}; they are [layer, source, expert]")
-        if not np.isfinite(tokens).all() or (tokens < 0).any():
-            raise InputError(f"{name}: a number of rows is finite and at least 0")
+            raise InputError(f"{shape}; expected [layer, source, expert]")
+        wrong = np.argwhere(~np.isfinite(tokens) | (tokens < 0) | (tokens > checks.MAX_NUMBER))
+        if len(wrong):
+            layer, source, expert = wrong[0]
+            place = f"layer {layer}, rank {source}, expert {expert}"
+            rule = f"expected a number from 0 to {checks.MAX_NUMBER:g}"
+            raise InputError(f"{place}: rows={tokens[tuple(wrong[0])]:g}; {rule}")
         empty = np.argwhere(tokens.sum(axis=2) == 0)
         if len(empty):
-            raise InputError(f"{name}: layer {empty[0, 0]} has no rows for any expert")
+            raise InputError(f"layer {empty[0, 0]} has no rows for any expert")
 
     @property
     def layers(self) -> int:
@@ -171,7 +175,7 @@ def from_counts(counts: Any, label: str = "given") -> Routing:
     try:
         tokens = np.asarray(counts, dtype=float)
     except (TypeError, ValueError):
-        raise InputError(f"routing {label}: rows are lists of numbers, all of one length") from None
+        raise InputError("rows are lists of numbers, all of one length") from None
     if tokens.ndim == 1:
         tokens = tokens[None, None, :]
     elif tokens.ndim == 2:
@@ -223,6 +227,7 @@ def _cells(table: files.CsvTable) -> dict[_Cell, tuple[int, float]]:
         except ValueError:
             numbers = checks.shown_text(",".join(texts.values()))
             raise InputError(f"line {line}: {numbers}; expected numbers") from None
+        checks.number(tokens, f"line {line}: rows")
         for name, index in (("layer", layer), ("rank", rank), ("expert", expert)):
             checks.integer(index, f"line {line}: {name}", 0, _MAX_COUNTS)
         cell = layer, rank, expert
