@@ -78,7 +78,10 @@ def fit_profile(
     sms = gpu.sms if gpu else 0
     fits = []
     for one, origin in tqdm(series, desc="fitting", unit="kernel", disable=None, leave=False):
-        fits.append(_fit(one, form, source or f"measured, {origin}", sms))
+        try:
+            fits.append(_fit(one, form, source or f"measured, {origin}", sms))
+        except InputError as error:
+            raise InputError(error, origin) from None
     kernels = tuple(fit.kernel for fit in fits)
     description = f"fitted from {origins}"
     return HardwareProfile(name, description, (), kernels, gpu=gpu.name if gpu else ""), fits

@@ -60,10 +60,6 @@ class MeasuredTable:
         column = self._machine_column
         if column is None:
             return self
-        if self.table[column].isna().any():
-            raise InputError(
-                f"a cell of {column} is empty; every row names its machine", self.origin
-            )
         if gpu is None and len(self.machines) == 1 and find_gpu(self.machines[0]) is None:
             return self  # one machine that nobody knows by name: it is the one that is meant
         names = {name.lower()}

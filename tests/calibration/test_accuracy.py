@@ -147,7 +147,7 @@ def test_one_shape_is_split_by_row_and_few_rows_take_a_line(tmp_path: Path) -> N
     assert isinstance(few.kernels[0].form, Terms)
     assert few.kernels[0].us(m=128, n=4096, k=4096) == pytest.approx(16.4, rel=1e-3)
     with pytest.raises(
-        ValueError, match=r"gemm bf16: too few rows \(1\) for 2 terms \(one, macs\)"
+        ValueError, match=r"mine.csv: gemm bf16: too few rows \(1\) for 2 terms \(one, macs\)"
     ):
         fit_profile([table_of(SERIES[:1], tmp_path)], "mine")
 
