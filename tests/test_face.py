@@ -92,3 +92,13 @@ def test_errors_are_one_tree() -> None:
         assert issubclass(error, simdep.SimdepError)
     with pytest.raises(simdep.InputError, match="unknown model"):
         simdep.Scenario.of("deepseek-v9", "h20", ag=1, eg=1)
+
+
+def test_a_solution_has_a_table_of_the_best_and_the_runners_up(scenario: simdep.Scenario) -> None:
+    solution = simdep.solve(scenario)
+    table = solution.table
+    assert len(table) == 1 + len(solution.runner_up)
+    assert table.iloc[0].to_dict() == solution.best.to_dict()
+    assert list(table["throughput_tokens_per_s"]) == sorted(
+        table["throughput_tokens_per_s"], reverse=True
+    )

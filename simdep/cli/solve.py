@@ -23,7 +23,7 @@ from simdep.units import human_us
 
 if TYPE_CHECKING:
     from simdep.planning.problem import Problem
-    from simdep.planning.solver import Solution
+    from simdep.planning.solver import Configuration, Solution
 
 HELP = "find the best order, m_a, r1 and r2, with a proof of optimality"
 EXAMPLES = """
@@ -185,52 +185,55 @@ def _stage_costs(data: Mapping[str, Any]) -> StageCosts:
     return StageCosts(**lines)
 
 
-def _parts(found: Solution, args: argparse.Namespace) -> list[str]:
+def _parts(solution: Solution, args: argparse.Namespace) -> list[str]:
+    """The output for people: the best, the runners-up, and what was searched."""
+    scenario = solution.problem.scenario
+    note = "m_e: tokens of an expert in a chunk" + ("" if scenario else " (here: of a chunk)")
+    runners_up = table(list(map(_row, (solution.best, *solution.runner_up))))
+    parts = [_best(solution), f"best and runners-up; {note}", runners_up]
+    if scenario is not None:
+        parts.append(_searched(solution, args))
+    return parts
+
+
+def _row(choice: Configuration) -> dict[str, Any]:
+    gpus = {} if choice.ag is None else {"GPUs": f"{choice.ag}+{choice.eg}"}
+    return gpus | {
+        "order": choice.order,
+        "m_a": choice.m_a,
+        "r1": choice.r1,
+        "r2": choice.r2,
+        "m_e": choice.m_e,
+        "makespan": human_us(choice.makespan_us),
+        "tokens/s": choice.to_dict()["throughput_tokens_per_s"],
+    }
+
+
+def _best(solution: Solution) -> str:
+    best, scenario = solution.best, solution.problem.scenario
+    gpus = f" on {scenario.deployment.ag}+{scenario.deployment.eg} GPUs" if scenario else ""
+    count = f"{solution.evaluated:,} evaluations of {solution.configurations:,} configurations"
+    if solution.gap_pct < 1e-9:
+        proof = "optimal: no order of any searched configuration is faster"
+    else:
+        gap = f"within {solution.gap_pct:.2g} % of the optimum"
+        proof = f"{gap}: no order of any searched configuration takes less than that"
+    lines = [
+        f"best of {count} in {solution.solve_ms:.1f} ms{gpus} ({solution.method})",
+        f"  {best.policy}, order {best.order}: r1={best.r1} micro-batches of m_a={best.m_a} "
+        f"samples, r2={best.r2} chunks",
+        f"  makespan     {human_us(best.makespan_us)} (simulated)",
+        f"  throughput   {best.throughput_tokens_per_s:,.0f} tokens/s",
+        f"  lower bound  {human_us(solution.lower_bound_us)}; {proof}",
+    ]
+    return "\n".join(lines)
+
+
+def _searched(solution: Solution, args: argparse.Namespace) -> str:
     from simdep.planning.solver import MAX_R1, MAX_R2
 
-    best, scenario = found.best, found.problem.scenario
-    rows = [
-        {
-            **({} if choice.ag is None else {"GPUs": f"{choice.ag}+{choice.eg}"}),
-            "order": choice.order,
-            "m_a": choice.m_a,
-            "r1": choice.r1,
-            "r2": choice.r2,
-            "m_e": choice.m_e,
-            "makespan": human_us(choice.makespan_us),
-            "tokens/s": choice.to_dict()["throughput_tokens_per_s"],
-        }
-        for choice in (best, *found.runner_up)
-    ]
-    where = f" on {scenario.deployment.ag}+{scenario.deployment.eg} GPUs" if scenario else ""
-    count = (
-        f"{found.evaluated:,} evaluations of {found.configurations:,} configurations in "
-        f"{found.solve_ms:.1f} ms"
-    )
-    if found.gap_pct < 1e-9:
-        proof = "optimal: no order of any searched cut is faster"
-    else:
-        proof = (
-            f"within {found.gap_pct:.2g} % of the optimum: no order of any searched cut "
-            "takes less than that"
-        )
-    limits = []
-    if scenario is not None:
-        r1, r2 = args.max_r1 or MAX_R1, args.max_r2 or MAX_R2
-        limits = [
-            f"searched: r1 up to {r1}, r2 up to {r2} (--max-r1, --max-r2), "
-            + ("the samples given" if found.problem.samples else "every m_a that memory allows")
-        ]
-    return [
-        f"best of {count}{where} ({found.method})\n"
-        f"  {best.policy}, order {best.order}: r1={best.r1} micro-batches of m_a={best.m_a} "
-        "samples, "
-        f"r2={best.r2} chunks\n"
-        f"  makespan     {human_us(best.makespan_us)} (simulated)\n"
-        f"  throughput   {best.throughput_tokens_per_s:,.0f} tokens/s\n"
-        f"  lower bound  {human_us(found.lower_bound_us)}; {proof}",
-        "best and runners-up; m_e: tokens of an expert in a chunk"
-        + (" (here: of a chunk)" if scenario is None else ""),
-        table(rows),
-        *limits,
-    ]
+    r1, r2 = args.max_r1 or MAX_R1, args.max_r2 or MAX_R2
+    samples = "every m_a that memory allows"
+    if solution.problem.samples:
+        samples = "the samples given"
+    return f"searched: r1 up to {r1}, r2 up to {r2} (--max-r1, --max-r2), {samples}"

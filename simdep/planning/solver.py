@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from simdep.scenario.spec import Scenario
 from simdep.schedule import Sequenced
 from simdep.simulation.stage_table import StageTable
 from simdep.units import human_us
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHODS = ("exact", "algorithm1")
 _PROVEN_PCT = 1e-9  # of a gap that is none
@@ -104,6 +107,14 @@ class Solution:
         if not self.lower_bound_us:
             return 0.0
         return max(0.0, 100 * (self.best.makespan_us / self.lower_bound_us - 1))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for the best configuration, then one for each runner-up, with the keys of `simdep
+        solve --json`."""
+        import pandas as pd  # not needed to solve
+
+        return pd.DataFrame([choice.to_dict() for choice in (self.best, *self.runner_up)])
 
     @property
     def stages(self) -> StageTable:
