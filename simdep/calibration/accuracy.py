@@ -69,7 +69,7 @@ def fit_profile(
     for measured in measurements:
         if not gpu_name and len(measured.machines) > 1:
             machines = checks.listed(measured.machines)
-            raise InputError(f"{measured.origin} has rows of {machines}; choose one with --gpu")
+            raise InputError(f"rows of {machines}; choose one with --gpu", measured.origin)
         of_machine = measured.of_gpu(gpu, gpu_name) if gpu_name else measured
         series += [(one, measured.origin) for one in series_of(of_machine)]
     origins = ", ".join(measured.origin for measured in measurements)

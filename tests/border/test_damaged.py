@@ -98,3 +98,9 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(capsys: pytest.CaptureFixtur
     os.mkfifo("pipe.json")
     command = f"simdep simulate {SERVED} --trace pipe.json"
     assert refused(capsys, command) == "simdep: pipe.json: no program reads this pipe"
+
+
+def test_too_few_rows_to_fit_name_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("gemm.csv").write_text("gpu,dtype,m,n,k,us\nh100,bf16,64,512,512,3.3\n")
+    sentence = refused(capsys, "simdep fit gemm.csv --out p.json --form linear")
+    assert sentence.startswith("simdep: gemm.csv: gemm bf16: too few rows (1)")

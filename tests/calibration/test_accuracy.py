@@ -70,7 +70,7 @@ def test_rows_without_a_kernel_are_counted_and_a_file_without_any_is_refused() -
 
 def test_a_file_of_several_machines_needs_a_choice() -> None:
     both = pd.concat([gemms("h100"), gemms("a100")], ignore_index=True)
-    with pytest.raises(ValueError, match=r"^t has rows of a100, h100; choose one with --gpu$"):
+    with pytest.raises(ValueError, match=r"^t: rows of a100, h100; choose one with --gpu$"):
         fit_profile(of(both), "mine")
     with pytest.raises(
         ValueError, match=r"^t: it has no rows of b200; it has those of a100, h100$"
