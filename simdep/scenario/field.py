@@ -103,9 +103,10 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Integer(Field):
-    """An integer from `low` to a billion."""
+    """An integer from `low` to `high`, by default a billion."""
 
     low: int = 1
+    high: int = checks.MAX_INTEGER
 
     @property
     def is_number(self) -> bool:
@@ -116,7 +117,7 @@ class Integer(Field):
         return f"integer >= {self.low}"
 
     def check(self, value: Any) -> int:
-        return checks.integer(value, self.name, self.low)
+        return checks.integer(value, self.name, self.low, self.high)
 
     def parse(self, text: str) -> int:
         try:
@@ -125,7 +126,7 @@ class Integer(Field):
             raise InputError(f"{self.name}={shown(text)}; expected an integer") from None
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "integer", "minimum": self.low, "maximum": checks.MAX_INTEGER}
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from simdep.scenario.field import (
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 DTYPES = tuple(ELEMENT_BYTES)
+MAX_LAYERS = 100_000  # far beyond any model: a sweep of millions would take minutes a point
 PHASES = ("prefill", "decode")
 DUPLEX = ("full", "half")
 DISPATCH = ("per-expert", "per-gpu", "broadcast")
@@ -72,6 +73,7 @@ _DECLARED: tuple[Field, ...] = (
         label="MoE layers",
         help="MoE layers to simulate",
         otherwise="all MoE layers of the model",
+        high=MAX_LAYERS,
         example=8,
     ),
     Number(

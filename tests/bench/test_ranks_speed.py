@@ -4,10 +4,12 @@ process of its own."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from places import SUPPORT
 
 pytestmark = pytest.mark.bench
 
@@ -59,6 +61,7 @@ def test_1024_gpus_of_60_layers_take_a_second_and_less_than_a_gigabyte(
     to four more runs."""
     run = subprocess.run(
         [sys.executable, "-c", CASE, case, *["--report"] * report],
+        env=os.environ | {"PYTHONPATH": str(SUPPORT)},
         capture_output=True,
         text=True,
         check=True,

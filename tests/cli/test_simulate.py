@@ -369,8 +369,8 @@ def test_host_terms_of_a_profile_are_predicted_unless_the_ideal_is_asked_for(
         ("--html scenario.toml", "--html scenario.toml: expected the name of a .html file"),
         ("--trace nowhere/x.json", "--trace nowhere/x.json: there is no folder nowhere"),
         (
-            "--layers 1000000",
-            "layers=1000000, r1=1, r2=1: a schedule of 5,000,000 tasks; expected at most 200,000",
+            "--layers 100000",
+            "layers=100000, r1=1, r2=1: a schedule of 500,000 tasks; expected at most 200,000",
         ),
         (
             "--r1 99999999999999999999",

@@ -105,7 +105,7 @@ def text_of(value: Any) -> str:
 def values_of(field: Field) -> st.SearchStrategy[Any]:
     """Values that a file may give, of those that a single word can give, too."""
     if isinstance(field, Integer):
-        return st.integers(field.low, 10**9)
+        return st.integers(field.low, field.high)
     if isinstance(field, kinds.Number):
         high = field.high or field.below or 1e9
         return st.floats(field.above or 0, high, exclude_min=True, exclude_max=True)
