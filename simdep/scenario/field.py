@@ -7,6 +7,7 @@ form. Both raise InputError that names the field.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from simdep.checks import InputError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class Field(ABC):
     """A field of a scenario, and everything that a reader of it needs.
 
     `name` is its name everywhere, with a dot for a field of a table within a table; `table` its
@@ -75,21 +76,21 @@ class Field:
         return True
 
     @property
+    @abstractmethod
     def rule(self) -> str:
         """What values it takes, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, value: Any) -> Any:
         """A value that a file gives, checked."""
-        raise NotImplementedError
 
     def parse(self, text: str) -> Any:
         """A value that a text gives, in the form of a file, not checked for its bounds."""
         return text
 
+    @abstractmethod
     def schema(self) -> dict[str, Any]:
         """Its JSON schema."""
-        raise NotImplementedError
 
     @property
     def default_text(self) -> str:
