@@ -90,9 +90,9 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, expected: str = "") -> b
     """The content of a regular file of at most `limit` bytes; InputError for anything else."""
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = (
-            b"" if size > limit else file.read(limit + 1) or b""
-        )  # some of /proc would have us wait
+        data = b""
+        if size <= limit:
+            data = file.read(limit + 1) or b""  # some files of /proc would have us wait
     if max(len(data), size) > limit:
         raise _refused(path, f"it has more than {limit / MIB:,.4g} MiB", expected)
     return data

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simdep import checks
+from simdep import checks, files
 from simdep.checks import InputError
 from simdep.cli import scenario_args
 from simdep.cli.output import check_paths, emit, table, tell
 from simdep.cli.scenario_args import add_scenario_flags
 from simdep.completeness import check_complete
+from simdep.file_kinds import SCHEDULE
 from simdep.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -124,10 +125,8 @@ def own_schedule(args: argparse.Namespace) -> Schedule | None:
         raise InputError(
             f"--layers {args.layers}: the schedule {args.schedule} has {schedule.layers}"
         )
-    try:
+    with files.context(args.schedule, SCHEDULE):
         check_complete(schedule)
-    except InputError as error:
-        raise InputError(error, args.schedule) from None
     return schedule
 
 

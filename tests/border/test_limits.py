@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ from random import Random
 
 import pytest
 from bad_inputs import FLAGS, READERS, VALUES, WORDS, WRITES_WHAT_IS_MISSING, may_mean
+from cli import started
 from foreign import EVENTS, GEMM, KINDS, broken
-from places import ROOT
 
 MAX_SECONDS, MAX_MBYTES = 10.0, 1000.0
 SAMPLE, ALL = 12, 300
@@ -37,16 +35,8 @@ class Ended:
 
 def ended(words: list[str], folder: Path) -> Ended:
     """Run a program of its own to its end, or kill it after a while."""
-    program, *rest = words
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", program, *rest],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(words, folder)
     assert process.stdout is not None
     assert process.stderr is not None
     timer = threading.Timer(3 * MAX_SECONDS, process.kill)

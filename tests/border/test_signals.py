@@ -14,9 +14,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cli import run
+from cli import run, started
 from foreign import EVENTS, GEMM, SCENARIO
-from places import ROOT
 
 from simdep.entry import INTERRUPTED
 
@@ -88,18 +87,6 @@ def test_ctrl_c_at_any_moment_ends_a_command_with_one_line(
         assert len(path.read_bytes()) == len(content)
 
 
-def started(command: str, folder: Path) -> subprocess.Popen[str]:
-    program, *words = command.split()
-    return subprocess.Popen(
-        [sys.executable, "-m", program, *words],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def end(program: subprocess.Popen[str]) -> Sequence[str]:
     """Send Ctrl-C; the lines on stderr of a program that ends as it should."""
     program.send_signal(signal.SIGINT)
@@ -119,7 +106,7 @@ def wait_for(path: Path) -> None:
 def test_a_sweep_keeps_its_finished_points(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "scenario.toml").write_text(SCENARIO)
     words = "sweep scenario.toml --vary r1=1,2 --vary r2=1..64 --vary seq_len=64..2048:2"
-    program = started(f"simdep {words} --out table.csv", tmp_path)
+    program = started(f"simdep {words} --out table.csv".split(), tmp_path)
     time.sleep(6)
     (line,) = end(program)
     assert line.startswith("simdep: stopped at ")
@@ -140,13 +127,13 @@ def test_ctrl_c_ends_an_import_that_would_catch_it(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         f"try:\n{'    '.join(SLOW.splitlines(True))}except BaseException: pass\n"
     )
-    program = started("simdep simulate scenario.toml --policy slow.py:any", tmp_path)
+    program = started(["simdep", "simulate", "scenario.toml", "--policy", "slow.py:any"], tmp_path)
     wait_for(tmp_path / "started")
     assert end(program) == ["simdep: interrupted"]
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path: Path) -> None:
-    program = started("simdep hardware show h20", tmp_path)
+    program = started(["simdep", "hardware", "show", "h20"], tmp_path)
     assert program.stdout is not None
     program.stdout.close()
     assert program.stderr is not None

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
+from places import ROOT
 
 from realrun.cli import main as realrun
 from simdep.cli.run import main as simdep
@@ -17,6 +23,19 @@ def run(command: str, *more: str) -> int:
     except SystemExit as stop:
         assert isinstance(stop.code, int)
         return stop.code
+
+
+def started(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """A command line such as `simdep simulate --r1 2` as a program of its own, in a folder."""
+    program, *rest = words
+    return subprocess.Popen(
+        [sys.executable, "-m", program, *rest],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str], holds: str) -> None:
