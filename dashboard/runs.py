@@ -1,8 +1,9 @@
 """Recorded runs: what `realrun validate` left in a folder, read and checked.
 
-Nothing is simulated here. A file that is missing or malformed raises InputError, one sentence that
-begins with its name. What reads a file is cached by its name and the time of its last change. Times
-are microseconds.
+Nothing is simulated here. A file that is missing, malformed, too large for a page or outside of the
+folder of its run raises InputError, one sentence that begins with its name. What reads a file is
+cached by its name and the time of its last change; a cache is bounded by the bytes that it holds.
+Times are microseconds.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
+from dashboard.caches import keep_bytes, keep_last
 from simdep import checks, files
+from simdep.analysis import figures
 from simdep.analysis.summary import task_errors
 from simdep.checks import InputError
 from simdep.file_kinds import RESULT
@@ -24,9 +27,12 @@ from simdep.hardware.profile import HardwareProfile, load_hardware
 from simdep.schedule import Schedule
 from simdep.timeline import Timeline
 from simdep.traces.table import read_timeline
+from simdep.units import human_bytes
 
 RESULT_FILE, PROFILE_FILE = "result.json", "profile.json"
 RUN_FILES = (RESULT_FILE, PROFILE_FILE, "cases")  # a folder with any of them is a run
+MAX_FILE_BYTES = 16 * 2**20  # a page reads as much within two seconds
+MAX_CACHED_BYTES = 100 * 10**6
 CASE_FILES = ("schedule.json", "predicted.csv", "measured.csv")
 STATISTIC_KEYS = ("median_abs_error_pct", "p95_abs_error_pct", "spearman", "regret_pct")
 TASK_COLUMNS = {  # of a comparison task by task, and what the page calls them
@@ -70,6 +76,28 @@ class RunResult:
     statistics: Mapping[str, float | None]
     environment: Mapping[str, Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds at most, as measured: 2 kB a case."""
+        return 2000 * len(self.cases)
+
+
+@dataclass(frozen=True)
+class CaseTimelines:
+    """The timelines of a recorded case: simulated, and measured in the run that is typical."""
+
+    predicted: Timeline
+    measured: Timeline
+
+    @property
+    def nbytes(self) -> int:
+        return self.predicted.nbytes + self.measured.nbytes
+
+    @cached_property
+    def gantt(self) -> figures.Gantt:
+        """Both on one time axis."""
+        return figures.Gantt.of(self.predicted, self.measured)
+
 
 def run_names(root: Path) -> list[str]:
     """Folders in `root` that hold a recorded run; raises InputError if there are none."""
@@ -85,26 +113,29 @@ def _is_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in RUN_FILES)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@keep_bytes(MAX_CACHED_BYTES)
 def read_run(path: Path, changed: float) -> RunResult:
     """The run of a result.json."""
     if not path.exists():
         raise InputError(f"{path} is missing; it holds the run's makespans")
+    _check_size(path)
     result = files.read_json(path, RESULT)
     with files.context(path, RESULT):
         rows = result.get("schedules") if isinstance(result, dict) else None
         if not isinstance(rows, list) or not rows:
             raise InputError("schedules is missing; a result lists at least one")
-        cases = tuple(_case(row, f"schedules[{index}]") for index, row in enumerate(rows))
+        cases = []
+        for index, row in enumerate(rows):
+            cases.append(_case(row, f"schedules[{index}]", path.parent))
     statistics = {key: _number_or_none(result.get(key)) for key in STATISTIC_KEYS}
     environment = {"created": result["created"]} if "created" in result else {}
     if isinstance(result.get("environment"), dict):
         environment |= result["environment"]
-    return RunResult(cases, statistics, environment)
+    return RunResult(tuple(cases), statistics, environment)
 
 
-def _case(row: Any, place: str) -> RecordedCase:
-    """A schedule of a result; raises InputError that names the field at fault."""
+def _case(row: Any, place: str, run: Path) -> RecordedCase:
+    """A schedule of the result of a run; raises InputError that names the field at fault."""
     if not isinstance(row, Mapping):
         raise InputError(f"{place}={checks.shown(row)}; expected a JSON object")
     interval = row.get("ci_us")
@@ -112,6 +143,8 @@ def _case(row: Any, place: str) -> RecordedCase:
         raise InputError(f"{place}.ci_us={checks.shown(interval)}; expected a pair of microseconds")
     low, high = (checks.number(us, f"{place}.ci_us") for us in interval)
     folder = row.get("files")
+    if folder is not None:
+        folder = _inside(run, checks.string(folder, f"{place}.files"), f"{place}.files")
     return RecordedCase(
         label=checks.string(row.get("label"), f"{place}.label"),
         workload=_workload(row),
@@ -119,8 +152,26 @@ def _case(row: Any, place: str) -> RecordedCase:
         measured_us=checks.number(row.get("measured_us"), f"{place}.measured_us", above=0),
         ci_us=(low, high),
         error_pct=checks.finite(row.get("error_pct"), f"{place}.error_pct"),
-        folder=None if folder is None else checks.string(folder, f"{place}.files"),
+        folder=folder,
     )
+
+
+def _inside(run: Path, name: str, place: str) -> str:
+    """The name of a folder within that of a run; raises InputError for one that leads out of it,
+    by a link as well."""
+    home = run.resolve()
+    if not (home / name).resolve().is_relative_to(home):
+        raise InputError(f"{place}={checks.shown(name)}; expected a folder within that of the run")
+    return name
+
+
+def _check_size(path: Path) -> None:
+    """Raise InputError for a file that takes a page too long to read."""
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InputError(
+            f"{path} has {human_bytes(size)}; a page reads at most {human_bytes(MAX_FILE_BYTES)}"
+        )
 
 
 def _workload(row: Mapping[str, Any]) -> str:
@@ -144,23 +195,27 @@ def _number_or_none(value: Any) -> float | None:
         return None
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def read_case(folder: Path, changed: float) -> tuple[Timeline, Timeline]:
-    """The simulated and the measured timeline of a case."""
+@keep_bytes(MAX_CACHED_BYTES)
+def read_case(folder: Path, changed: float) -> CaseTimelines:
+    """The timelines of a case."""
     for name in CASE_FILES:
         if not (folder / name).is_file():
             rule = f"a recorded case has {', '.join(CASE_FILES)}"
             raise InputError(f"{folder / name} is missing; {rule}")
+        _check_size(folder / name)
     schedule, predicted, measured = (folder / name for name in CASE_FILES)
     order = Schedule.load(schedule)
-    return read_timeline(predicted, order, "sim"), read_timeline(measured, order, "real")
+    return CaseTimelines(
+        read_timeline(predicted, order, "sim"), read_timeline(measured, order, "real")
+    )
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@keep_last(4)
 def read_profile(path: Path, changed: float) -> HardwareProfile:
     """The hardware profile of a run."""
     if not path.is_file():
         raise InputError(f"{path} is missing; it holds the costs that the simulation used")
+    _check_size(path)
     return load_hardware(str(path))
 
 

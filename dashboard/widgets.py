@@ -4,7 +4,7 @@ changed."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,25 @@ def tile(place: Any, label: str, value: str, note: str = "", hint: str | None = 
     place.metric(label, value, note or None, delta_color="off", delta_arrow="off", help=hint)
 
 
-def show_figure(place: Any, figure: go.Figure, key: str, alt: str) -> None:
-    """Draw a figure; `alt` says what it shows to those who can't see it."""
-    place.plotly_chart(figure, key=key, config=figures.CONFIG, alt=alt)
+def page_theme() -> figures.Theme:
+    """The theme that the visitor sees."""
+    return figures.DARK if st.context.theme.type == "dark" else figures.LIGHT
+
+
+def show_figure(
+    place: Any,
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    on_box: Callable[[], None] | None = None,
+) -> None:
+    """Draw a figure in the theme of the page; `alt` says what it shows to those who can't see it,
+    and `on_box` is called when a box is drawn in it."""
+    settings: dict[str, Any] = {"key": key, "config": figures.CONFIG, "alt": alt, "theme": None}
+    if on_box is not None:
+        figure.update_layout(dragmode="select", selectdirection="h")
+        settings |= {"on_select": on_box, "selection_mode": "box"}
+    place.plotly_chart(figures.themed(figure, page_theme()), **settings)
 
 
 def decimals(columns: Iterable[str], form: str) -> dict[str, Any]:

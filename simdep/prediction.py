@@ -5,17 +5,19 @@ Times are microseconds.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
+from cachetools import LRUCache, cached
 
 from simdep import checks
 from simdep.analysis.metrics import timeline_metrics, timeline_summary, tokens_per_second
 from simdep.analysis.per_rank import MAX_DRAWN_TRACKS, rank_summary, shown_tracks
+from simdep.collector import paused_collector
 from simdep.costs import Costs, HostOverheads
 from simdep.hardware.extrapolation import Assumption, assumption_sentences
 from simdep.policies import build, chunk_tokens, redrawn, schedule_for, set_up
@@ -33,6 +35,8 @@ from simdep.timeline import Timeline
 from simdep.units import human_us
 
 REGULAR = ("naive", "pppipe", "findep")  # policies whose order does not depend on costs
+
+MAX_KEPT_TASKS = 50_000  # of schedules whose streams are kept for other tokens
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,6 +143,7 @@ class Prediction:
         save_timelines(Path(path), self.simulated if self.ranks is None else self.ranks.expanded)
 
 
+@paused_collector()
 def simulate(
     scenario: Scenario,
     *,
@@ -245,7 +250,7 @@ def scheduled(scenario: Scenario, costs: Costs) -> Schedule:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@cached(LRUCache(maxsize=MAX_KEPT_TASKS, getsizeof=len), lock=Lock())
 def _streams(policy: str, layers: int, r1: int, r2: int, order: str, shared: bool) -> Schedule:
     return build(policy, layers, r1, r2, order, shared=shared)
 

@@ -22,6 +22,7 @@ FLOORS = (
         "version",
         "arrays",
         "checks",
+        "collector",
         "entry",
         "file_kinds",
         "files",

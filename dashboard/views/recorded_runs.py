@@ -7,20 +7,38 @@ they are drawn.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import runs
-from dashboard.form import choose
+from dashboard.address import FormField, asked, tell_unknown
+from dashboard.form import draw
 from dashboard.runs import CASE_FILES, PROFILE_FILE, RESULT_FILE, RecordedCase, RunResult
+from dashboard.server_files import check_name, may_name_files
 from dashboard.widgets import changed, decimals, literal, show_figure, tile
+from dashboard.window import WINDOW, draw_chart
 from simdep.analysis import figures
 from simdep.analysis.summary import streams
+from simdep.checks import InputError, shown
+from simdep.scenario.field import Text
 from simdep.timeline import Timeline
 
 TRACES = Path(__file__).resolve().parents[2] / "traces"
+FOLDER = FormField(
+    "traces",
+    Text(
+        name="traces",
+        table="",
+        label="Folder of recorded runs",
+        help="a folder of the server",
+        otherwise="that of the server",
+    ),
+)
 STATISTICS = {  # of a run: label, format, explanation
     "median_abs_error_pct": (
         "Error, median",
@@ -45,16 +63,21 @@ STATISTICS = {  # of a run: label, format, explanation
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Recorded(Text):
+    """A name of something recorded; those that are known are the options of its widget."""
+
+    def check(self, value: Any) -> str:
+        raise InputError(f"{shown(value)} is not recorded")
+
+
 def main() -> None:
     st.title("Predicted and measured")
+    tell_unknown({FOLDER.key, WINDOW.key, "run", "case"})
     left, middle, right = st.columns([2, 5, 3])
-    root = Path(
-        right.text_input(
-            "Folder of recorded runs", os.environ.get("SIMDEP_TRACES", str(TRACES)), key="traces"
-        )
-    )
     try:
-        folder = root / choose(left, "Run", runs.run_names(root), "run")
+        root = folder_of_runs(right)
+        folder = root / choose(left, "Run", runs.run_names(root))
         result = folder / RESULT_FILE
         run = runs.read_run(result, changed(result))
     except ValueError as error:
@@ -62,38 +85,48 @@ def main() -> None:
         return
     cases = {case.title: case for case in run.cases if case.folder}
     if cases:
-        draw_case(folder, cases[choose(middle, "Case", list(cases), "case")])
+        draw_case(folder, cases[choose(middle, "Case", list(cases))])
     else:
         st.info("No timelines were recorded with this run, only makespans.")
     draw_run(run)
     draw_costs(folder, run)
 
 
+def folder_of_runs(place: Any) -> Path:
+    """The folder that the server was started with, or the one that the reader asks for."""
+    asked_for = draw(place, FOLDER) if may_name_files() else asked(FOLDER)
+    if asked_for is None:
+        return Path(os.environ.get("SIMDEP_TRACES", str(TRACES)))
+    check_name(FOLDER.key, f"{asked_for}{os.sep}")
+    return Path(asked_for)
+
+
+def choose(place: Any, label: str, options: Sequence[str]) -> str:
+    """One of what is recorded."""
+    declared = _Recorded(
+        name=label.lower(), table="", label=label, help=f"a recorded {label.lower()}"
+    )
+    chosen: str = draw(place, FormField(declared.name, declared, options[0], tuple(options)))
+    return chosen
+
+
 def draw_case(run: Path, case: RecordedCase) -> None:
     folder = run / str(case.folder)
     try:
-        predicted, measured = runs.read_case(
-            folder, changed(*(folder / name for name in CASE_FILES))
-        )
+        timelines = runs.read_case(folder, changed(*(folder / name for name in CASE_FILES)))
     except ValueError as error:
         st.error(literal(error))
         return
-    draw_makespans(case, predicted, measured)
-    show_figure(
-        st,
-        figures.gantt_chart(predicted, measured),
-        "gantt",
-        f"Gantt chart of {case.label}, simulated above measured in every stream",
-    )
-    st.caption(
-        "The measured timeline is that of the repetition whose makespan is nearest to the median."
-    )
+    draw_makespans(case, timelines.predicted, timelines.measured)
+    alt = f"Gantt chart of {case.label}, simulated above measured in every stream"
+    draw_chart("gantt", lambda: timelines.gantt, alt)
+    st.caption("The measured timeline is that of the run whose makespan is nearest to the median.")
     st.subheader("Task by task")
     st.caption(
         "Errors are simulated minus measured; the biggest error of a duration is first. "
         "A task spans its ranks."
     )
-    table = runs.task_table(predicted, measured)
+    table = runs.task_table(timelines.predicted, timelines.measured)
     st.dataframe(table, column_config=decimals(table.columns[1:], "%.1f"))
 
 
@@ -106,7 +139,7 @@ def draw_makespans(case: RecordedCase, predicted: Timeline, measured: Timeline) 
     makespan = figures.human_time(case.predicted_us)
     tile(next(columns), "Makespan, simulated", makespan, "from the profile's costs")
     makespan = figures.human_time(case.measured_us)
-    tile(next(columns), "Makespan, measured", makespan, f"95 %: {low} to {high}")
+    tile(next(columns), "Makespan, measured (median)", makespan, f"95 %: {low} to {high}")
     tile(next(columns), "Error of the simulation", f"{case.error_pct:+.1f} %", apart)
     for stream in real:
         busy = f"{100 * real[stream]['busy_fraction']:.1f} %"

@@ -8,25 +8,30 @@ until they are drawn.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import answers
-from dashboard.answers import Question
-from dashboard.form import DEPLOYED, SERVED, FormField, draw, scenario_fields, write_fields
+from dashboard.address import FormField, asked, keep, set_field, tell_unknown
+from dashboard.answers import Answer, Question
+from dashboard.form import DEPLOYED, SERVED, choice_field, draw, scenario_fields
 from dashboard.widgets import decimals, literal, show_figure, tile
+from dashboard.window import WINDOW, draw_chart
 from simdep.analysis import figures
-from simdep.analysis.metrics import METRICS
-from simdep.checks import InfeasibleError
+from simdep.analysis.metrics import METRICS, Metric
+from simdep.checks import InfeasibleError, InputError, sentence, shown
 from simdep.hardware.extrapolation import Assumption, assumption_sentences
-from simdep.planning.choice import Choice
+from simdep.planning.choice import CHOICE_PARAMETERS, Choice
 from simdep.planning.comparison import SHOWN_METRICS
 from simdep.policies import POLICIES
-from simdep.prediction import Prediction
-from simdep.scenario.field import OneOf
+from simdep.scenario.field import OneOf, Text
 from simdep.scenario.fields import FIELDS
 from simdep.scenario.spec import Scenario
 
@@ -39,16 +44,33 @@ FIRST_POLICIES = {
 }
 WIDTHS = (3, 2, 2, 2, 2)  # of the fields that the form shows first
 MAX_NOTES = 12
-SOLVED = "solved"  # the question that was solved last, in the state of the session
 PROVEN_PCT = 1e-6  # a gap that is rounding
 HEAT_METRICS = {  # what the heat map can show
     METRICS[key].label: METRICS[key] for key in ("makespan_us", "throughput_tokens_per_s")
 }
+ORDER = choice_field("cuts_order", "AG order", ("asas", "aass"))
+CELL_VALUE = choice_field("cuts_value", "Shown", tuple(HEAT_METRICS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Digest(Text):
+    """The digest of a question."""
+
+    def check(self, value: Any) -> str:
+        if not re.fullmatch("[0-9a-f]{8}", str(value)):
+            raise InputError(f"{self.name}={shown(value)}; expected 8 hexadecimal digits")
+        return str(value)
+
+
+SOLVED = FormField(
+    "solved", _Digest(name="solved", table="", label="Solved", help="the question that is solved")
+)
 
 
 def main() -> None:
     began = time.perf_counter()
     st.title("What if")
+    tell_unknown(address_keys())
     question = answers.question_of(draw_form())
     choices = draw_policies()
     try:
@@ -56,24 +78,47 @@ def main() -> None:
     except ValueError as error:
         st.error(literal(error))
         return
-    predictions = predicted(question, choices)
-    if predictions:
-        draw_timelines(question, {letter: choices[letter] for letter in predictions})
-        draw_table(predictions)
+    found = answered(question, choices)
+    if found:
+        draw_memory(found)
+        draw_timelines(question, choices, found)
+        draw_table(found)
     draw_configurations(question)
-    draw_assumptions(scenario, predictions)
+    draw_assumptions(scenario, answers.assumed(found))
     st.caption(f"Answered in {1e3 * (time.perf_counter() - began):.0f} ms.")
 
 
-def predicted(question: Question, choices: Mapping[str, str]) -> dict[str, Prediction]:
-    """The policies that have an answer; the others are told."""
-    predictions = {}
+def address_keys() -> set[str]:
+    """What the address of this page may hold."""
+    keys = {*scenario_fields(), ORDER.key, CELL_VALUE.key, SOLVED.key, WINDOW.key}
+    for letter in LETTERS:
+        keys |= {letter, *(f"{letter}_{name}" for name in CHOICE_PARAMETERS)}
+    return keys
+
+
+def answered(question: Question, choices: Mapping[str, str]) -> dict[str, Answer]:
+    """The policies that have an answer; the others are told, with those that are too much for a
+    page."""
+    found, left = {}, answers.MAX_PAGE_TASKS
     for letter, choice in choices.items():
         try:
-            predictions[letter] = answers.answer(question, choice)
+            work = answers.work_of(question, choice)
+            answers.check_work(work, left)
+            found[letter] = answers.answer(question, choice)
+            left -= work
         except (ValueError, InfeasibleError) as error:
-            st.error(literal(f"{letter.upper()}: {error}"))
-    return predictions
+            st.error(literal(f"{letter.upper()}: {sentence(error)}"))
+    return found
+
+
+def draw_memory(found: Mapping[str, Answer]) -> None:
+    """Say first which policies do not fit into memory, and what would make them fit."""
+    letters: dict[str, list[str]] = {}
+    for letter, each in found.items():
+        if each.missing_memory:
+            letters.setdefault(each.missing_memory, []).append(letter.upper())
+    for missing, which in letters.items():
+        st.error(literal(f"{', '.join(which)}: {missing}."), icon=":material/memory:")
 
 
 def draw_form() -> dict[str, Any]:
@@ -135,56 +180,66 @@ def parameter_field(letter: str, name: str) -> FormField:
     return FormField(f"{letter}_{name}", FIELDS[name], first)
 
 
-def draw_timelines(question: Question, choices: Mapping[str, str]) -> None:
-    labels = [answers.answer(question, choice).schedule.label for choice in choices.values()]
+def draw_timelines(
+    question: Question, choices: Mapping[str, str], found: Mapping[str, Answer]
+) -> None:
+    labels = [each.results["schedule"] for each in found.values()]
+    drawn = tuple((letter, choices[letter]) for letter in found)
     st.subheader("Timelines, simulated")
-    show_figure(
-        st,
-        answers.timelines(question, tuple(choices.items())),
-        "timelines",
-        f"Gantt chart of {', '.join(labels)}, one under the other in every stream",
-    )
+    alt = f"Gantt chart of {', '.join(labels)}, one under the other in every stream"
+    draw_chart("timelines", partial(answers.timelines, question, drawn), alt)
 
 
-def draw_table(predictions: Mapping[str, Prediction]) -> None:
-    table = answers.policy_table(predictions)
+def draw_table(found: Mapping[str, Answer]) -> None:
+    table = answers.policy_table(found)
     settings = decimals(["speed-up"], "%.3f")
     for key in SHOWN_METRICS:
         form = "%.0f" if METRICS[key].unit == "tokens/s" else "%.1f"
         settings |= decimals([METRICS[key].heading], form)
     st.dataframe(table, column_config=settings)
-    for letter, prediction in predictions.items():
-        if prediction.changes:
-            st.caption(literal(f"{letter.upper()}: {'; '.join(prediction.changes)}."))
+    for letter, each in found.items():
+        changes = each.results["changes"]
+        if changes:
+            st.caption(literal(f"{letter.upper()}: {'; '.join(changes)}."))
 
 
 def draw_configurations(question: Question) -> None:
     st.subheader("Every configuration of FinDEP, and the best of all")
     left, right = st.columns([1, 3])
-    order = draw(left, choice_field("cuts_order", "AG order", ("asas", "aass")))
-    metric = HEAT_METRICS[draw(left, choice_field("cuts_value", "Shown", tuple(HEAT_METRICS)))]
+    order, metric = draw(left, ORDER), HEAT_METRICS[draw(left, CELL_VALUE)]
     try:
         points = answers.configurations(question, order)
     except ValueError as error:
-        left.error(literal(error))
+        left.error(literal(sentence(error)))
     else:
-        best = points.sort_values("makespan_us", kind="stable").iloc[0]
-        shortest = f"{figures.human_time(best['makespan_us'])}, simulated"
-        tile(left, "Best of them", f"r1={best['r1']:g}, r2={best['r2']:g}", shortest)
-        left.caption("The best cell is framed. r1 divides the samples of an AG GPU.")
-        shown = points.rename(columns={metric.key: metric.heading})
-        figure = figures.heat_map(shown, "r2", "r1", metric.heading, best=metric.better)
-        show_figure(right, figure, "cuts", f"{metric.heading} of FinDEP {order} over r1 and r2")
+        draw_grid(left, right, points, order, metric)
     hint = "Search every order and configuration of these samples, with a proof."
-    if left.button("Solve", key="solve", help=hint):
-        st.session_state[SOLVED] = question
-    if st.session_state.get(SOLVED) == question:
+    digest = answers.digest(question)
+    left.button("Solve", key="solve", help=hint, on_click=keep, args=(SOLVED, digest))
+    if asked(SOLVED) == digest:
         draw_solution(question)
 
 
-def choice_field(key: str, label: str, options: tuple[str, ...]) -> FormField:
-    declared = OneOf(name=key, table="", label=label, help=label.lower(), choices=options)
-    return FormField(key, declared, options[0], options)
+def draw_grid(left: Any, right: Any, points: pd.DataFrame, order: str, metric: Metric) -> None:
+    """The configurations that fit into memory as cells, and the best of them."""
+    fitting = points[points["memory_fits"].ne(False)]
+    answered = fitting.dropna(subset="makespan_us").sort_values("makespan_us", kind="stable")
+    if answered.empty:
+        left.error("None of the configurations fits into memory, so none is the best.")
+        return
+    best = answered.iloc[0]
+    shortest = f"{figures.human_time(best['makespan_us'])}, simulated"
+    tile(left, "Best of them", f"r1={best['r1']:g}, r2={best['r2']:g}", shortest)
+    left.caption("The best cell is framed. r1 divides the samples of an AG GPU.")
+    if len(fitting) < len(points):
+        missing = len(points) - len(fitting)
+        left.caption(f"{missing} of {len(points)} do not fit into memory; their cells are empty.")
+    values, name = answered[metric.key], metric.heading
+    if metric.unit == "us":
+        values, name = values / 1e3, f"{metric.label} (ms)"
+    cells = points[["r1", "r2"]].join(values.rename(name))
+    figure = figures.heat_map(cells, "r2", "r1", name, best=metric.better)
+    show_figure(right, figure, "cuts", f"{name} of FinDEP {order} over r1 and r2")
 
 
 def draw_solution(question: Question) -> None:
@@ -205,7 +260,10 @@ def draw_solution(question: Question) -> None:
     free = [letter for letter in LETTERS if st.session_state.get(letter) == NO_POLICY]
     letter = free[0] if free else LETTERS[-1]
     columns[3].button(
-        f"Show it as policy {letter.upper()}", key="put", on_click=show, args=(letter, choice)
+        f"Show it as policy {letter.upper()}",
+        key="put",
+        on_click=show_choice,
+        args=(letter, choice),
     )
     columns[3].caption(
         f"{solution.evaluated:,} evaluations of {solution.configurations:,} configurations in "
@@ -213,13 +271,14 @@ def draw_solution(question: Question) -> None:
     )
 
 
-def show(letter: str, choice: Choice) -> None:
+def show_choice(letter: str, choice: Choice) -> None:
     """Show a policy under a letter of the form."""
-    parameters = {f"{letter}_{name}": getattr(choice, name) for name in ("r1", "r2", "order")}
-    write_fields({letter: choice.policy, **parameters})
+    set_field(policy_field(letter), choice.policy)
+    for name in CHOICE_PARAMETERS:
+        set_field(parameter_field(letter, name), getattr(choice, name))
 
 
-def draw_assumptions(scenario: Scenario, predictions: Mapping[str, Prediction]) -> None:
+def draw_assumptions(scenario: Scenario, assumed: Sequence[Assumption]) -> None:
     """What the numbers rest on: everything here is simulated, and some of it on assumed costs."""
     name = scenario.deployment.hardware.name
     st.subheader("Where the numbers come from")
@@ -228,9 +287,6 @@ def draw_assumptions(scenario: Scenario, predictions: Mapping[str, Prediction]) 
             f"All times are simulated, with the costs of hardware profile {name}; none is measured."
         )
     )
-    assumed: list[Assumption] = []
-    for prediction in predictions.values():
-        assumed += prediction.assumed
     notes = assumption_sentences(assumed)
     if notes:
         st.caption("Assumed, because the profile has no measurement or published figure for it:")

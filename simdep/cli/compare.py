@@ -62,13 +62,26 @@ def run(args: argparse.Namespace) -> int:
     rows = comparison_rows(predictions)
     assumed = (prediction.assumed for prediction in predictions)
     assumptions = assumption_sentences(itertools.chain.from_iterable(assumed))
-    tell(assumptions)
+    missing = _missing(predictions)
+    tell([*missing, *assumptions] if args.json else assumptions)
     if args.html:
         _write_html(args.html, predictions, rows, assumptions)
     changes = [f"{row['schedule']}: {'; '.join(row['changes'])}" for row in rows if row["changes"]]
-    parts = [f"Simulated. {_SPEEDUP}", table(list(map(readable_row, rows))), "\n".join(changes)]
+    head = "\n".join([*missing, f"Simulated. {_SPEEDUP}"])
+    parts = [head, table(list(map(readable_row, rows))), "\n".join(changes)]
     emit(args, {"policies": rows, "assumptions": assumptions}, parts)
     return 0
+
+
+def _missing(predictions: Sequence[Prediction]) -> list[str]:
+    """Which policies do not fit into memory, and what would make them fit."""
+    from simdep.planning.memory_fixes import missing_memory
+
+    sentences = []
+    for prediction in predictions:
+        if missing := missing_memory(prediction):
+            sentences.append(f"{prediction.schedule.label}: {missing}")
+    return sentences
 
 
 def _is_file(text: str) -> bool:
@@ -89,19 +102,29 @@ def _write_html(
     from simdep.analysis import figures  # plotly, only to draw
     from simdep.planning.comparison import readable_row
 
-    longest_us = max(prediction.makespan_us for prediction in predictions)
-    unit_us = 1e3 if longest_us >= 1e3 else 1.0
     frame = pd.DataFrame(map(readable_row, rows)).dropna(axis="columns", how="all")
     if frame.isna().any(axis=None):
         frame = frame.astype(object).where(frame.notna(), "")
-    sections = [figures.Section("Policies side by side", f"Simulated. {_SPEEDUP}", table=frame)]
-    for prediction, row in zip(predictions, rows, strict=True):
-        figure = figures.gantt_chart(prediction.simulated, unit_us=unit_us)
-        figure.update_xaxes(range=[0, 1.02 * longest_us / unit_us])
-        figure.update_layout(title_text="", margin_t=figure.layout.margin.t - 24)
+    missing = [f"{sentence}." for sentence in _missing(predictions)]
+    text = " ".join([*missing, f"Simulated. {_SPEEDUP}"])
+    sections = [figures.Section("Policies side by side", text, table=frame)]
+    for figure, row in zip(_timelines(predictions), rows, strict=True):
         text = f"{figures.human_time(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()
         sections.append(figures.Section(f"{row['schedule']}, simulated", text, figure=figure))
     if assumptions:
         sections.append(figures.Section("Assumed", "; ".join(assumptions)))
     names = ", ".join(row["schedule"] for row in rows)
     figures.write_html(path, f"simdep compare: {names}", sections)
+
+
+def _timelines(predictions: Sequence[Prediction]) -> list[Any]:
+    """A chart of each policy, all with the same window and the same scale of the whole."""
+    from simdep.analysis import figures  # plotly, only to draw
+
+    longest_us = max(prediction.makespan_us for prediction in predictions)
+    unit_us = 1e3 if longest_us >= 1e3 else 1.0
+    gantts = []
+    for prediction in predictions:
+        gantts.append(figures.Gantt.of(prediction.view, unit_us=unit_us, heading=False))
+    window_us = (0.0, min(gantt.opening_us[1] for gantt in gantts))
+    return [gantt.figure(window_us, reach_us=longest_us, embed=True) for gantt in gantts]

@@ -84,6 +84,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`simdep explain`: attribution, idle time, sensitivities, diagnoses; beside another schedule;
     the optimum."""
+    from simdep.planning.memory_fixes import missing_memory
     from simdep.prediction import simulate
 
     check_paths(args)
@@ -97,10 +98,13 @@ def run(args: argparse.Namespace) -> int:
         result["difference"] = _difference(_other(args.against, scenario), prediction, subject)
     if args.exact:
         result["optimum"] = _optimum(subject, args.time_limit, args.workers)
-    tell(prediction.assumptions)
+    missing = missing_memory(prediction)
+    unfit = [missing] if missing and args.json else []
+    tell([*unfit, *prediction.assumptions])
     if args.html:
-        _write_html(args.html, subject.timeline, result)
-    emit(args, result | {"assumptions": prediction.assumptions}, explanation_parts(result))
+        _write_html(args.html, subject.timeline, result, missing)
+    parts = [missing, *explanation_parts(result)]
+    emit(args, result | {"assumptions": prediction.assumptions}, parts)
     return 0
 
 
@@ -257,7 +261,7 @@ def _look_ahead(prediction: Prediction) -> Schedule | None:
         return None
 
 
-def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> None:
+def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any], missing: str) -> None:
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
@@ -272,8 +276,9 @@ def _write_html(path: Path, timeline: Timeline, result: Mapping[str, Any]) -> No
         "Findings": findings,
     }
     chart, path_table = figures.gantt_chart(timeline), pd.DataFrame(path_rows(result))
+    answer = f"{missing}\n{heading(result)}".strip()
     sections = [
-        figures.Section("Why it takes as long", heading(result), figure=chart),
+        figures.Section("Why it takes as long", answer, figure=chart),
         figures.Section("Critical path", conclusion(result), table=path_table),
     ]
     sections += [figures.Section(name, table=pd.DataFrame(rows)) for name, rows in tables.items()]

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """`simdep simulate`: predict, print, export."""
     from simdep.analysis.per_rank import rank_text
     from simdep.analysis.summary import as_text
+    from simdep.planning.memory_fixes import missing_memory
     from simdep.prediction import simulate
 
     check_paths(args)
@@ -91,14 +92,15 @@ def run(args: argparse.Namespace) -> int:
         noise=checks.number(args.noise, "--noise", high=MAX_NOISE),
         seed=checks.integer(args.seed, "--seed", 0),
     )
-    assumptions = [*prediction.assumptions, *_missing_memory(prediction)]
+    missing = missing_memory(prediction)
+    assumptions = [*filter(None, [missing]), *prediction.assumptions]
     if args.save_schedule:
         prediction.schedule.save(args.save_schedule)
     if args.trace:
         prediction.save(args.trace)
     if args.html:
-        _write_html(args.html, prediction)
-    tell(assumptions)
+        _write_html(args.html, prediction, missing)
+    tell(assumptions if args.json else prediction.assumptions)
     basis = [entry.to_dict() for entry in prediction.basis]
     if args.json:
         emit(args, prediction.metrics | {"assumptions": assumptions, "costs": basis}, [])
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         text = as_text(prediction.metrics, prediction.simulated)
     else:
         text = rank_text(prediction.metrics, prediction.ranks)
-    emit(args, {}, [text, table(basis)])
+    emit(args, {}, [missing, text, table(basis)])
     return 0
 
 
@@ -130,17 +132,8 @@ def own_schedule(args: argparse.Namespace) -> Schedule | None:
     return schedule
 
 
-def _missing_memory(prediction: Prediction) -> list[str]:
-    """By how much the scenario misses the memory of its GPUs, and the nearest ways out."""
-    from simdep.planning.memory_fixes import explain
-
-    if not prediction.results["memory_missing_bytes"]:
-        return []
-    return [f"it does not fit into memory: {explain(prediction.scenario)}"]
-
-
-def _write_html(path: Path, prediction: Prediction) -> None:
+def _write_html(path: Path, prediction: Prediction, missing: str) -> None:
     from simdep.analysis import figures  # plotly, only to draw
 
-    section = figures.Section("Timeline (simulated)", figure=prediction.figure())
+    section = figures.Section("Timeline (simulated)", missing, figure=prediction.figure())
     figures.write_html(path, prediction.schedule.label, [section])

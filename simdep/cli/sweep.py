@@ -304,7 +304,8 @@ def _text(
     sweep: Sweep, rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any], value: str
 ) -> list[str]:
     reasons = Counter(str(row["reason"]) for row in rows if row.get("reason"))
-    good = [row for row in rows if row.get(value) is not None]
+    answered = [row for row in rows if row.get(value) is not None]
+    good = [row for row in answered if _fits(row)]
     done = "solved" if sweep.solve else "simulated"
     head = f"{told['done']:,} of {told['points']:,} points, {done} in {told['seconds']:.1f} s"
     lines = [
@@ -315,6 +316,9 @@ def _text(
             {"points": count, "reason": reason} for reason, count in reasons.most_common(MAX_NOTES)
         ]
         lines.append(f"Points without an answer: {reasons.total():,}\n{table(listed)}")
+    if len(good) < len(answered):
+        missing = f"{len(answered) - len(good):,} of {len(answered):,}"
+        lines.append(f"Points that do not fit into memory, none of them the best: {missing}")
     if good:
         best = (min if value.endswith("_us") else max)(good, key=lambda row: row[value])
         lines.append(f"Best by {value}\n{table([best])}")
@@ -325,14 +329,22 @@ def _text(
     return lines
 
 
+def _fits(row: Mapping[str, Any]) -> bool:
+    """Whether a point fits into memory, or may do so for all that is known."""
+    return row.get("memory_fits") is not False
+
+
 def _write_html(path: Path, sweep: Sweep, rows: Sequence[Mapping[str, Any]], value: str) -> None:
     import pandas as pd
 
     from simdep.analysis import figures  # plotly, only to draw
 
     frame = pd.DataFrame(list(rows))
+    fitting = frame.copy()
+    if value in frame:
+        fitting.loc[[not _fits(row) for row in rows], value] = None
     sections = []
-    for heading, part in _pictures(sweep, frame):
+    for heading, part in _pictures(sweep, fitting):
         figure = _picture(sweep, part, value)
         sections.append(
             figures.Section(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -52,20 +52,30 @@ def compared_predictions(
     return [_prediction(scenario, policy, find) for policy in policies]
 
 
-def comparison_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def comparison_rows(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
     """The rows of a comparison, ready for JSON."""
-    rows: list[dict[str, Any]] = []
-    for prediction in predictions:
-        row = dict(prediction.results)
-        row |= {
-            "gpus": _gpus(prediction.scenario),
-            "samples_per_ag_gpu": prediction.scenario.workload.samples,
-            "speedup": _ratio(row, rows[0] if rows else row),
-            "memory": _memory(row),
-            "changes": list(prediction.changes),
-        }
-        rows.append(row)
-    return rows
+    return with_speedups(map(comparison_row, predictions))
+
+
+def comparison_row(prediction: Prediction) -> dict[str, Any]:
+    """The row of one policy, without its speed-up."""
+    row = dict(prediction.results)
+    return row | {
+        "gpus": _gpus(prediction.scenario),
+        "samples_per_ag_gpu": prediction.scenario.workload.samples,
+        "speedup": None,
+        "memory": _memory(row),
+        "changes": list(prediction.changes),
+    }
+
+
+def with_speedups(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the speed-up of each throughput over the first."""
+    compared: list[dict[str, Any]] = []
+    for row in rows:
+        first = compared[0] if compared else row
+        compared.append({**row, "speedup": _ratio(row, first)})
+    return compared
 
 
 def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:

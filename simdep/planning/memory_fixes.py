@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simdep.hardware.gpus import gpus
+from simdep.prediction import Prediction
 from simdep.scenario.fields import ELEMENT_BYTES
 from simdep.scenario.memory import RESERVE_BYTES, available_bytes, memory
 from simdep.scenario.spec import Scenario
@@ -54,11 +55,6 @@ class Reduction:
         yield self.at(high)
 
 
-def explain(scenario: Scenario) -> str:
-    """`explanation` in one line."""
-    return "; ".join(explanation(scenario))
-
-
 def explanation(scenario: Scenario) -> list[str]:
     """How full the GPUs are; where they are too full, by how much, and in a last line the nearest
     changes that would make it fit."""
@@ -66,12 +62,28 @@ def explanation(scenario: Scenario) -> list[str]:
     if status.fits:
         return [*map(str, status.groups), *status.notes]
     lines = [str(group) for group in status.groups if group.missing_bytes]
+    return [*lines, _ways_out(scenario)]
+
+
+def missing_memory(prediction: Prediction) -> str:
+    """That a scenario does not fit into the memory of its GPUs, what these need and have, and the
+    nearest ways out, in one sentence; "" for one that fits, or whose sizes are not known."""
+    if not prediction.results["memory_missing_bytes"]:
+        return ""
+    lacking = []
+    for group in memory(prediction.scenario).groups:
+        if group.missing_bytes and group.available_bytes is not None:
+            needed, available = human_bytes(group.needed_bytes), human_bytes(group.available_bytes)
+            lacking.append(f"a GPU of the {group.name} needs {needed} and has {available}")
+    return f"it does not fit into memory: {', '.join(lacking)}; {_ways_out(prediction.scenario)}"
+
+
+def _ways_out(scenario: Scenario) -> str:
+    """The nearest changes that would make it fit."""
     changes = [alternative.change for alternative in alternatives(scenario)[:SHOWN]]
     if changes:
-        lines.append("it fits with " + ", or with ".join(changes))
-    else:
-        lines.append("no change of one or two settings makes it fit")
-    return lines
+        return "it fits with " + ", or with ".join(changes)
+    return "no change of one or two settings makes it fit"
 
 
 def alternatives(scenario: Scenario) -> tuple[Alternative, ...]:

@@ -165,8 +165,14 @@ def _listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, numbers))
 
 
+def task_count(layers: int, r1: int, r2: int) -> int:
+    """Tasks of a schedule at most: attention and shared experts of each micro-batch in each layer,
+    two transfers and the experts of each chunk."""
+    return layers * r1 * (2 + 3 * r2)
+
+
 def _check_size(layers: int, r1: int, r2: int) -> None:
-    tasks = layers * r1 * (2 + 3 * r2)
+    tasks = task_count(layers, r1, r2)
     if tasks > MAX_TASKS:
         place = f"layers={layers}, r1={r1}, r2={r2}"
         raise InputError(f"{place}: a schedule of {tasks:,} tasks; expected at most {MAX_TASKS:,}")

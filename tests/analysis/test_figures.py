@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from schedules import findep, naive
 
 from simdep.analysis import figures
+from simdep.analysis.figures.bars import bars_of as bars_table
+from simdep.analysis.figures.bars import joints_of, places_of_tracks
+from simdep.analysis.figures.overview import busy_shares, pixel_heights
 from simdep.costs import StageTimes
 from simdep.schedule import Kind, Schedule
 from simdep.simulation.engine import simulate_schedule
@@ -41,7 +46,7 @@ def predicted() -> Timeline:
 
 
 def drawn(figure: go.Figure) -> pd.DataFrame:
-    """Every bar of a figure: trace, lane, left edge, width and colour."""
+    """Every bar of a figure: trace, track, left edge, width and colour."""
     return pd.concat(
         pd.DataFrame(
             {
@@ -52,8 +57,12 @@ def drawn(figure: go.Figure) -> pd.DataFrame:
                 "color": bar.marker.color,
             }
         )
-        for bar in figure.data
+        for bar in bars_of(figure)
     )
+
+
+def bars_of(figure: go.Figure) -> list[go.Bar]:
+    return [trace for trace in figure.data if trace.type == "bar"]
 
 
 def makespans(*pairs: tuple[float, float]) -> pd.DataFrame:
@@ -93,16 +102,11 @@ def test_titles_name_the_timelines(predicted: Timeline) -> None:
 def test_every_row_is_one_bar_and_every_kind_one_trace(predicted: Timeline) -> None:
     measured = measured_like(predicted)
     figure = figures.gantt_chart(predicted, measured)
-    assert [bar.name for bar in figure.data] == [
-        "attention (A)",
-        "shared (S)",
-        "A2E",
-        "expert (E)",
-        "E2A",
-    ]
+    names = [bar.name for bar in bars_of(figure)]
+    assert names == ["attention", "shared", "A2E", "expert", "E2A"]
     assert len(drawn(figure)) == len(predicted.rows) + len(measured.rows)
     assert figure.layout.barmode == "overlay"
-    assert all(bar.marker.line.width == 0 for bar in figure.data)
+    assert all(bar.marker.line.width == 0 for bar in bars_of(figure))
 
 
 def test_every_timeline_starts_at_0(predicted: Timeline) -> None:
@@ -111,7 +115,7 @@ def test_every_timeline_starts_at_0(predicted: Timeline) -> None:
 
 
 def test_hover_gives_the_task_its_rank_and_its_times_with_unit(predicted: Timeline) -> None:
-    bar = figures.gantt_chart(predicted).data[0]
+    bar = bars_of(figures.gantt_chart(predicted))[0]
     assert list(bar.customdata[1]) == ["A[0.1]", 0, 100, 200, 100]
     assert bar.hovertemplate.count("µs") == 3
     assert "attention" in bar.hovertemplate
@@ -123,23 +127,15 @@ def test_the_axis_names_the_unit_that_its_numbers_have(
 ) -> None:
     figure = figures.gantt_chart(simulate_schedule(naive(1), StageTimes(attention, 40, 20, 40, 30)))
     assert figure.layout.xaxis.title.text == f"time since the first start ({unit})"
-    assert figure.data[-1].customdata[0][3] == pytest.approx(end)
+    assert bars_of(figure)[-1].customdata[0][3] == pytest.approx(end)
 
 
 def test_the_end_of_every_timeline_is_marked_with_its_makespan(predicted: Timeline) -> None:
     figure = figures.gantt_chart(predicted, measured_like(predicted))
     texts = [note.text for note in figure.layout.annotations]
     span = predicted.makespan_us
-    assert f"simulated<br><b>{span} µs</b>" in texts
-    assert f"measured<br><b>{2 * span / 1000:.4g} ms</b>" in texts
-
-
-def test_a_later_micro_batch_is_paler() -> None:
-    figure = figures.gantt_chart(simulate_schedule(findep(1, 3, 1), COSTS))
-    light = [sum(bytes.fromhex(color[1:])) for color in figure.data[0].marker.color]
-    assert figure.data[0].marker.color[0] == figures.COLORS["attention"]
-    assert light == sorted(set(light))
-    assert "shade: micro-batch 0 (full) to 2 (pale)" in figure.layout.title.subtitle.text
+    assert f"simulated <b>{span} µs</b>" in texts
+    assert f"measured, this run <b>{2 * span / 1000:.4g} ms</b>" in texts
 
 
 def test_every_kind_has_a_colour_of_its_own() -> None:
@@ -149,11 +145,12 @@ def test_every_kind_has_a_colour_of_its_own() -> None:
 
 def test_a_few_bars_carry_their_number_and_many_do_not(predicted: Timeline) -> None:
     few = figures.gantt_chart(predicted)
-    many = figures.gantt_chart(simulate_schedule(findep(30, 2, 4), COSTS))
-    assert few.data[2].text[1] == "0.0.1"
-    assert {bar.textposition for bar in few.data} == {"inside"}
-    assert {bar.textposition for bar in many.data} == {"none"}
-    assert "number in a bar" not in many.layout.title.subtitle.text
+    many = figures.gantt_chart(LONG, window_us=(0, LONG.makespan_us / 2))
+    assert bars_of(few)[2].text[1] == "0.0.1"
+    assert {bar.textposition for bar in bars_of(few)} == {"inside"}
+    assert {text for bar in bars_of(many) for text in bar.text} == {""}
+    assert "number in a bar" in few.layout.title.subtitle.text
+    assert not many.layout.title.subtitle.text
 
 
 def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free() -> None:
@@ -166,63 +163,137 @@ def test_a_receive_posted_early_is_drawn_from_where_its_lane_is_free() -> None:
         .itertuples(index=False)
     )
     times = [(task, 0, *early.get(task, (start, end))) for task, start, end in plain]
-    bar = figures.gantt_chart(Timeline.from_times(schedule, "real", times)).data[1]
+    bar = bars_of(figures.gantt_chart(Timeline.from_times(schedule, "real", times)))[1]
     assert list(bar.base) == [50, 120]
     assert list(bar.customdata[1]) == ["A2E[0.0.1]", 0, 60, 140, 80]
 
 
-def test_too_many_bars_are_joined_by_kind_without_losing_busy_time() -> None:
-    timeline = simulate_schedule(findep(60, 4, 8), COSTS)
-    figure = figures.gantt_chart(timeline, measured_like(timeline, ranks=1))
-    bars = drawn(figure)
-    assert len(timeline.rows) * 2 > figures.MAX_BARS >= len(bars)
-    assert {bar.textposition for bar in figure.data} == {"none"}
-    lasting = (
-        (timeline.rows["end_us"] - timeline.rows["start_us"]).groupby(timeline.rows["kind"]).sum()
-    )
-    shown = bars.groupby("trace")["width"].sum() * 1000
-    for kind in {task.kind for task in timeline.schedule}:
-        name = kind.value if kind.is_transfer else f"{kind.label} ({kind.value})"
-        assert shown[name] == pytest.approx(3 * lasting[kind.label])
-    assert re.search(
-        r"tasks shorter than \S+ (µs|ms) are drawn joined", figure.layout.title.subtitle.text
-    )
-    assert any(" to " in task for bar in figure.data for task, *_ in bar.customdata)
+def long_timeline() -> Timeline:
+    """Of 6,240 tasks: attention, transfers of a hundredth of it, and idle time."""
+    return simulate_schedule(findep(60, 4, 8), StageTimes(100, 30, 1.3, 5, 1))
 
 
-def test_joined_bars_of_a_lane_do_not_overlap() -> None:
-    bars = drawn(figures.gantt_chart(simulate_schedule(findep(100, 4, 8), COSTS))).sort_values(
-        ["y", "left"]
-    )
-    ends = (bars["left"] + bars["width"]).groupby(bars["y"]).shift()
-    assert (bars["left"] - ends).min() > -1e-9
+LONG = long_timeline()
+LONG_GANTT, LONG_TASKS = figures.Gantt.of(LONG), LONG.by_task()
+READY_US = {  # when everything has ended that a task waits for
+    task.name: max((LONG_TASKS.end_us[each] for each in task.after), default=0.0)
+    for task in LONG.schedule
+}
 
 
-def ends(figure: go.Figure) -> list[tuple[str, str]]:
-    """Texts of the ends of timelines, left to right, and the side of the line that they stand
-    on."""
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_window_has_the_bars_of_its_tasks_and_no_others(first: float, last: float) -> None:
+    low, high = sorted((first * LONG.makespan_us, last * LONG.makespan_us))
+    figure = LONG_GANTT.figure((low, high))
+    start, end = (1e3 * limit for limit in figure.layout.xaxis.range)
+    drawn_tasks = []
+    for bar in bars_of(figure):
+        names = [task for task, *_ in bar.customdata]
+        base, width = np.array(bar.base, float), np.array(bar.x, float)
+        times = {"left": 1e3 * base, "right": 1e3 * (base + width)}
+        drawn_tasks.append(pd.DataFrame(times, index=names))
+    found = pd.concat(drawn_tasks)
+    tasks = LONG_TASKS.loc[found.index]
+    assert found.index.is_unique
+    assert len(found) <= figures.MAX_BARS
+    np.testing.assert_allclose(found.left, tasks.start_us, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.right, tasks.end_us, rtol=1e-9, atol=1e-9)
+    assert (found.left >= [READY_US[name] * (1 - 1e-12) for name in found.index]).all()
+    slack = 1e-9 * LONG.makespan_us
+    inside = LONG_TASKS[(LONG_TASKS.start_us < end - slack) & (LONG_TASKS.end_us > start + slack)]
+    assert set(inside.index) <= set(found.index)
+    assert ((found.left <= end + slack) & (found.right >= start - slack)).all()
+
+
+def test_a_long_timeline_opens_with_its_first_bars_below_an_overview_of_all() -> None:
+    figure = figures.gantt_chart(LONG)
+    assert 350 < len(drawn(figure)) <= figures.FIRST_BARS < figures.MAX_BARS < len(LONG.rows)
+    assert figure.layout.xaxis.range[0] == 0
+    assert figure.layout.xaxis2.range[1] > LONG.makespan_us / 1e3
+    frame = next(shape for shape in figure.layout.shapes if shape.name == "window")
+    assert (frame.x0, frame.x1) == figure.layout.xaxis.range
+
+
+def test_a_short_timeline_needs_no_overview(predicted: Timeline) -> None:
+    assert "xaxis2" not in figures.gantt_chart(predicted).to_dict()["layout"]
+
+
+@pytest.mark.parametrize("wanted", [(5.0, 5.0), (9.0, 1.0), (1e12, 2e12)])
+def test_a_window_that_shows_nothing_is_the_whole(
+    predicted: Timeline, wanted: tuple[float, float]
+) -> None:
+    figure = figures.gantt_chart(predicted, window_us=wanted)
+    assert figure == figures.gantt_chart(predicted)
+
+
+def busy_us(timeline: Timeline, columns: int) -> np.ndarray:
+    """[kind, column]: busy time by summing the overlap of every task with every column."""
+    edges = np.linspace(0, timeline.makespan_us, columns + 1)
+    kinds = sorted(set(timeline.rows.kind))
+    busy = np.zeros((len(kinds), columns))
+    for row in timeline.rows.itertuples():
+        overlap = np.minimum(edges[1:], row.end_us) - np.maximum(edges[:-1], row.start_us)
+        busy[kinds.index(row.kind)] += np.maximum(0, overlap)
+    return busy
+
+
+def test_the_shares_of_an_overview_are_exact() -> None:
+    timeline = simulate_schedule(findep(5, 2, 3), COSTS)
+    drawn = figures.Drawn.of(timeline)
+    places = places_of_tracks([drawn], ["x"])
+    kinds = sorted(set(timeline.rows.kind))
+    shares = busy_shares(bars_table([drawn], places), kinds, columns=37)
+    expected = busy_us(timeline, 37) / (timeline.makespan_us / 37)
+    np.testing.assert_allclose(shares.sum(axis=0), expected, atol=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(float, (3, 4, 50), elements=st.floats(0, 1)))
+def test_whole_pixels_keep_the_area_of_every_kind(shares: np.ndarray) -> None:
+    """To a pixel or two over all columns; a column has at most the height of its track."""
+    shares /= np.maximum(1, shares.sum(axis=1, keepdims=True))
+    heights = pixel_heights(shares, 20)
+    assert (heights >= 0).all()
+    assert (heights.sum(axis=1) <= 21).all()
+    assert np.abs(heights.sum(axis=2) - 20 * shares.sum(axis=2)).max() <= 2
+
+
+def test_a_track_that_is_always_busy_is_full() -> None:
+    shares = np.tile([[[0.815], [0.185]]], (1, 1, 400))
+    heights = pixel_heights(shares, 20)
+    assert (heights.sum(axis=1) == 20).all()
+    np.testing.assert_allclose(heights.mean(axis=2), [[16.3, 3.7]], atol=0.01)
+
+
+def ends(figure: go.Figure) -> list[tuple[str, float]]:
+    """Texts of the ends of timelines, and how many pixels above the chart they stand."""
     notes = [note for note in figure.layout.annotations if note.yref == "y domain"]
-    return [(note.text, note.xanchor) for note in sorted(notes, key=lambda note: note.x)]
+    return [(note.text, note.yshift) for note in notes]
 
 
-def test_ends_that_lie_close_together_share_one_text(predicted: Timeline) -> None:
+def test_the_text_of_every_end_has_a_row_of_its_own(predicted: Timeline) -> None:
     longer = measured_like(predicted)
     figure = figures.gantt_chart(predicted, longer, predicted, titles=tuple("abc"))
-    both, late = (
+    short, late = (
         f"<b>{figures.human_time(timeline.makespan_us)}</b>" for timeline in (predicted, longer)
     )
-    assert ends(figure) == [(f"a, c<br>{both}, {both}", "right"), (f"b<br>{late}", "left")]
+    assert ends(figure) == [(f"c {short}", 0), (f"b {late}", 16), (f"a {short}", 32)]
     assert sum(shape.type == "line" for shape in figure.layout.shapes) == 3
 
 
-def test_the_legend_makes_room_for_ends_that_stand_under_it(predicted: Timeline) -> None:
-    alone, beside = (
-        figures.gantt_chart(predicted),
-        figures.gantt_chart(predicted, measured_like(predicted, ranks=1)),
-    )
-    assert alone.layout.legend.y == 1
-    inside = beside.layout.height - beside.layout.margin.t - beside.layout.margin.b
-    assert inside * (beside.layout.legend.y - 1) == pytest.approx(34)
+def test_bars_that_touch_are_joined_under_their_edges() -> None:
+    """From the middle of a bar to that of the next one, in runs of a kind."""
+    bars = pd.DataFrame(
+        {
+            "y": [0, 0, 0, 0, 1],
+            "kind": ["a", "a", "b", "a", "a"],
+            "left": [0.0, 2.0, 4.0, 9.0, 11.0],
+            "width": [2.0, 2.0, 4.0, 2.0, 1.0],
+        }
+    ).assign(end=lambda table: table.left + table.width)
+    joints = joints_of(bars)
+    assert joints[["y", "kind", "left", "end"]].to_numpy().tolist() == [[0, "a", 1, 6]]
 
 
 def test_the_unit_can_be_that_of_other_figures(predicted: Timeline) -> None:
@@ -230,12 +301,6 @@ def test_the_unit_can_be_that_of_other_figures(predicted: Timeline) -> None:
     figure = figures.gantt_chart(predicted, unit_us=1e3)
     assert figure.layout.xaxis.title.text.endswith("(ms)")
     assert drawn(figure)["width"].max() < 1
-
-
-def test_fewer_bars_can_be_asked_for() -> None:
-    timeline = simulate_schedule(findep(60, 2, 2), COSTS)
-    assert len(drawn(figures.gantt_chart(timeline))) == len(timeline.rows) > 500
-    assert len(drawn(figures.gantt_chart(timeline, max_bars=500))) <= 500
 
 
 CUTS = pd.DataFrame({"r1": [1, 1, 2, 2], "r2": [1, 2, 1, 2], "us": [4.0, 3.0, 2.5, None]})

@@ -15,6 +15,7 @@ from places import ROOT
 from schedules import findep, naive
 from streamlit.testing.v1 import AppTest
 
+from dashboard import runs
 from simdep.costs import StageTimes
 from simdep.hardware.profile import load_hardware
 from simdep.schedule import Schedule
@@ -131,7 +132,7 @@ def test_a_case_is_drawn_with_measured_lanes_under_the_simulated_one(run: Path) 
         gantt["layout"]["yaxis"]["ticktext"]
         == ["simulated", "measured rank 0", "measured rank 1"] * 4
     )
-    bars = [task for trace_ in gantt["data"] for task in trace_["customdata"]]
+    bars = [task for trace_ in gantt["data"] for task in trace_.get("customdata", [])]
     assert len(bars) == 3 * len(naive(2))
     assert {name for name, *_ in bars} == {task.name for task in naive(2)}
 
@@ -149,7 +150,7 @@ def test_the_first_case_is_shown_and_another_can_be_chosen(run: Path) -> None:
 def test_makespans_and_busy_times_are_told_with_source_and_unit(run: Path) -> None:
     shown = metrics(page())
     assert shown["Makespan, simulated"] == ("4.2 ms", "from the profile's costs")
-    assert shown["Makespan, measured"] == ("5.25 ms", "95 %: 4.725 ms to 5.775 ms")
+    assert shown["Makespan, measured (median)"] == ("5.25 ms", "95 %: 4.725 ms to 5.775 ms")
     assert shown["Error of the simulation"] == ("-20.0 %", "1.05 ms shorter")
     assert shown["AG busy, measured"] == ("61.9 %", "simulated 61.9 %")
     assert shown["E2A busy, measured"] == ("9.5 %", "simulated 9.5 %")
@@ -228,8 +229,8 @@ def test_an_address_that_asks_for_what_is_not_recorded_is_told_and_the_first_sho
     app = page(run="gone", case="007: [x](y)")
     texts = [str(warning.value).replace("\\", "") for warning in app.warning]
     assert texts == [
-        "The address asks for run 'gone', which is not recorded; this is 'cpu'.",
-        f"The address asks for case '007: [x](y)', which is not recorded; this is '{FIRST}'.",
+        "The address asks for run: 'gone' is not recorded; the page shows 'cpu'.",
+        f"The address asks for case: '007: [x](y)' is not recorded; the page shows '{FIRST}'.",
     ]
     assert app.selectbox(key="case").value == FIRST
     assert len(app.get("plotly_chart")) == 2
@@ -314,6 +315,22 @@ def test_a_malformed_result_is_told_with_file_and_field(
     message = told(page())
     assert message.startswith(f"{run / 'result.json'}: ")
     assert complaint in message
+
+
+@pytest.mark.parametrize("name", ["../../../secret", "/etc", "cases/../../other", "link"])
+def test_timelines_are_read_within_the_folder_of_the_run(run: Path, name: str) -> None:
+    """Also where a link leads out of it."""
+    record(run.parent / "other", naive(1))
+    (run / "link").symlink_to(run.parent / "other" / "cases" / "000")
+    edit(run / "result.json", '"files": "cases/000"', f'"files": "{name}"')
+    message = told(page())
+    assert message.startswith(f"{run / 'result.json'}: schedules[0].files='")
+    assert message.endswith("; expected a folder within that of the run")
+
+
+def test_a_file_too_large_for_a_page_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_FILE_BYTES", 1000)
+    assert told(page()).endswith("; a page reads at most 1 kB")
 
 
 def test_a_missing_result_is_told(run: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_policy_on_the_command_line_is_that_of_compare_and_page(fields: dict[s
     compared = printed("compare", policy, str(file))
     assert isinstance(compared, dict), compared
     assert not _differing(compared["policies"][0], alone, METRICS)
-    assert not _differing(answer(question_of(rest), policy).metrics, alone, METRICS)
+    assert not _differing(answer(question_of(rest), policy).results, alone, METRICS)
 
 
 def _differing(one: Answer, other: Answer, keys: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cli import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simdep.planning.memory_fixes import SHOWN, alternatives, explain
+from simdep.planning.memory_fixes import SHOWN, alternatives, explanation
 from simdep.scenario.memory import RESERVE_BYTES, UNLIMITED, Footprint, largest_r1, memory
 from simdep.scenario.spec import Scenario
 
@@ -275,7 +275,7 @@ def test_tight_cases_fit_and_one_byte_less_than_needed_does_not(
     short = with_room(least, max(group.needed_bytes for group in memory(least).groups) - 1)
     assert largest_r1(short, m_a) == 0
     assert memory(short).missing_bytes == 1
-    assert "1 bytes are missing" in explain(short)
+    assert "1 bytes are missing" in "; ".join(explanation(short))
 
 
 @settings(max_examples=100)
@@ -297,7 +297,7 @@ def test_every_alternative_fits(
     proposed = alternatives(short)
     assert proposed
     assert all(memory(each.scenario).fits for each in proposed)
-    assert all(each.change in explain(short) for each in proposed[:SHOWN])
+    assert all(each.change in "; ".join(explanation(short)) for each in proposed[:SHOWN])
     shares = [each.share for each in proposed]
     assert shares == sorted(shares)
 
@@ -313,7 +313,7 @@ def test_the_least_change_of_a_setting_is_proposed() -> None:
 
 def test_the_explanation_says_by_how_much_and_what_would_fit() -> None:
     found = scenario(layers=59, eg=4)
-    told = explain(found)
+    told = "; ".join(explanation(found))
     assert "a GPU of the EG needs 111.8 GB" in told
     assert "of 95 GB available: 16.8" in told
     assert "eg = 5 in place of 4" in told
@@ -342,7 +342,7 @@ def test_unknown_memory_is_no_limit() -> None:
     found = scenario(hardware="epyc-2-cores", m_a=10**6)
     assert memory(found).fits
     assert largest_r1(found, 1) == UNLIMITED
-    assert "not known and so no limit" in explain(found)
+    assert "not known and so no limit" in "; ".join(explanation(found))
 
 
 def test_every_published_run_of_findep_fits() -> None:

@@ -18,7 +18,7 @@ from places import ROOT
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-BARS = "[data-testid=stPlotlyChart] .barlayer .points path"
+BARS = "[data-testid=stPlotlyChart] .bars .points path"
 COMPLAINTS = "[data-testid=stException], [data-testid=stAlert]"
 
 
@@ -26,6 +26,13 @@ COMPLAINTS = "[data-testid=stException], [data-testid=stAlert]"
 def serving(app: Path) -> Iterator[str]:
     """The address, ending in a slash, at which a real Streamlit serves an app until the block
     ends."""
+    with server_of(app) as (url, _):
+        yield url
+
+
+@contextmanager
+def server_of(app: Path) -> Iterator[tuple[str, int]]:
+    """The address of an app and the number of the process that serves it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +51,7 @@ def serving(app: Path) -> Iterator[str]:
     )
     try:
         wait_until_healthy(server, f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://127.0.0.1:{port}/", server.pid
     finally:
         server.terminate()
         server.wait(10)
@@ -81,3 +88,20 @@ def severe_messages(browser: Chrome) -> list[str]:
     """What the browser logged as severe."""
     log = browser.get_log("browser")
     return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+
+
+def served(url: str, page: str, query: str) -> float:
+    """Seconds in which a server sends all of a page to a new visitor, without a browser."""
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+    from websockets.sync.client import connect
+
+    began = time.perf_counter()
+    stream = f"{url.replace('http', 'ws')}_stcore/stream"
+    with connect(stream, subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
+        asking, answer = BackMsg(), ForwardMsg()
+        asking.rerun_script.query_string, asking.rerun_script.page_name = query, page
+        socket.send(asking.SerializeToString())
+        while answer.WhichOneof("type") != "script_finished":
+            answer.ParseFromString(socket.recv(timeout=60))  # type: ignore[arg-type]
+    return time.perf_counter() - began

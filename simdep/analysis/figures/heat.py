@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from simdep.analysis.figures.colours import COLORS, LOOK
+from simdep.analysis.figures.colours import AXIS, INK, LOOK, SCALE
 from simdep.analysis.figures.lines import short
 from simdep.checks import InputError
 
@@ -28,12 +28,12 @@ def heat_map(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "m
         x=[short(column) for column in grid.columns],
         y=[short(row) for row in grid.index],
         z=values,
-        colorscale="Viridis",
-        reversescale=best == "min",
+        colorscale=list(SCALE if best == "min" else reversed(SCALE)),
         hoverongaps=False,
         xgap=1,
         ygap=1,
-        texttemplate="%{z:.4~g}" if values.size <= MAX_LABELLED_CELLS else None,
+        texttemplate="%{z:,.4~r}" if values.size <= MAX_LABELLED_CELLS else None,
+        textfont={"color": INK},
         colorbar={"title": {"text": value, "side": "right"}},
         hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{value} %{{z:,.6~g}}<extra></extra>",
     )
@@ -45,10 +45,10 @@ def heat_map(points: pd.DataFrame, x: str, y: str, value: str, *, best: str = "m
         "x1": column + 0.5,
         "y0": row - 0.5,
         "y1": row + 0.5,
-        "line": {"width": 3, "color": COLORS["e2a"]},
+        "line": {"width": 3, "color": INK},
     }
     figure = go.Figure([cells], LOOK | {"shapes": [frame]})
-    axis = {"type": "category", "showgrid": False, "zeroline": False}
+    axis = AXIS | {"type": "category", "showgrid": False}
     figure.update_xaxes(axis, title=x).update_yaxes(axis, title=y)
     height = max(300, 130 + 34 * min(len(grid.index), 20))
     return figure.update_layout(height=height, margin={"l": 70, "r": 20, "t": 30, "b": 60})

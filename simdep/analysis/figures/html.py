@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from simdep import files
-from simdep.analysis.figures.colours import CONFIG
+from simdep.analysis.figures.bar_traces import (
+    BAR_HEIGHT,
+    MAX_NUMBERS,
+    NUMBER_SHARE,
+    SEAM_SHADE,
+)
+from simdep.analysis.figures.bars import MAX_BARS
+from simdep.analysis.figures.colours import COLORS, CONFIG, DARK, LIGHT
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,28 @@ def write_html(path: Path, title: str, sections: Iterable[Section]) -> None:
         if section.figure is not None:
             body.append(_html_figure(section.figure, drawn))
             drawn += 1
+    if drawn:
+        body.append(_script())
     files.write(path, _PAGE.format(title=escape(title), body="\n".join(body)))
+
+
+def _script() -> str:
+    """The program of a page with figures, and what it has to know."""
+    known = {
+        "light": asdict(LIGHT),
+        "dark": asdict(DARK),
+        "maxBars": MAX_BARS,
+        "maxNumbers": MAX_NUMBERS,
+        "barHeight": BAR_HEIGHT,
+        "colors": COLORS,
+        "seamShade": SEAM_SHADE,
+        "numberShare": NUMBER_SHARE,
+    }
+    program = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    return (
+        f'<script type="application/json" id="settings">{json.dumps(known)}</script>\n'
+        f"<script>\n{program}</script>"
+    )
 
 
 def _html_figure(figure: go.Figure, number: int) -> str:
@@ -88,9 +117,6 @@ h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; break-after: avoid; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3em 1.5em .3em 0; text-align: left; border-bottom: 1px solid #8884 }}
 .number {{ text-align: right }}
-@media (prefers-color-scheme: dark) {{
-  .js-plotly-plot text:not(.bartext) {{ fill: #ddd !important; }}
-}}
 @media print {{
   body {{ margin: 0; }}
   .modebar {{ display: none; }}
