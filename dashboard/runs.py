@@ -9,6 +9,7 @@ Times are microseconds.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,9 +102,12 @@ class CaseTimelines:
 
 def run_names(root: Path) -> list[str]:
     """Folders in `root` that hold a recorded run; raises InputError if there are none."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # unlike Path.is_dir, it takes any text
         raise InputError(f"{root} is not a folder; give the one that holds the recorded runs")
-    names = sorted(folder.name for folder in root.iterdir() if _is_run(folder))
+    try:
+        names = sorted(folder.name for folder in root.iterdir() if _is_run(folder))
+    except OSError as error:
+        raise InputError(f"{root} can't be read: {error.strerror}") from None
     if not names:
         raise InputError(f"{root} holds no recorded run; make one with realrun validate")
     return names

@@ -24,7 +24,7 @@ from dashboard.widgets import changed, decimals, literal, show_figure, tile
 from dashboard.window import WINDOW, draw_chart
 from simdep.analysis import figures
 from simdep.analysis.summary import streams
-from simdep.checks import InputError, shown
+from simdep.checks import InputError, sentence, shown
 from simdep.scenario.field import Text
 from simdep.timeline import Timeline
 
@@ -81,7 +81,7 @@ def main() -> None:
         result = folder / RESULT_FILE
         run = runs.read_run(result, changed(result))
     except ValueError as error:
-        st.error(literal(error))
+        st.error(literal(sentence(error)))
         return
     cases = {case.title: case for case in run.cases if case.folder}
     if cases:
@@ -115,7 +115,7 @@ def draw_case(run: Path, case: RecordedCase) -> None:
     try:
         timelines = runs.read_case(folder, changed(*(folder / name for name in CASE_FILES)))
     except ValueError as error:
-        st.error(literal(error))
+        st.error(literal(sentence(error)))
         return
     draw_makespans(case, timelines.predicted, timelines.measured)
     alt = f"Gantt chart of {case.label}, simulated above measured in every stream"
@@ -188,7 +188,7 @@ def draw_costs(folder: Path, run: RunResult) -> None:
     try:
         profile = runs.read_profile(path, changed(path))
     except ValueError as error:
-        st.error(literal(error))
+        st.error(literal(sentence(error)))
         return
     st.caption(
         literal(

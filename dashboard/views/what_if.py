@@ -44,6 +44,7 @@ FIRST_POLICIES = {
 }
 WIDTHS = (3, 2, 2, 2, 2)  # of the fields that the form shows first
 MAX_NOTES = 12
+MAX_LINES = 5  # of an error that lists ways out
 PROVEN_PCT = 1e-6  # a gap that is rounding
 HEAT_METRICS = {  # what the heat map can show
     METRICS[key].label: METRICS[key] for key in ("makespan_us", "throughput_tokens_per_s")
@@ -76,7 +77,7 @@ def main() -> None:
     try:
         scenario = answers.scenario_of(question)
     except ValueError as error:
-        st.error(literal(error))
+        st.error(literal(sentence(error)))
         return
     found = answered(question, choices)
     if found:
@@ -247,7 +248,7 @@ def draw_solution(question: Question) -> None:
     try:
         solution = answers.solved(question)
     except (ValueError, InfeasibleError) as error:
-        st.error(literal(error))
+        st.error(literal(sentence(error, MAX_LINES)))
         return
     choice, best = Choice.of_solution(solution), solution.best
     proof = "optimal" if solution.gap_pct < PROVEN_PCT else f"within {solution.gap_pct:.2g} %"

@@ -258,6 +258,14 @@ def test_another_folder_of_runs_can_be_given(run: Path, tmp_path: Path) -> None:
     assert not app.exception
 
 
+@pytest.mark.parametrize("folder", ["/nowhere", "n" * 900, "/etc/passwd", "/" + "a/" * 400])
+def test_a_bad_folder_is_told_in_a_sentence(run: Path, folder: str) -> None:
+    app = page(traces=folder)
+    sentences = [str(each.value) for each in (*app.error, *app.warning)]
+    assert len(sentences) == 1
+    assert len(sentences[0]) <= 300
+
+
 def test_a_folder_without_runs_says_how_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
