@@ -159,6 +159,8 @@ def _check_grid(scenario: Scenario, r1: Sequence[int], r2: Sequence[int]) -> Non
     """Raise InputError where all configurations are too many tasks for a page."""
     tasks = sum(task_count(scenario.layers, parts, chunks) for parts in r1 for chunks in r2)
     work = _weight(scenario) * tasks
+    if work <= MAX_PAGE_TASKS:
+        return
     most = MAX_GRID_TASKS if simulated_together(scenario) else MAX_PAGE_TASKS
     if work > most:
         raise InputError(

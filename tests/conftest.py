@@ -66,3 +66,11 @@ def browser() -> Iterator[Chrome]:
     driver.set_script_timeout(60)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def screen(browser: Chrome) -> Iterator[Chrome]:
+    """The browser, whose width and theme a test may change."""
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

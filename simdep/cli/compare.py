@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     missing = _missing(predictions)
     tell([*missing, *assumptions] if args.json else assumptions)
     if args.html:
-        _write_html(args.html, predictions, rows, assumptions)
+        _write_html(args.html, predictions, rows, missing, assumptions)
     changes = [f"{row['schedule']}: {'; '.join(row['changes'])}" for row in rows if row["changes"]]
     head = "\n".join([*missing, f"Simulated. {_SPEEDUP}"])
     parts = [head, table(list(map(readable_row, rows))), "\n".join(changes)]
@@ -95,6 +95,7 @@ def _write_html(
     path: Path,
     predictions: Sequence[Prediction],
     rows: Sequence[Mapping[str, Any]],
+    missing: Sequence[str],
     assumptions: Sequence[str],
 ) -> None:
     import pandas as pd
@@ -105,8 +106,7 @@ def _write_html(
     frame = pd.DataFrame(map(readable_row, rows)).dropna(axis="columns", how="all")
     if frame.isna().any(axis=None):
         frame = frame.astype(object).where(frame.notna(), "")
-    missing = [f"{sentence}." for sentence in _missing(predictions)]
-    text = " ".join([*missing, f"Simulated. {_SPEEDUP}"])
+    text = " ".join([*(f"{sentence}." for sentence in missing), f"Simulated. {_SPEEDUP}"])
     sections = [figures.Section("Policies side by side", text, table=frame)]
     for figure, row in zip(_timelines(predictions), rows, strict=True):
         text = f"{figures.human_time(row['makespan_us'])}. {'; '.join(row['changes'])}".strip()

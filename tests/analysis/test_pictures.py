@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pixels import TRACKS, Picture
+from pixels import TRACKS, WIDTHS, Picture, check_shares, follow_theme, give_size
 from schedules import findep
 
 from simdep.analysis import figures
 from simdep.analysis.figures.overview import PLACE_PIXELS, TRACK_PIXELS
 from simdep.costs import StageTimes
 from simdep.simulation.engine import simulate_schedule
-from simdep.timeline import Timeline
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -24,34 +23,20 @@ pytestmark = pytest.mark.browser
 
 SIZES = {1652: (59, 2, 4), 10_500: (60, 5, 11), 94_400: (59, 16, 33)}  # tasks: layers, r1, r2
 TIMES = StageTimes(attention=1000, shared=250, a2e=60, expert=240, e2a=60)
-KINDS = {"AG": ["attention", "shared"], "A2E": ["a2e"], "EG": ["expert"], "E2A": ["e2a"]}
-
-
-def expected_shares(timeline: Timeline) -> dict[str, dict[str, float]]:
-    """Stream -> kind -> its part of the makespan."""
-    rows = timeline.rows
-    busy = (rows.end_us - rows.start_us).groupby([rows.stream, rows.kind]).sum()
-    return {
-        stream: {kind: busy[stream, kind] / timeline.makespan_us for kind in kinds}
-        for stream, kinds in KINDS.items()
-    }
 
 
 def open_at(browser: Chrome, page: Path, theme: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    paper = follow_theme(browser, theme)
     browser.get(page.as_uri())
-    paper = figures.DARK.paper if theme == "dark" else figures.LIGHT.paper
     drawn = "return document.querySelector('.js-plotly-plot')?.layout?.paper_bgcolor"
     WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(drawn) == paper)
 
 
 def resize(browser: Chrome, width: int) -> None:
     """Give the page a width, and let its charts follow."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    give_size(browser, width, 900)
     browser.execute_async_script(
         "const done = arguments[0];"
         "Plotly.Plots.resize(document.querySelector('.js-plotly-plot')).then(() =>"
@@ -62,7 +47,7 @@ def resize(browser: Chrome, width: int) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("tasks", SIZES)
 def test_a_track_is_coloured_as_much_as_it_is_busy(
-    tasks: int, theme: str, tmp_path: Path, browser: Chrome
+    tasks: int, theme: str, tmp_path: Path, screen: Chrome
 ) -> None:
     """In the overview: within 2 points of its busy time, each kind within 3."""
     layers, r1, r2 = SIZES[tasks]
@@ -72,23 +57,14 @@ def test_a_track_is_coloured_as_much_as_it_is_busy(
     chart = figures.gantt_chart(timeline)
     figures.write_html(page, "t", [figures.Section("h", figure=chart)])
     end = timeline.makespan_us / 1e3
-    open_at(browser, page, theme)
-    try:
-        for width in (390, 1280, 1920):
-            resize(browser, width)
-            tracks = browser.execute_script(TRACKS, 0, "2", TRACK_PIXELS / PLACE_PIXELS, end)
-            picture = Picture.of(browser)
-            for track, expected in zip(tracks, expected_shares(timeline).values(), strict=True):
-                shares = picture.shares(track, list(expected))
-                assert sum(shares.values()) == pytest.approx(sum(expected.values()), abs=0.02)
-                for kind, share in expected.items():
-                    assert shares[kind] == pytest.approx(share, abs=0.03), (width, kind)
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    open_at(screen, page, theme)
+    for width in WIDTHS:
+        resize(screen, width)
+        tracks = screen.execute_script(TRACKS, 0, "2", TRACK_PIXELS / PLACE_PIXELS, end)
+        check_shares(tracks, Picture.of(screen), timeline)
 
 
-def test_a_page_redraws_any_window_from_all_bars(tmp_path: Path, browser: Chrome) -> None:
+def test_a_page_redraws_any_window_from_all_bars(tmp_path: Path, screen: Chrome) -> None:
     """As Python draws it: the same tasks at the same times, and the numbers where there is room."""
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -96,19 +72,19 @@ def test_a_page_redraws_any_window_from_all_bars(tmp_path: Path, browser: Chrome
     timeline = simulate_schedule(findep(layers, r1, r2, "AASS"), TIMES)
     gantt, page = figures.Gantt.of(timeline), tmp_path / "page.html"
     figures.write_html(page, "t", [figures.Section("h", figure=gantt.figure(embed=True))])
-    open_at(browser, page, "light")
+    open_at(screen, page, "light")
     data = "return JSON.parse(JSON.stringify(document.querySelector('.js-plotly-plot').data))"
     for share in (0.1, 0.9, 0.02):
         low, high = 0.05 * gantt.whole_us, (0.05 + share) * gantt.whole_us
         expected = drawn_bars(gantt.figure((low, high)).data)
         relayout = "Plotly.relayout(document.querySelector('.js-plotly-plot'), arguments[0])"
-        browser.execute_script(relayout, {"xaxis.range": [low / 1e3, high / 1e3]})
-        WebDriverWait(browser, 30).until(
+        screen.execute_script(relayout, {"xaxis.range": [low / 1e3, high / 1e3]})
+        WebDriverWait(screen, 30).until(
             lambda driver, names=set(expected): (
                 set(drawn_bars(driver.execute_script(data))) == names
             )
         )
-        found = drawn_bars(browser.execute_script(data))
+        found = drawn_bars(screen.execute_script(data))
         for name, (base, width, text) in expected.items():
             assert found[name][:2] == pytest.approx((base, width), abs=1e-9)
             assert found[name][2] == text

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import SMALL, address_of, figure, page, tiles, told
 from streamlit.testing.v1 import AppTest
-from whatif import SMALL, address_of, figure, page, tiles, told
 
 WALKS, SHORT_WALKS, ACTIONS = 30, 6, 10
 NUMBERS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from whatif import SMALL, figure, page, tiles, told
+from apps import SMALL, figure, page, tiles, told
 
 from dashboard import answers
 from dashboard.answers import MAX_PAGE_TASKS

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from pages import serving
 from PIL import Image
-from pixels import TEXTS, TRACKS, Picture, overlapping
+from pixels import (
+    TEXTS,
+    TRACKS,
+    WIDTHS,
+    Picture,
+    check_shares,
+    follow_theme,
+    give_size,
+    overlapping,
+)
 from places import ROOT
 
 from simdep.analysis import figures
@@ -29,8 +38,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 SIZES = {1652: (59, 2, 4), 10_500: (60, 5, 11), 95_344: (59, 16, 33)}  # tasks: layers, r1, r2
-KINDS = {"AG": ["attention", "shared"], "A2E": ["a2e"], "EG": ["expert"], "E2A": ["e2a"]}
-WIDTHS = (390, 1280, 1920)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +46,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def screen(browser: Chrome) -> Iterator[Chrome]:
-    """The browser, whose width and theme a test may change."""
-    yield browser
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
 def resize(screen: Chrome, width: int) -> None:
     """Give the page a width, and a height at which nothing of it has to be scrolled to."""
-    metrics = {"width": width, "height": 3200, "deviceScaleFactor": 1, "mobile": False}
-    screen.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    give_size(screen, width, 3200)
 
 
 def settled(screen: Chrome, script: str, *arguments: Any) -> Any:
@@ -68,10 +66,8 @@ def settled(screen: Chrome, script: str, *arguments: Any) -> Any:
 def open_what_if(screen: Chrome, url: str, theme: str, **question: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    screen.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    paper = follow_theme(screen, theme)
     screen.get(f"{url}what-if?{urlencode(question)}")
-    paper = figures.DARK.paper if theme == "dark" else figures.LIGHT.paper
     drawn = (
         "const charts = [...document.querySelectorAll('.js-plotly-plot')];"
         "return charts.map((chart) => chart._fullLayout?.paper_bgcolor)"
@@ -98,18 +94,12 @@ def test_a_track_of_the_page_is_coloured_as_much_as_it_is_busy(
 ) -> None:
     """In the overview: within 2 points of its busy time, each kind within 3."""
     question, timeline = cut(tasks)
-    rows, end = timeline.rows, timeline.makespan_us / 1e3
-    busy = (rows.end_us - rows.start_us).groupby([rows.stream, rows.kind]).sum() / (1e3 * end)
+    end = timeline.makespan_us / 1e3
     open_what_if(screen, address, theme, **question)
     for width in WIDTHS:
         resize(screen, width)
         tracks = settled(screen, TRACKS, 0, "2", TRACK_PIXELS / PLACE_PIXELS, end)
-        picture = Picture.of_viewport(screen)
-        for track, (stream, kinds) in zip(tracks, KINDS.items(), strict=True):
-            shares = picture.shares(track, kinds)
-            assert sum(shares.values()) == pytest.approx(busy[stream].sum(), abs=0.02)
-            for kind in kinds:
-                assert shares[kind] == pytest.approx(busy[stream, kind], abs=0.03), (width, kind)
+        check_shares(tracks, Picture.of_viewport(screen), timeline)
 
 
 SMALL = {"layers": "8", "samples": "4", "seq_len": "512"}

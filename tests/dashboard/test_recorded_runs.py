@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import apps
 import pytest
+from apps import figure, tiles
+from apps import first_page as page
 from pages import open_page, serving, severe_messages
 from places import ROOT
 from schedules import findep, naive
@@ -95,29 +98,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def page(**address: str) -> AppTest:
-    """The page at an address, drawn once; an exception in it fails the test."""
-    app = AppTest.from_file(str(APP), default_timeout=30)
-    for key, value in address.items():
-        app.query_params[key] = value
-    app.run()
-    assert not app.exception
-    return app
-
-
-def figure(app: AppTest, number: int) -> dict[str, Any]:
-    spec: dict[str, Any] = json.loads(app.get("plotly_chart")[number].proto.spec)
-    return spec
-
-
-def metrics(app: AppTest) -> dict[str, tuple[str, str]]:
-    return {metric.label: (metric.value, metric.delta) for metric in app.metric}
-
-
 def told(app: AppTest) -> str:
-    """The only error on the page, without the backslashes that keep Markdown off."""
-    (error,) = app.error
-    return str(error.value).replace("\\", "")
+    """The only error on the page."""
+    (error,) = apps.told(app.error)
+    return error
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -140,15 +124,15 @@ def test_a_case_is_drawn_with_measured_lanes_under_the_simulated_one(run: Path) 
 def test_the_first_case_is_shown_and_another_can_be_chosen(run: Path) -> None:
     app = page()
     assert app.selectbox(key="case").options == [FIRST, SECOND]
-    assert metrics(app)["Makespan, simulated"][0] == "4.2 ms"
+    assert tiles(app)["Makespan, simulated"][0] == "4.2 ms"
     app.selectbox(key="case").select(SECOND).run()
     assert figure(app, 0)["layout"]["title"]["text"] == "findep AASS r1=2 r2=2"
-    assert metrics(app)["Makespan, simulated"][0] != "4.2 ms"
+    assert tiles(app)["Makespan, simulated"][0] != "4.2 ms"
     assert not app.warning
 
 
 def test_makespans_and_busy_times_are_told_with_source_and_unit(run: Path) -> None:
-    shown = metrics(page())
+    shown = tiles(page())
     assert shown["Makespan, simulated"] == ("4.2 ms", "from the profile's costs")
     assert shown["Makespan, measured (median)"] == ("5.25 ms", "95 %: 4.725 ms to 5.775 ms")
     assert shown["Error of the simulation"] == ("-20.0 %", "1.05 ms shorter")
@@ -187,7 +171,7 @@ def test_all_schedules_of_the_run_are_points_and_rows(run: Path) -> None:
 
 
 def test_statistics_of_the_run_are_shown_as_far_as_they_are_known(run: Path) -> None:
-    shown = metrics(page())
+    shown = tiles(page())
     assert shown["Error, median"][0] == "20.0 %"
     assert shown["Error, 95th percentile"][0] == "47.0 %"
     assert shown["Rank correlation"][0] == "not known"
@@ -289,7 +273,7 @@ def test_a_file_that_changes_is_read_again(run: Path) -> None:
     edit(result, '"median_abs_error_pct": 20.0', '"median_abs_error_pct": 30.0')
     os.utime(result, (1, 1))
     app.run()
-    assert metrics(app)["Error, median"][0] == "30.0 %"
+    assert tiles(app)["Error, median"][0] == "30.0 %"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from apps import SMALL, address_of, figure, page, tiles, told
 from pages import open_page, serving, severe_messages
 from places import ROOT
 from streamlit.testing.v1 import AppTest
-from whatif import SMALL, address_of, figure, page, tiles, told
 
 from dashboard.form import scenario_fields
 from simdep.analysis import figures

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from simdep.analysis import figures
+from simdep.timeline import Timeline
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -106,6 +108,8 @@ while (walker.nextNode()) {
 }
 return texts;
 """
+KINDS = {"AG": ["attention", "shared"], "A2E": ["a2e"], "EG": ["expert"], "E2A": ["e2a"]}
+WIDTHS = (390, 1280, 1920)
 SLACK = 2  # pixels of a box that no letter fills
 
 
@@ -119,3 +123,28 @@ def overlapping(texts: list[list[Any]]) -> list[tuple[str, str]]:
             if wide > SLACK and high > 2 * SLACK:
                 found.append((one, other))
     return found
+
+
+def follow_theme(browser: Chrome, theme: str) -> str:
+    """Make the browser ask for a theme, light or dark; the colour of paper that it then gets."""
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    return figures.DARK.paper if theme == "dark" else figures.LIGHT.paper
+
+
+def give_size(browser: Chrome, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def check_shares(tracks: list[dict[str, Any]], picture: Picture, timeline: Timeline) -> None:
+    """Every track of an overview is coloured within 2 points of its busy time, each kind within
+    3."""
+    rows = timeline.rows
+    busy = (rows.end_us - rows.start_us).groupby([rows.stream, rows.kind]).sum()
+    expected = busy / timeline.makespan_us
+    for track, (stream, kinds) in zip(tracks, KINDS.items(), strict=True):
+        shares = picture.shares(track, kinds)
+        assert sum(shares.values()) == pytest.approx(expected[stream].sum(), abs=0.02)
+        for kind in kinds:
+            assert shares[kind] == pytest.approx(expected[stream, kind], abs=0.03), kind

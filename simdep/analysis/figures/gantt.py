@@ -204,11 +204,10 @@ def _layout(gantt: Gantt, window: BarWindow, reach_us: float) -> dict[str, Any]:
         "xaxis": _TIME_AXIS | {"title": _axis_title(f"time since the first start ({unit})")},
         "yaxis": _track_axis(places, 0.65) | {"domain": [0, bars / inside]},
     }
-    layout["xaxis"]["anchor"] = "y"
-    layout["xaxis"]["range"] = [window.start_us / scale, window.end_us / scale]
     if window.is_whole:
         layout["xaxis"]["range"] = [0.0, 1.02 * reach_us / scale]
     else:
+        layout["xaxis"]["range"] = [window.start_us / scale, window.end_us / scale]
         whole = _axis_title(f"busy share of the whole time ({unit})")
         span = 1.06 * reach_us / scale
         layout["xaxis2"] = AXIS | {"title": whole, "anchor": "y2", "range": [0, span]}
@@ -228,10 +227,12 @@ _NO_TRACE: dict[str, Any] = {
     "y": [None],
     "xaxis": "x2",
     "yaxis": "y2",
+    "showlegend": False,
+    "hoverinfo": "skip",
 }
-_NO_TRACE |= {"showlegend": False, "hoverinfo": "skip"}
 _TIME_AXIS = {
     **AXIS,
+    "anchor": "y",
     "showspikes": True,
     "spikemode": "across",
     "spikesnap": "cursor",

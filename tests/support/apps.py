@@ -1,4 +1,4 @@
-"""The page "What if", drawn without a browser."""
+"""The pages of the dashboard, drawn without a browser."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from typing import Any
 from places import ROOT
 from streamlit.testing.v1 import AppTest
 
+APP = str(ROOT / "dashboard" / "app.py")
 SMALL = {"layers": "4", "samples": "4", "seq_len": "512"}
 
 
+def first_page(**address: str) -> AppTest:
+    """The page of recorded runs at an address, drawn once; an exception in it fails the test."""
+    return _drawn_at(AppTest.from_file(APP, default_timeout=60), address)
+
+
 def page(**address: str) -> AppTest:
-    """The page at an address, drawn once; an exception in it fails the test."""
-    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
-    app.run().switch_page("views/what_if.py")
+    """The page "What if" at an address, drawn once; an exception in it fails the test."""
+    app = AppTest.from_file(APP, default_timeout=60)
+    return _drawn_at(app.run().switch_page("views/what_if.py"), address)
+
+
+def _drawn_at(app: AppTest, address: dict[str, str]) -> AppTest:
     for key, value in address.items():
         app.query_params[key] = value
     app.run()
